@@ -1,0 +1,1 @@
+"""The contract between the operator, the stage jobs and the people who write DPEIteration resources."""

@@ -1,0 +1,252 @@
+"""What stages publish in the object store. `manifest.json` is written last; without it there is no artifact."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import Field
+
+from dpe_api.base import ApiModel
+from dpe_api.names import Stage
+
+SCHEMA_VERSION = 1
+
+
+class AnswerType(StrEnum):
+    """How an answer is graded."""
+
+    EXACT = "exact"
+    CHOICE = "choice"
+    NUMBER = "number"
+    YES_NO = "yes_no"
+    MATHS = "maths"
+
+
+class Interval(ApiModel):
+    """A share or a difference of shares, with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class InputRef(ApiModel):
+    """Something that a stage read."""
+
+    uri: str
+    sha256: str
+    """Of the file; of a folder: of its manifest, or of its sorted listing (path, size, etag)."""
+
+
+class OutputFile(ApiModel):
+    """One published file."""
+
+    path: str
+    """Relative to the manifest."""
+    size: int
+    """Bytes."""
+    sha256: str
+    media_type: str
+
+
+class IterationId(ApiModel):
+    """Whose artifact it is."""
+
+    namespace: str
+    name: str
+    uid: str
+
+
+class Manifest(ApiModel):
+    """The last file of an artifact, put with If-None-Match: *."""
+
+    schema_version: int = SCHEMA_VERSION
+    stage: str
+    """A stage's name, or `model`, `dataset` for folders that people upload."""
+    attempt: int = 0
+    iteration: IterationId | None = None
+    created_at: datetime
+    inputs: list[InputRef] = Field(default_factory=list)
+    outputs: list[OutputFile] = Field(default_factory=list)
+    summary: dict[str, object] = Field(default_factory=dict)
+    """The stage's own summary: DiagnosisSummary, GenerationSummary, TrainingSummary or EvaluationSummary on the wire."""
+    seed: int | None = None
+    versions: dict[str, str] = Field(default_factory=dict)
+    """Versions of the packages that made it."""
+
+
+class Tokens(ApiModel):
+    """Tokens paid for."""
+
+    prompt: int = 0
+    completion: int = 0
+
+
+class CategoryReport(ApiModel):
+    """How a model does in one category."""
+
+    name: str
+    n: int
+    """Rows answered (errors are not among them)."""
+    errors: int
+    """Rows without an answer from the server."""
+    correct: int
+    """Right greedy answers."""
+    accuracy: Interval
+    """Greedy, Wilson."""
+    rollouts: int = 0
+    """Sampled answers."""
+    pass_rate: Interval | None = None
+    """Sampled, cluster-robust over items; absent when nothing was sampled."""
+
+
+class SetReport(ApiModel):
+    """How a model does on one set of questions."""
+
+    name: str
+    """`probe`, or the benchmark's name."""
+    uri: str
+    n: int
+    errors: int
+    macro: Interval
+    """Mean of the category accuracies."""
+    categories: list[CategoryReport]
+
+
+class DiagnosisReport(ApiModel):
+    """`report.json` of a diagnosis and of an evaluation's re-diagnosis."""
+
+    model_uri: str
+    model_sha256: str
+    fingerprint: str
+    """Hash of everything that decides the answers (model, questions, sampling): equal fingerprints, equal answers."""
+    sets: list[SetReport]
+
+    def of(self, name: str) -> SetReport:
+        """The report of one set; KeyError when it was not asked."""
+        for report in self.sets:
+            if report.name == name:
+                return report
+        raise KeyError(name)
+
+
+class Quota(ApiModel):
+    """The part of one category in the training data."""
+
+    name: str
+    weight: float
+    """Share of the mixture; they sum to 1."""
+    quota: int
+    """Samples; they sum to targetSamples."""
+    reachable: bool
+    """False: sampling never solves it, RL gets no gradient."""
+    retention: bool
+    """True: a strong category, its samples bypass the difficulty filter."""
+
+
+class DiagnosisSummary(ApiModel):
+    """Summary of the diagnosis: what the operator puts into the status."""
+
+    report: DiagnosisReport
+    quotas: list[Quota]
+    reused: bool = False
+    tokens: Tokens = Field(default_factory=Tokens)
+
+
+class CategorySamples(ApiModel):
+    """What generation brought for one category."""
+
+    name: str
+    quota: int
+    candidates: int
+    kept: int
+    rejected: dict[str, int]
+
+
+class GenerationSummary(ApiModel):
+    """Summary of the generation."""
+
+    target: int
+    candidates: int
+    kept: int
+    shortfall: int
+    rejected: dict[str, int]
+    categories: list[CategorySamples]
+    tokens: Tokens = Field(default_factory=Tokens)
+
+
+class TrainingSummary(ApiModel):
+    """Summary of the training. The model is in the folder `model` beside the manifest."""
+
+    steps: int
+    resumed_from_step: int | None
+    world_size: int
+    first_reward: float
+    """Mean over the first fifth of the steps."""
+    last_reward: float
+    """Mean over the last fifth of the steps."""
+    seconds_per_step: float
+    peak_rss_bytes: int
+    """Of the largest rank."""
+    tokens: Tokens = Field(default_factory=Tokens)
+
+
+class CategoryChange(ApiModel):
+    """Before and after on the same items of one category."""
+
+    name: str
+    n: int
+    before: float
+    after: float
+    delta: Interval
+
+
+class Comparison(ApiModel):
+    """Before and after on the same items of one set."""
+
+    name: str
+    n: int
+    """Items answered by both models."""
+    before: float
+    """Macro accuracy."""
+    after: float
+    """Macro accuracy."""
+    delta: Interval
+    """Change of the macro accuracy, paired bootstrap."""
+    categories: list[CategoryChange]
+
+
+class EvaluationSummary(ApiModel):
+    """Summary of the evaluation and the gate's verdict."""
+
+    report: DiagnosisReport
+    """The candidate, in the form of a diagnosis."""
+    comparisons: list[Comparison]
+    accepted: bool
+    reason: str
+    """Why, in one line with the numbers."""
+    tokens: Tokens = Field(default_factory=Tokens)
+
+
+class Progress(ApiModel):
+    """`progress.json` of a running stage, written at most every 5 s."""
+
+    attempt: int
+    done: int
+    total: int
+    unit: str = "items"
+    rate: float = 0.0
+    eta_seconds: float | None = None
+    updated_at: datetime
+
+
+class ExitReport(ApiModel):
+    """`attempts/ATTEMPT/exit-POD.json`: why a pod of a stage ended, for when the pod itself is gone."""
+
+    attempt: int
+    pod: str
+    exit_code: int
+    reason: str
+    """CamelCase, one word."""
+    message: str
+    """For a person: what, where, and what to do."""
+    at: datetime

@@ -1,0 +1,134 @@
+"""The CustomResourceDefinition, generated from the models: `python -m dpe_api.crd > crds/dpe.dev_dpeiterations.yaml`."""
+
+import json
+from typing import Any
+
+import yaml
+
+from dpe_api.base import ApiModel
+from dpe_api.names import GROUP, KIND, PLURAL, VERSION
+from dpe_api.spec import Spec, immutability_rule
+from dpe_api.status import Status
+
+_DROPPED = ("title", "additionalProperties", "discriminator", "const")
+
+
+def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """A JSON schema of pydantic as a structural schema of Kubernetes: no $ref, no null, no titles."""
+    if "$ref" in schema:
+        target = definitions[schema["$ref"].rsplit("/", 1)[1]]
+        beside = {k: v for k, v in schema.items() if k != "$ref"}
+        return structural({**target, **beside}, definitions)
+    if "anyOf" in schema:
+        (only,) = [s for s in schema["anyOf"] if s.get("type") != "null"]
+        beside = {k: v for k, v in schema.items() if k not in ("anyOf", "default") or (k == "default" and v is not None)}
+        return structural({**only, **beside}, definitions)
+    out = {k: v for k, v in schema.items() if k not in _DROPPED and not k.startswith("$")}
+    if "const" in schema:
+        out["enum"] = [schema["const"]]
+    if isinstance(schema.get("additionalProperties"), dict):
+        out["additionalProperties"] = structural(schema["additionalProperties"], definitions)
+    for bound in ("minimum", "maximum"):
+        exclusive = "exclusive" + bound.capitalize()
+        if exclusive in out:  # OpenAPI 3.0 has it as a flag beside the bound
+            out[bound] = out.pop(exclusive)
+            out[exclusive] = True
+    if "properties" in schema:
+        out["properties"] = {k: structural(v, definitions) for k, v in schema["properties"].items()}
+    if "items" in schema:
+        out["items"] = structural(schema["items"], definitions)
+    return out
+
+
+def _schema(model: type[ApiModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(by_alias=True)
+    return structural(schema, schema.get("$defs", {}))
+
+
+def crd() -> dict[str, Any]:
+    """The CRD as a dict."""
+    status = _schema(Status)
+    status.pop("required", None)
+    # kept verbatim: an older operator's status must never be refused or pruned by a newer schema
+    status["properties"]["resolved"]["properties"]["spec"] = {
+        "type": "object",
+        "description": "The spec with every section filled in.",
+        "x-kubernetes-preserve-unknown-fields": True,
+    }
+    status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+
+    def column(name: str, path: str, kind: str = "string", **more: Any) -> dict[str, Any]:
+        return {"name": name, "type": kind, "jsonPath": path, **more}
+
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": f"{PLURAL}.{GROUP}", "annotations": {"helm.sh/resource-policy": "keep"}},
+        "spec": {
+            "group": GROUP,
+            "scope": "Namespaced",
+            "names": {
+                "kind": KIND,
+                "listKind": f"{KIND}List",
+                "plural": PLURAL,
+                "singular": "dpeiteration",
+                "shortNames": ["dpei"],
+                "categories": ["dpe", "all"],
+            },
+            "versions": [
+                {
+                    "name": VERSION,
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        column("Phase", ".status.phase"),
+                        column("Stage", ".status.stage"),
+                        column("Before", ".status.accuracyBefore"),
+                        column("After", ".status.accuracyAfter"),
+                        column("Accepted", '.status.conditions[?(@.type=="ModelAccepted")].status'),
+                        column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', priority=1),
+                        column("Age", ".metadata.creationTimestamp", "date"),
+                    ],
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "description": "One turn of diagnostic-driven progressive evolution (DPE, arXiv 2602.22859).",
+                            "required": ["spec"],
+                            "properties": {
+                                "apiVersion": {"type": "string"},
+                                "kind": {"type": "string"},
+                                "metadata": {"type": "object"},
+                                "spec": _schema(Spec),
+                                "status": status,
+                            },
+                            "x-kubernetes-validations": [
+                                {
+                                    "rule": "size(self.metadata.name) <= 40",
+                                    "message": "metadata.name must have at most 40 characters: "
+                                    "the names of its Jobs are made from it",
+                                },
+                                {
+                                    "rule": "self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+                                    "message": "metadata.name must consist of lower case letters, digits and '-': "
+                                    "a Service is named after it",
+                                },
+                                immutability_rule(),
+                            ],
+                        }
+                    },
+                }
+            ],
+        },
+    }
+
+
+def main() -> None:
+    """Print the CRD as YAML."""
+    plain = json.loads(json.dumps(crd()))  # enums to strings
+    print("# Generated from crds/dpe_api by `make generate`: edit the models, not this file.")
+    print(yaml.safe_dump(plain, sort_keys=False, width=120), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The whole input of a stage pod: one immutable ConfigMap, mounted at /etc/dpe/launch.json."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, TypeAdapter
+
+from dpe_api.artifacts import IterationId
+from dpe_api.base import ApiModel
+from dpe_api.names import LAUNCH_PATH, Stage
+from dpe_api.spec import Benchmark, Diagnosis, Evaluation, Generation, Mixture, Probe, Training
+
+
+class StoreAddress(ApiModel):
+    """Where the object store is. Credentials come from the environment, never from here."""
+
+    endpoint: str
+    """http://HOST:PORT or https://HOST[:PORT]."""
+    region: str = "us-east-1"
+
+
+class ServedModel(ApiModel):
+    """A model behind an OpenAI-compatible API."""
+
+    url: str
+    """Base address, without /v1."""
+    uri: str
+    """s3:// folder of the weights that it serves."""
+
+
+class _Launch(ApiModel):
+    iteration: IterationId
+    attempt: int
+    seed: int
+    round: int = 0
+    store: StoreAddress
+    output: str
+    """s3:// folder of this stage's artifact, ledger, progress and exit reports."""
+
+
+class ServingLaunch(_Launch):
+    """vLLM: the init container fetches the model, the main one serves it."""
+
+    stage: Literal[Stage.SERVE_BASE, Stage.SERVE_CANDIDATE]
+    model_uri: str
+    max_model_len: int
+    tensor_parallel_size: int
+    extra_args: list[str] = Field(default_factory=list)
+
+
+class DiagnosisLaunch(_Launch):
+    """Ask probe and benchmarks, grade, report, and turn the report into quotas."""
+
+    stage: Literal[Stage.DIAGNOSIS]
+    model: ServedModel
+    probe: Probe
+    benchmarks: list[Benchmark]
+    diagnosis: Diagnosis
+    mixture: Mixture
+    target_samples: int
+    reuse: str | None = None
+    """Artifact folder whose answers are taken when its fingerprint is the same."""
+
+
+class GenerationLaunch(_Launch):
+    """Make samples for the quotas of a diagnosis."""
+
+    stage: Literal[Stage.GENERATION]
+    model: ServedModel
+    diagnosis_artifact: str
+    """s3:// folder with mixture.json and report.json."""
+    generation: Generation
+    max_tokens: int
+    concurrency: int
+    max_error_rate: float
+    decontaminate: list[str]
+    """s3:// folders of question sets whose images and questions must not be trained on."""
+
+
+class TrainingLaunch(_Launch):
+    """GRPO on the samples. Every pod of the gang gets the same launch."""
+
+    stage: Literal[Stage.TRAINING]
+    model_uri: str
+    samples_artifact: str
+    """s3:// folder with samples/*.parquet."""
+    training: Training
+    rendezvous_host: str
+    """DNS name of the gang's first pod."""
+
+
+class EvaluationLaunch(_Launch):
+    """Ask the candidate what the base was asked, compare, and decide."""
+
+    stage: Literal[Stage.EVALUATION]
+    model: ServedModel
+    probe: Probe
+    benchmarks: list[Benchmark]
+    diagnosis: Diagnosis
+    diagnosis_artifact: str
+    """s3:// folder with the base model's answers."""
+    evaluation: Evaluation
+
+
+Launch = Annotated[
+    ServingLaunch | DiagnosisLaunch | GenerationLaunch | TrainingLaunch | EvaluationLaunch,
+    Field(discriminator="stage"),
+]
+_ADAPTER: TypeAdapter[Launch] = TypeAdapter(Launch)
+
+
+def parse_launch(text: str | bytes) -> Launch:
+    """The launch of any stage; ValidationError names the field at fault."""
+    return _ADAPTER.validate_json(text)
+
+
+def read_launch(path: str = LAUNCH_PATH) -> Launch:
+    """The launch of this pod."""
+    return parse_launch(Path(path).read_bytes())

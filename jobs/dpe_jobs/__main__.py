@@ -1,0 +1,43 @@
+"""`python -m dpe_jobs STAGE [--launch FILE]`: run one stage of an iteration.
+
+Stages import only what they need: a diagnosis pod has no torch, a training pod no web client.
+"""
+
+import argparse
+import importlib
+import sys
+
+from dpe_api.launch import read_launch
+from dpe_api.names import LAUNCH_PATH, Exit
+from dpe_jobs.runtime import set_up_logging
+
+# each module has main(launch) -> Exit
+STAGES = {
+    "fetch-model": "dpe_jobs.serving.fetch",
+    "serve": "dpe_jobs.serving.run",
+    "diagnosis": "dpe_jobs.diagnosis.run",
+    "generation": "dpe_jobs.generation.run",
+    "training": "dpe_jobs.training.run",
+    "evaluation": "dpe_jobs.evaluation.run",
+}
+
+
+def main() -> Exit:
+    """Exit code of the stage; 78 when the launch file is not readable."""
+    parser = argparse.ArgumentParser(prog="dpe_jobs", description=__doc__)
+    parser.add_argument("stage", choices=sorted(STAGES))
+    parser.add_argument("--launch", default=LAUNCH_PATH, help="launch file (default: %(default)s)")
+    arguments = parser.parse_args()
+    set_up_logging(None)
+    try:
+        launch = read_launch(arguments.launch)
+    except (OSError, ValueError) as error:
+        print(f"{arguments.launch}: {error}", file=sys.stderr)
+        return Exit.BAD_CONFIG
+    set_up_logging(launch)
+    exit_code: Exit = importlib.import_module(STAGES[arguments.stage]).main(launch)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,319 @@
+"""The object store as the stages see it: `s3://BUCKET/KEY` addresses, checksums, and manifests that are never overwritten."""
+
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import S3Error
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+
+from dpe_api.artifacts import InputRef, Manifest, OutputFile
+from dpe_api.launch import StoreAddress
+from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
+
+log = logging.getLogger(__name__)
+
+OUTAGE_S = 180.0  # a store that is away for less than this costs nothing but time
+_CHUNK = 1 << 20  # bytes
+_MEDIA_TYPES = {
+    ".json": "application/json",
+    ".jsonl": "application/jsonl",
+    ".parquet": "application/vnd.apache.parquet",
+    ".safetensors": "application/vnd.safetensors",
+    ".html": "text/html",
+    ".txt": "text/plain",
+    ".jinja": "text/plain",
+}
+
+
+class StoreError(Exception):
+    """The store answered, and the answer is no: the message names the address and what to do."""
+
+
+class NotFound(StoreError):
+    """No such object or bucket."""
+
+
+class AlreadyPublished(StoreError):
+    """Another attempt published its manifest first; this one's work is not needed."""
+
+
+class ChecksumMismatch(StoreError):
+    """What came is not what the manifest promised."""
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of an s3:// address; ValueError when it is none."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3" or not parts.netloc:
+        raise ValueError(f"{uri!r} is not an s3://BUCKET/KEY address")
+    return parts.netloc, parts.path.strip("/")
+
+
+def join(uri: str, *names: str) -> str:
+    """An address below another one."""
+    return "/".join([uri.rstrip("/"), *names])
+
+
+def media_type(path: str) -> str:
+    """Media type by file name."""
+    return _MEDIA_TYPES.get(Path(path).suffix, "application/octet-stream")
+
+
+def sha256_file(path: Path) -> str:
+    """Hex digest of a file, read in chunks."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """One object of a listing."""
+
+    uri: str
+    size: int  # bytes
+    etag: str
+
+
+def _is_transient(error: BaseException) -> bool:
+    if isinstance(error, S3Error):
+        return error.code in {"InternalError", "SlowDown", "ServiceUnavailable", "XMinioServerNotInitialized"} or (
+            error.response is not None and error.response.status in (500, 502, 503, 504)
+        )
+    return isinstance(error, urllib3.exceptions.HTTPError | OSError) and not isinstance(
+        error, FileNotFoundError | PermissionError
+    )
+
+
+class Store:
+    """A client. Every call retries outages up to `outage_s` seconds, then lets the error through."""
+
+    def __init__(self, address: StoreAddress, access_key: str, secret_key: str, outage_s: float = OUTAGE_S) -> None:
+        parts = urlsplit(address.endpoint)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"object store endpoint {address.endpoint!r} is not http(s)://HOST[:PORT]")
+        self._http = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=5, read=60), maxsize=16, retries=False, cert_reqs="CERT_REQUIRED"
+        )
+        self._client = Minio(
+            parts.netloc,
+            access_key,
+            secret_key,
+            secure=parts.scheme == "https",
+            region=address.region,
+            http_client=self._http,
+        )
+        self._outage_s = outage_s
+
+    @classmethod
+    def from_env(cls, address: StoreAddress) -> "Store":
+        """With the credentials of the environment; KeyError names a missing variable."""
+        return cls(address, os.environ[ENV_ACCESS_KEY], os.environ[ENV_SECRET_KEY])
+
+    def limit_outage(self, seconds: float) -> None:
+        """Give up sooner from now on: for a process that is about to end."""
+        self._outage_s = min(self._outage_s, seconds)
+
+    def _retrying(self) -> Retrying:
+        return Retrying(
+            retry=retry_if_exception(_is_transient),
+            stop=stop_after_delay(self._outage_s),
+            wait=wait_random_exponential(multiplier=0.2, max=10),
+            before_sleep=lambda state: log.warning(
+                "object store: %s; attempt %d", state.outcome and state.outcome.exception(), state.attempt_number
+            ),
+            reraise=True,
+        )
+
+    @staticmethod
+    def _refused(error: S3Error, uri: str) -> StoreError:
+        if error.code in ("NoSuchKey", "NoSuchBucket", "NoSuchObject", "NotFound"):
+            return NotFound(f"{uri} does not exist ({error.code}): upload it or correct the address")
+        return StoreError(f"{uri}: {error.code}: {error.message}")
+
+    def get(self, uri: str) -> bytes:
+        """A whole small object; NotFound when there is none."""
+        bucket, key = split_uri(uri)
+
+        def once() -> bytes:
+            response = self._client.get_object(bucket, key)
+            try:
+                return response.read()
+            finally:
+                response.close()
+                response.release_conn()
+
+        try:
+            return self._retrying()(once)
+        except S3Error as error:
+            raise self._refused(error, uri) from error
+
+    def get_json(self, uri: str) -> object:
+        """A JSON object; NotFound when there is none."""
+        return json.loads(self.get(uri))
+
+    def find(self, uri: str) -> bytes | None:
+        """A small object, or None when it does not exist."""
+        try:
+            return self.get(uri)
+        except NotFound:
+            return None
+
+    def put(self, uri: str, data: bytes) -> None:
+        """Write a small object, replacing what was there."""
+        bucket, key = split_uri(uri)
+        try:
+            self._retrying()(
+                lambda: self._client.put_object(bucket, key, io.BytesIO(data), len(data), content_type=media_type(key))
+            )
+        except S3Error as error:
+            raise self._refused(error, uri) from error
+
+    def create(self, uri: str, data: bytes) -> None:
+        """Write a small object that must not exist; AlreadyPublished when it does, unless it is byte for byte this one.
+
+        A presigned address carries the If-None-Match header, which put_object of minio-py would turn into metadata.
+        """
+        bucket, key = split_uri(uri)
+        headers = {"If-None-Match": "*", "Content-Type": media_type(key)}
+
+        def once() -> int:
+            url = self._client.presigned_put_object(bucket, key, expires=timedelta(minutes=5))
+            response = self._http.request("PUT", url, body=data, headers=headers)
+            if response.status in (500, 502, 503, 504):
+                raise urllib3.exceptions.HTTPError(f"PUT {uri}: {response.status}")
+            return response.status
+
+        status = self._retrying()(once)
+        if status == 412:
+            # a repeated request after a lost answer finds its own work
+            if self.get(uri) != data:
+                raise AlreadyPublished(f"{uri} exists already: another attempt published it")
+        elif status == 404:
+            raise NotFound(f"{uri}: no such bucket: create it or correct objectStore.bucket")
+        elif status != 200:
+            raise StoreError(f"PUT {uri} with If-None-Match: HTTP {status}")
+
+    def list(self, uri: str) -> list[ObjectInfo]:
+        """All objects below a folder, by name; an empty list when there are none. NotFound: no such bucket."""
+        bucket, prefix = split_uri(uri)
+
+        def once() -> list[ObjectInfo]:
+            found = self._client.list_objects(bucket, prefix + "/" if prefix else "", recursive=True)
+            return [
+                ObjectInfo(f"s3://{bucket}/{o.object_name}", o.size or 0, (o.etag or "").strip('"'))
+                for o in found
+                if o.object_name
+            ]
+
+        try:
+            return sorted(self._retrying()(once), key=lambda o: o.uri)
+        except S3Error as error:
+            raise self._refused(error, uri) from error
+
+    def upload(self, path: Path, uri: str) -> OutputFile:
+        """Upload one file; the result's path is the file's name. A missing local file is an error at once."""
+        bucket, key = split_uri(uri)
+        digest, size = sha256_file(path), path.stat().st_size
+        try:
+            self._retrying()(
+                lambda: self._client.fput_object(bucket, key, str(path), content_type=media_type(key))
+            )
+        except S3Error as error:
+            raise self._refused(error, uri) from error
+        return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(key))
+
+    def upload_tree(self, folder: Path, uri: str, threads: int = 4) -> list[OutputFile]:
+        """Upload all files below a folder; the results' paths are relative to it."""
+        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+        with ThreadPoolExecutor(threads) as pool:
+            outputs = pool.map(lambda n: self.upload(folder / n, join(uri, n)), names)
+            return [o.model_copy(update={"path": n}) for n, o in zip(names, outputs, strict=True)]
+
+    def download(self, uri: str, path: Path, sha256: str | None = None) -> str:
+        """Download one object to a file, whole or not at all; returns its sha256. ChecksumMismatch when it differs."""
+        bucket, key = split_uri(uri)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(path.name + ".part")
+
+        def once() -> str:
+            digest = hashlib.sha256()
+            response = self._client.get_object(bucket, key)
+            try:
+                with part.open("wb") as out:
+                    for chunk in response.stream(_CHUNK):
+                        digest.update(chunk)
+                        out.write(chunk)
+            finally:
+                response.close()
+                response.release_conn()
+            return digest.hexdigest()
+
+        try:
+            found = self._retrying()(once)
+        except S3Error as error:
+            raise self._refused(error, uri) from error
+        if sha256 is not None and found != sha256:
+            part.unlink()
+            raise ChecksumMismatch(f"{uri}: sha256 is {found}, its manifest says {sha256}: upload it again")
+        part.chmod(0o644)
+        part.replace(path)
+        return found
+
+    def manifest(self, folder: str) -> Manifest | None:
+        """The manifest of an artifact, or None when it was not published."""
+        data = self.find(join(folder, MANIFEST))
+        return None if data is None else Manifest.model_validate_json(data)
+
+    def fetch_tree(self, uri: str, folder: Path, threads: int = 4) -> InputRef:
+        """Download a folder, verified against its manifest where it has one. NotFound when it is empty."""
+        manifest = self.manifest(uri)
+        if manifest is not None:
+            wanted = {o.path: o.sha256 for o in manifest.outputs}
+        else:
+            prefix = uri.rstrip("/") + "/"
+            wanted = {o.uri.removeprefix(prefix): None for o in self.list(uri)}
+        if not wanted:
+            raise NotFound(f"{uri} holds no files: upload them or correct the address")
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in pool.map(lambda item: self.download(join(uri, item[0]), folder / item[0], item[1]), wanted.items()):
+                pass
+        return self.input_ref(uri)
+
+    def input_ref(self, uri: str) -> InputRef:
+        """A folder's identity: the sha256 of its manifest, or of its sorted listing. NotFound when it is empty."""
+        manifest = self.find(join(uri, MANIFEST))
+        if manifest is not None:
+            return InputRef(uri=uri, sha256=hashlib.sha256(manifest).hexdigest())
+        objects = self.list(uri)
+        if not objects:
+            raise NotFound(f"{uri} holds no files: upload them or correct the address")
+        listing = "".join(f"{o.uri.removeprefix(uri)} {o.size} {o.etag}\n" for o in objects)
+        return InputRef(uri=uri, sha256=hashlib.sha256(listing.encode()).hexdigest())
+
+    def parquet_files(self, uri: str) -> Iterator[str]:
+        """Addresses of the Parquet files below a folder, by name. NotFound when there are none."""
+        found = [o.uri for o in self.list(uri) if o.uri.endswith(".parquet")]
+        if not found:
+            raise NotFound(f"{uri} holds no .parquet file: upload some or correct the address")
+        yield from found
+
+    def publish(self, folder: str, manifest: Manifest) -> None:
+        """Publish an artifact: its files are up already, the manifest makes them one. AlreadyPublished: came second."""
+        self.create(join(folder, MANIFEST), manifest.model_dump_json(by_alias=True, indent=1).encode())
+
+    def delete(self, uris: Iterable[str]) -> None:
+        """Remove objects; one that does not exist is no error."""
+        for uri in uris:
+            bucket, key = split_uri(uri)
+            self._retrying()(lambda b=bucket, k=key: self._client.remove_object(b, k))  # type: ignore[misc]

@@ -1,0 +1,120 @@
+"""Platform facts: what the Helm values tell the operator about the cluster. Read once, at start, from a YAML file.
+
+Nothing here is science (that is in the resource) and nothing in the resource names a node, an image or a credential.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import Field
+
+from dpe_api.base import ApiModel
+from dpe_api.names import Stage
+
+PLATFORM_PATH = "/etc/dpe/platform.yaml"
+
+KubernetesObject = dict[str, Any]
+
+
+class ObjectStore(ApiModel):
+    """The S3 service that holds every artifact."""
+
+    endpoint: str
+    """http://HOST:PORT or https://HOST[:PORT], as pods reach it."""
+    region: str = "us-east-1"
+    bucket: str
+    prefix: str = ""
+    """Folder inside the bucket."""
+    credentials_secret: str
+    """Secret with the keys accessKey and secretKey, in the namespace of the iterations."""
+
+
+class Container(ApiModel):
+    """How a kind of pod is started. `command` is followed by the arguments of the stage."""
+
+    image: str
+    pull_policy: str = "IfNotPresent"
+    command: list[str] = Field(default_factory=lambda: ["python3", "-m", "dpe_jobs"])
+    env: list[KubernetesObject] = Field(default_factory=list)
+    resources: KubernetesObject = Field(default_factory=dict)
+    """Requests and limits, GPUs left out: those come from the resource."""
+
+
+class Pods(ApiModel):
+    """What every job pod gets."""
+
+    runtime_class_name: str | None = None
+    priority_class_name: str | None = None
+    image_pull_secrets: list[KubernetesObject] = Field(default_factory=list)
+    service_account_name: str = "default"
+    run_as_user: int = 65532
+    extra_volumes: list[KubernetesObject] = Field(default_factory=list)
+    extra_volume_mounts: list[KubernetesObject] = Field(default_factory=list)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class Pool(ApiModel):
+    """A node pool."""
+
+    node_selector: dict[str, str] = Field(default_factory=dict)
+    tolerations: list[KubernetesObject] = Field(default_factory=list)
+    gpu_resource: str = "nvidia.com/gpu"
+    """Extended resource that a GPU is requested by."""
+    shared_memory: str = "2Gi"
+    """Size of /dev/shm."""
+    env: list[KubernetesObject] = Field(default_factory=list)
+    """Environment of pods in this pool (NCCL settings, for one)."""
+
+
+class Deadlines(ApiModel):
+    """Longest waits, in seconds, before an attempt is given up with a reason."""
+
+    scheduling: Annotated[int, Field(ge=1)] = 3600
+    """A pod that fits nowhere."""
+    image_pull: Annotated[int, Field(ge=1)] = 900
+    """A pod whose image or volumes do not come."""
+    startup: Annotated[int, Field(ge=1)] = 1800
+    """vLLM until it is ready."""
+    no_progress: Annotated[int, Field(ge=1)] = 1800
+    """A running stage whose progress.json does not change."""
+
+
+class Backoff(ApiModel):
+    """Wait before the next attempt: base * 2^(attempts - 1), at most the cap, in seconds."""
+
+    base: Annotated[float, Field(gt=0)] = 10.0
+    cap: Annotated[float, Field(gt=0)] = 300.0
+
+
+class Platform(ApiModel):
+    """The whole file."""
+
+    object_store: ObjectStore
+    jobs: Container
+    """Diagnosis, generation and evaluation, and the init containers that fetch models."""
+    serving: Container
+    """vLLM."""
+    training: Container
+    """GRPO."""
+    pods: Pods = Field(default_factory=Pods)
+    pools: dict[str, Pool]
+    jobs_pool: str | None = None
+    """Pool of the stages without GPUs; left out: anywhere."""
+    deadlines: Deadlines = Field(default_factory=Deadlines)
+    backoff: Backoff = Field(default_factory=Backoff)
+    resync_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """A reconcile at least this often; while a stage runs, every `poll_seconds`."""
+    poll_seconds: Annotated[float, Field(gt=0)] = 5.0
+
+    def container(self, stage: Stage) -> Container:
+        """How the pods of a stage are started."""
+        if stage.is_serving:
+            return self.serving
+        return self.training if stage is Stage.TRAINING else self.jobs
+
+
+def read_platform(path: str | Path = PLATFORM_PATH) -> Platform:
+    """The platform file; ValidationError names the field at fault."""
+    return Platform.model_validate(yaml.safe_load(Path(path).read_text()))
