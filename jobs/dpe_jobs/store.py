@@ -1,5 +1,6 @@
 """The object store as the stages see it: `s3://BUCKET/KEY` addresses, checksums, and manifests that are never overwritten."""
 
+import builtins
 import hashlib
 import io
 import json
@@ -204,11 +205,11 @@ class Store:
         elif status != 200:
             raise StoreError(f"PUT {uri} with If-None-Match: HTTP {status}")
 
-    def list(self, uri: str) -> list[ObjectInfo]:
+    def list(self, uri: str) -> builtins.list[ObjectInfo]:
         """All objects below a folder, by name; an empty list when there are none. NotFound: no such bucket."""
         bucket, prefix = split_uri(uri)
 
-        def once() -> list[ObjectInfo]:
+        def once() -> builtins.list[ObjectInfo]:
             found = self._client.list_objects(bucket, prefix + "/" if prefix else "", recursive=True)
             return [
                 ObjectInfo(f"s3://{bucket}/{o.object_name}", o.size or 0, (o.etag or "").strip('"'))
@@ -233,7 +234,7 @@ class Store:
             raise self._refused(error, uri) from error
         return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(key))
 
-    def upload_tree(self, folder: Path, uri: str, threads: int = 4) -> list[OutputFile]:
+    def upload_tree(self, folder: Path, uri: str, threads: int = 4) -> builtins.list[OutputFile]:
         """Upload all files below a folder; the results' paths are relative to it."""
         names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
         with ThreadPoolExecutor(threads) as pool:
