@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import Store, StoreError, StoreUnreachable, join
 
 log = logging.getLogger(__name__)
 
 FLUSH_ITEMS = 50
 FLUSH_S = 30.0
+ENDING_OUTAGE_S = 10.0  # the kubelet kills 30 s after SIGTERM
 
 
 class Ledger:
@@ -87,4 +88,12 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.flush()
+        if error is None:
+            self.flush()
+            return
+        # on the way out: the store must not hold up the end, nor its own trouble hide why the stage ends
+        self._store.limit_outage(ENDING_OUTAGE_S)
+        try:
+            self.flush()
+        except (StoreError, StoreUnreachable) as trouble:
+            log.error("ledger %s: %d finished items are lost: %s", self._folder, len(self._pending), trouble)

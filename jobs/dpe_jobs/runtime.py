@@ -1,5 +1,6 @@
 """What every stage process shares: logging, metrics, progress, and an end that says why."""
 
+import asyncio
 import json
 import logging
 import os
@@ -9,11 +10,12 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
+from typing import Any, TypeVar
 
 from prometheus_client import Gauge, start_http_server
 from pydantic import ValidationError
@@ -21,8 +23,9 @@ from pydantic import ValidationError
 from dpe_api.artifacts import ExitReport, Progress
 from dpe_api.launch import Launch
 from dpe_api.names import METRICS_PORT, PROGRESS, TERMINATION_PATH, Exit
-from dpe_jobs.store import AlreadyPublished, ChecksumMismatch, NotFound, Store, StoreError, join
+from dpe_jobs.store import AlreadyPublished, ChecksumMismatch, NotFound, Store, StoreError, StoreUnreachable, join
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 5.0
@@ -121,16 +124,23 @@ class ProgressReporter:
 
     def advance(self, items: int = 1, total: int | None = None) -> None:
         """Count items; `total` corrects the number of all items."""
-        self.set(self._done + items, total)
+        with self._lock:
+            self._done += items
+            due = self._due(total)
+        if due:
+            self._write()
 
     def set(self, done: int, total: int | None = None) -> None:
         """Say how many items are finished."""
         with self._lock:
             self._done = done
-            self._total = self._total if total is None else total
-            due = time.monotonic() - self._written >= PROGRESS_INTERVAL_S
-        if due or done >= self._total:
+            due = self._due(total)
+        if due:
             self._write()
+
+    def _due(self, total: int | None) -> bool:
+        self._total = self._total if total is None else total
+        return self._done >= self._total or time.monotonic() - self._written >= PROGRESS_INTERVAL_S
 
     def _write(self) -> None:
         with self._lock:
@@ -175,6 +185,8 @@ def classify(error: BaseException) -> tuple[Exit, str, str]:
         return Exit.BAD_DATA, "ChecksumMismatch", str(error)
     if isinstance(error, StoreError):
         return Exit.BAD_CONFIG, "StoreRefused", str(error)
+    if isinstance(error, StoreUnreachable):
+        return Exit.TRANSIENT, "StoreUnreachable", f"object store: {error}"
     if isinstance(error, ValidationError):
         return Exit.BAD_DATA, "InvalidDocument", str(error)
     if isinstance(error, Stopped):
@@ -204,12 +216,43 @@ def _report_end(launch: Launch, store: Store | None, code: Exit, reason: str, me
             join(launch.output, "attempts", str(launch.attempt), f"exit-{report.pod}.json"),
             report.model_dump_json(by_alias=True).encode(),
         )
-    except Exception as error:  # the end itself must not fail: the termination message is written already
+    except Exception as error:  # noqa: BLE001 - the end itself must not fail: the termination message is written already
         log.error("exit report was not stored: %s", error)
 
 
-def _raise_stopped(signum: int, frame: FrameType | None) -> None:
+def _raise_stopped(_signum: int, _frame: FrameType | None) -> None:
     raise Stopped
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run` in which SIGTERM cancels `main` and then raises Stopped, once its `finally` blocks have run.
+
+    An exception raised by a signal handler could land in any task or callback and be swallowed there; a cancellation
+    always reaches `main`.
+    """
+    asked = False
+
+    async def under_signal() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop() -> None:
+            nonlocal asked
+            asked = True
+            if task is not None:
+                task.cancel()
+
+        loop.add_signal_handler(signal.SIGTERM, stop)
+        return await main
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        return asyncio.run(under_signal())
+    except asyncio.CancelledError:
+        if asked:
+            raise Stopped from None
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def run_stage(launch: Launch, body: Callable[[Launch, Store], None], *, metrics: bool = True) -> Exit:
@@ -233,7 +276,7 @@ def run_stage(launch: Launch, body: Callable[[Launch, Store], None], *, metrics:
         return Exit.DONE
     except BaseException as error:
         code, reason, message = classify(error)
-        if isinstance(error, Stopped | StageError | StoreError):
+        if isinstance(error, Stopped | StageError | StoreError | StoreUnreachable):
             log.error("%s: %s", reason, message)
         else:
             log.exception("%s: %s", reason, message)

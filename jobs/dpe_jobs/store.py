@@ -1,4 +1,4 @@
-"""The object store as the stages see it: `s3://BUCKET/KEY` addresses, checksums, and manifests that are never overwritten."""
+"""The object store as stages see it: `s3://BUCKET/KEY` addresses, checksums, manifests that are never overwritten."""
 
 import builtins
 import hashlib
@@ -6,22 +6,25 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
-from minio.error import S3Error
+from minio.error import InvalidResponseError, S3Error, ServerError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from dpe_api.artifacts import InputRef, Manifest, OutputFile
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 OUTAGE_S = 180.0  # a store that is away for less than this costs nothing but time
@@ -43,6 +46,10 @@ class StoreError(Exception):
 
 class NotFound(StoreError):
     """No such object or bucket."""
+
+
+class StoreUnreachable(Exception):
+    """The store did not answer for as long as an outage is waited out. Another attempt may find it."""
 
 
 class AlreadyPublished(StoreError):
@@ -86,11 +93,16 @@ class ObjectInfo:
     etag: str
 
 
+Outputs = list[OutputFile]  # inside Store, `list` is a method
+
+
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, S3Error):
         return error.code in {"InternalError", "SlowDown", "ServiceUnavailable", "XMinioServerNotInitialized"} or (
             error.response is not None and error.response.status in (500, 502, 503, 504)
         )
+    if isinstance(error, ServerError | InvalidResponseError):
+        return True  # a proxy's or a starting server's answer, not S3's
     return isinstance(error, urllib3.exceptions.HTTPError | OSError) and not isinstance(
         error, FileNotFoundError | PermissionError
     )
@@ -125,6 +137,17 @@ class Store:
         """Give up sooner from now on: for a process that is about to end."""
         self._outage_s = min(self._outage_s, seconds)
 
+    def _call(self, once: Callable[[], T], uri: str) -> T:
+        """Do it, through outages; StoreError when the store says no, StoreUnreachable when it says nothing."""
+        try:
+            return self._retrying()(once)
+        except S3Error as error:
+            if _is_transient(error):
+                raise StoreUnreachable(f"{uri}: {error.code}: {error.message}") from error
+            raise self._refused(error, uri) from error
+        except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError) as error:
+            raise StoreUnreachable(f"{uri}: no answer in {self._outage_s:g} s: {error}") from error
+
     def _retrying(self) -> Retrying:
         return Retrying(
             retry=retry_if_exception(_is_transient),
@@ -154,10 +177,7 @@ class Store:
                 response.close()
                 response.release_conn()
 
-        try:
-            return self._retrying()(once)
-        except S3Error as error:
-            raise self._refused(error, uri) from error
+        return self._call(once, uri)
 
     def get_json(self, uri: str) -> object:
         """A JSON object; NotFound when there is none."""
@@ -173,12 +193,9 @@ class Store:
     def put(self, uri: str, data: bytes) -> None:
         """Write a small object, replacing what was there."""
         bucket, key = split_uri(uri)
-        try:
-            self._retrying()(
-                lambda: self._client.put_object(bucket, key, io.BytesIO(data), len(data), content_type=media_type(key))
-            )
-        except S3Error as error:
-            raise self._refused(error, uri) from error
+        self._call(
+            lambda: self._client.put_object(bucket, key, io.BytesIO(data), len(data), content_type=media_type(key)), uri
+        )
 
     def create(self, uri: str, data: bytes) -> None:
         """Write a small object that must not exist; AlreadyPublished when it does, unless it is byte for byte this one.
@@ -188,14 +205,14 @@ class Store:
         bucket, key = split_uri(uri)
         headers = {"If-None-Match": "*", "Content-Type": media_type(key)}
 
-        def once() -> int:
+        def once() -> tuple[int, bytes]:
             url = self._client.presigned_put_object(bucket, key, expires=timedelta(minutes=5))
             response = self._http.request("PUT", url, body=data, headers=headers)
-            if response.status in (500, 502, 503, 504):
-                raise urllib3.exceptions.HTTPError(f"PUT {uri}: {response.status}")
-            return response.status
+            if response.status in (409, 500, 502, 503, 504):  # 409: a conditional write of the same key is in flight
+                raise urllib3.exceptions.HTTPError(f"PUT {uri}: HTTP {response.status}")
+            return response.status, response.data
 
-        status = self._retrying()(once)
+        status, body = self._call(once, uri)
         if status == 412:
             # a repeated request after a lost answer finds its own work
             if self.get(uri) != data:
@@ -203,7 +220,7 @@ class Store:
         elif status == 404:
             raise NotFound(f"{uri}: no such bucket: create it or correct objectStore.bucket")
         elif status != 200:
-            raise StoreError(f"PUT {uri} with If-None-Match: HTTP {status}")
+            raise StoreError(f"PUT {uri} with If-None-Match: HTTP {status}: {body[:300].decode(errors='replace')}")
 
     def list(self, uri: str) -> builtins.list[ObjectInfo]:
         """All objects below a folder, by name; an empty list when there are none. NotFound: no such bucket."""
@@ -214,24 +231,16 @@ class Store:
             return [
                 ObjectInfo(f"s3://{bucket}/{o.object_name}", o.size or 0, (o.etag or "").strip('"'))
                 for o in found
-                if o.object_name
+                if o.object_name and not o.object_name.endswith("/")  # a console's folder marker
             ]
 
-        try:
-            return sorted(self._retrying()(once), key=lambda o: o.uri)
-        except S3Error as error:
-            raise self._refused(error, uri) from error
+        return sorted(self._call(once, uri), key=lambda o: o.uri)
 
     def upload(self, path: Path, uri: str) -> OutputFile:
         """Upload one file; the result's path is the file's name. A missing local file is an error at once."""
         bucket, key = split_uri(uri)
         digest, size = sha256_file(path), path.stat().st_size
-        try:
-            self._retrying()(
-                lambda: self._client.fput_object(bucket, key, str(path), content_type=media_type(key))
-            )
-        except S3Error as error:
-            raise self._refused(error, uri) from error
+        self._call(lambda: self._client.fput_object(bucket, key, str(path), content_type=media_type(key)), uri)
         return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(key))
 
     def upload_tree(self, folder: Path, uri: str, threads: int = 4) -> builtins.list[OutputFile]:
@@ -260,10 +269,7 @@ class Store:
                 response.release_conn()
             return digest.hexdigest()
 
-        try:
-            found = self._retrying()(once)
-        except S3Error as error:
-            raise self._refused(error, uri) from error
+        found = self._call(once, uri)
         if sha256 is not None and found != sha256:
             part.unlink()
             raise ChecksumMismatch(f"{uri}: sha256 is {found}, its manifest says {sha256}: upload it again")
@@ -280,14 +286,19 @@ class Store:
         """Download a folder, verified against its manifest where it has one. NotFound when it is empty."""
         manifest = self.manifest(uri)
         if manifest is not None:
-            wanted = {o.path: o.sha256 for o in manifest.outputs}
+            wanted: dict[str, str | None] = {o.path: o.sha256 for o in manifest.outputs}
         else:
             prefix = uri.rstrip("/") + "/"
             wanted = {o.uri.removeprefix(prefix): None for o in self.list(uri)}
         if not wanted:
             raise NotFound(f"{uri} holds no files: upload them or correct the address")
+        for name in wanted:
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise StoreError(f"{uri}: path {name!r} leads out of the folder: correct its manifest")
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(lambda item: self.download(join(uri, item[0]), folder / item[0], item[1]), wanted.items()):
+            for _ in pool.map(
+                lambda item: self.download(join(uri, item[0]), folder / item[0], item[1]), wanted.items()
+            ):
                 pass
         return self.input_ref(uri)
 
@@ -317,4 +328,4 @@ class Store:
         """Remove objects; one that does not exist is no error."""
         for uri in uris:
             bucket, key = split_uri(uri)
-            self._retrying()(lambda b=bucket, k=key: self._client.remove_object(b, k))  # type: ignore[misc]
+            self._call(partial(self._client.remove_object, bucket, key), uri)
