@@ -1,0 +1,86 @@
+"""Samples as TRL wants them: image and question exactly as serving sends them, and the reward that grades answers."""
+
+import io
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, Image
+from PIL import Image as PillowImage
+from PIL import UnidentifiedImageError
+
+from dpe_api.artifacts import AnswerType
+from dpe_jobs.graders import grade
+from dpe_jobs.runtime import BadData
+from dpe_jobs.seeds import derive
+
+_NEEDED = ("id", "image", "question", "answer", "answer_type")
+
+
+def prompt_order(samples: int, prompts: int, seed: int) -> list[int]:
+    """Which sample each of the run's prompts takes: one shuffle of all samples after the other.
+
+    The whole run's order is laid out beforehand, so that a resumed run finds its place in any epoch, no remainder of
+    an epoch is dropped, and fewer samples than promptsPerStep are simply asked more often.
+    """
+    order: list[int] = []
+    epoch = 0
+    while len(order) < prompts:
+        indices = list(range(samples))
+        random.Random(derive(seed, "order", epoch)).shuffle(indices)
+        order += indices
+        epoch += 1
+    return order[:prompts]
+
+
+def _decode(sample_id: str, image: dict[str, Any]) -> PillowImage.Image:
+    try:
+        return PillowImage.open(io.BytesIO(image["bytes"])).convert("RGB")
+    except (UnidentifiedImageError, OSError, TypeError, ValueError, PillowImage.DecompressionBombError) as error:
+        raise BadData("UnreadableImage", f"sample {sample_id}: its image does not decode: {error}") from error
+
+
+def as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Rows as TRL reads them. It puts the image before the text, as the serving client does."""
+    choices = batch.get("choices") or [None] * len(batch["id"])
+    return {
+        "prompt": [[{"role": "user", "content": question}] for question in batch["question"]],
+        "image": [_decode(i, image) for i, image in zip(batch["id"], batch["image"], strict=True)],
+        "answer": batch["answer"],
+        "answer_type": batch["answer_type"],
+        "choices": [c or [] for c in choices],
+    }
+
+
+def load_samples(folder: Path, cache: Path, prompts: int, seed: int) -> Dataset:
+    """The run's prompts in order, from the Parquet files of a folder. Images are decoded when they are looked at.
+
+    Raises BadData when there is no row or a column is missing.
+    """
+    files = sorted(str(p) for p in folder.rglob("*.parquet"))
+    dataset = Dataset.from_parquet(files, cache_dir=str(cache), keep_in_memory=False)
+    missing = [c for c in _NEEDED if c not in dataset.column_names]
+    if missing:
+        raise BadData("MissingColumn", f"the samples have no column {', '.join(missing)}: generate them again")
+    if not len(dataset):
+        raise BadData("NoSamples", "the samples hold no row: generation kept nothing to train on")
+    dataset = dataset.select_columns([c for c in (*_NEEDED, "choices") if c in dataset.column_names])
+    dataset = dataset.cast_column("image", Image(decode=False))
+    return dataset.select(prompt_order(len(dataset), prompts, seed)).with_transform(as_prompts)
+
+
+def correctness(
+    completions: Sequence[list[dict[str, str]]],
+    answer: Sequence[str],
+    answer_type: Sequence[str],
+    choices: Sequence[Sequence[str]],
+    **_: object,
+) -> list[float]:
+    """Reward: 1 for a right answer, 0 for a wrong one, by the graders of diagnosis and evaluation."""
+    return [
+        float(grade(completion[-1]["content"], right, AnswerType(kind), options))
+        for completion, right, kind, options in zip(completions, answer, answer_type, choices, strict=True)
+    ]
+
+

@@ -1,0 +1,138 @@
+"""The parent of one pod's ranks: starts torchrun, watches it, and finds out why it ended."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import IO
+
+from dpe_api.launch import TrainingLaunch
+from dpe_api.names import Exit
+from dpe_jobs.runtime import PeerGone, Stopped, Transient
+from dpe_jobs.training.metrics import last_row
+from dpe_jobs.training.peers import says_peer_is_gone
+from dpe_jobs.training.pod import Pod
+
+log = logging.getLogger(__name__)
+
+POLL_S = 0.5
+START_WITHIN_S = 1800.0  # model loading, checkpoint loading and the first step
+STEP_WITHIN_S = 300.0  # a step may take this long, or ten times the slowest so far
+STOP_WITHIN_S = 24.0  # the ranks take 20
+_TAIL_LINES = 40
+_SHOWN_LINES = 12
+
+
+class Tail(threading.Thread):
+    """Passes a program's output through and remembers its end."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        super().__init__(daemon=True)
+        self._stream = stream
+        self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
+        self.start()
+
+    def run(self) -> None:
+        """Until the program closes its output."""
+        for line in self._stream:
+            sys.stderr.write(line)
+            self._lines.append(line.rstrip())
+        sys.stderr.flush()
+
+    def text(self, lines: int = _TAIL_LINES) -> str:
+        """The last lines."""
+        return "\n".join(list(self._lines)[-lines:])
+
+
+class StepDeadline:
+    """How long the ranks may be silent."""
+
+    def __init__(self, pod: Pod) -> None:
+        self._pod, self._slowest_s = pod, 0.0
+
+    def allowed_s(self) -> float:
+        """The present limit."""
+        row = last_row(self._pod.metrics_file)
+        if row is None:
+            return START_WITHIN_S
+        self._slowest_s = max(self._slowest_s, row.seconds)
+        return max(STEP_WITHIN_S, 10 * self._slowest_s)
+
+    def passed(self) -> bool:
+        """Whether the ranks have been silent for too long."""
+        return self._pod.quiet_s() > self.allowed_s()
+
+
+def _dump_stacks(pod: Pod) -> None:
+    """Ask every rank to print the stacks of all its threads."""
+    for rank, pid in pod.pids().items():
+        try:
+            os.kill(pid, signal.SIGUSR1)
+        except ProcessLookupError:
+            log.warning("rank %s is gone", rank)
+
+
+def why(launch: TrainingLaunch, pod: Pod, output: str, shown: str) -> Exception:
+    """The error that ended a pod whose torchrun failed: a rank's own words first, then what can be told from outside."""
+    ends = pod.ends()
+    for rank, end in ends.items():
+        if end.code not in (Exit.PEER_GONE, Exit.STOPPED):
+            log.error("%s ended first: %s", rank, end.reason)
+            return end.error()
+    silent = sorted(set(pod.pids()) - set(ends))
+    lost = [end for end in ends.values() if end.code == Exit.PEER_GONE]
+    if silent and not says_peer_is_gone(output):
+        return Transient("RankDied", f"rank {', '.join(silent)} ended without a word (killed, or out of memory):\n{shown}")
+    if lost:
+        return lost[0].error()
+    if launch.training.nodes > 1 and (silent or not pod.pids()):
+        return PeerGone("PeerGone", f"the gang did not come or hold together:\n{shown}")
+    return Transient("LaunchFailed", f"torchrun failed:\n{shown}")
+
+
+def run_gang(launch: TrainingLaunch, pod: Pod, look: Callable[[], None]) -> None:
+    """Run this pod's ranks to their end; `look` is called about twice a second. Raises what ended them.
+
+    SIGTERM is passed on: the ranks finish the step, save and leave within 20 s.
+    """
+    command = [sys.executable, "-m", "dpe_jobs.training.launcher", f"--work={pod.work}", f"--model={pod.model}"]
+    process = subprocess.Popen(
+        [*command, f"--index={pod.index}", f"--port={pod.port}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    tail, deadline = Tail(process.stdout), StepDeadline(pod)
+    try:
+        while True:
+            try:
+                process.wait(timeout=POLL_S)
+                break
+            except subprocess.TimeoutExpired:
+                look()
+            if deadline.passed():
+                _dump_stacks(pod)
+                tail.join(timeout=2)  # the stacks come through it
+                raise Transient("NoStep", f"no step for {pod.quiet_s():.0f} s; stacks:\n{tail.text()}")
+        tail.join(timeout=5)
+    except Stopped:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            log.warning("the ranks did not leave in time")
+        raise
+    finally:
+        if process.poll() is None:
+            process.kill()  # takes the ranks with it: they die with their parent
+            process.wait()
+    look()
+    if process.returncode != 0:
+        raise why(launch, pod, tail.text(), tail.text(_SHOWN_LINES))

@@ -1,0 +1,84 @@
+"""torchrun for one pod: `python -m dpe_jobs.training.launcher --work DIR --model DIR --index N --port P`.
+
+A process of its own, because the number of ranks depends on CUDA, which only torch can tell, and the parent stays
+without torch.
+"""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+
+import torch
+from torch.distributed import run
+
+from dpe_api.launch import TrainingLaunch, read_launch
+from dpe_jobs.runtime import BadConfig, classify, set_up_logging
+from dpe_jobs.training.pod import Pod
+from dpe_jobs.training.settings import grpo_arguments
+
+log = logging.getLogger(__name__)
+
+
+def ranks_per_pod(launch: TrainingLaunch) -> int:
+    """One per GPU; one where there is no CUDA. BadConfig when fewer GPUs are visible than the spec asks for."""
+    wanted = launch.training.gpus_per_node
+    if wanted == 0 or not torch.cuda.is_available():
+        return 1
+    if torch.cuda.device_count() < wanted:
+        raise BadConfig(
+            "TooFewGpus", f"spec.training.gpusPerNode is {wanted}, but the pod sees {torch.cuda.device_count()} GPUs"
+        )
+    return wanted
+
+
+def torchrun_arguments(launch: TrainingLaunch, pod: Pod, ranks: int) -> list[str]:
+    """Command line of torchrun: static rendezvous at the first pod, no restarts (a new attempt is a new Job)."""
+    return [
+        f"--nnodes={launch.training.nodes}",
+        f"--nproc-per-node={ranks}",
+        f"--node-rank={pod.index}",
+        f"--master-addr={launch.rendezvous_host}",
+        f"--master-port={pod.port}",
+        "--max-restarts=0",
+        "-m",
+        "dpe_jobs.training.rank",
+        f"--work={pod.work}",
+        f"--model={pod.model}",
+        f"--index={pod.index}",
+    ]
+
+
+def main() -> None:
+    """Check the settings, then become torchrun."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    arguments = parser.parse_args()
+    pod = Pod(arguments.index, arguments.model, arguments.work, arguments.port)
+    launch = read_launch(str(pod.launch_file))
+    if not isinstance(launch, TrainingLaunch):
+        raise TypeError(f"{pod.launch_file} is a launch of {launch.stage}")
+    set_up_logging(launch)
+    try:
+        ranks = ranks_per_pod(launch)
+        cuda = launch.training.gpus_per_node > 0 and torch.cuda.is_available()
+        world = ranks * launch.training.nodes
+        grpo_arguments(launch.training, launch.seed, world, cuda, pod.output)  # refuses what cannot work, before it starts
+    except BadConfig as error:
+        pod.ended("launcher", *classify(error))
+        raise SystemExit(int(error.exit_code)) from error
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HOME"] = str(pod.work / "huggingface")
+    if not cuda:
+        os.environ["DS_ACCELERATOR"] = "cpu"
+    log.info("%d ranks here, %d in all, on %s, rendezvous at %s", ranks, world, "CUDA" if cuda else "CPU", launch.rendezvous_host)
+    run.main(torchrun_arguments(launch, pod, ranks))
+
+
+if __name__ == "__main__":
+    main()

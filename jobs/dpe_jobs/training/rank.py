@@ -1,0 +1,186 @@
+"""One rank of the gang, started by torchrun: `python -m dpe_jobs.training.rank --work DIR --model DIR --index N`.
+
+It leaves its end in a file for the parent: torchrun turns every exit code into 1.
+"""
+
+import argparse
+import ctypes
+import faulthandler
+import json
+import logging
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dpe_api.launch import TrainingLaunch, read_launch
+from dpe_api.names import Exit
+from dpe_api.spec import RolloutEngine
+from dpe_jobs.runtime import PeerGone, Stopped, Transient, classify, set_up_logging
+from dpe_jobs.seeds import derive
+from dpe_jobs.store import Store
+from dpe_jobs.training.peers import peer_is_gone
+from dpe_jobs.training.pod import Pod
+from dpe_jobs.training.settings import grpo_arguments
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN_S = 20.0  # from SIGTERM to the end, checkpoint included; the kubelet kills after 30 s
+_PR_SET_PDEATHSIG = 1
+
+
+class StopRequest:
+    """SIGTERM: while training, finish the step and save; before and after, and when that takes too long, just leave."""
+
+    def __init__(self, pod: Pod, rank: int) -> None:
+        self._pod, self._rank = pod, rank
+        self.asked = threading.Event()
+        self.training = False
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        if not self.training:
+            self.leave()
+        if not self.asked.is_set():
+            self.asked.set()
+            timer = threading.Timer(STOP_WITHIN_S, self.leave)
+            timer.daemon = True
+            timer.start()
+
+    def leave(self) -> None:
+        """End at once."""
+        self._pod.ended(self._rank, *classify(Stopped()))
+        os._exit(Exit.STOPPED)
+
+
+def _without_vllm() -> None:
+    """Keep TRL from importing vLLM, seconds and hundreds of MB that rollouts by transformers do not need."""
+    from trl import import_utils
+
+    import_utils.is_vllm_available = lambda min_version=None: False
+
+
+def _init_deepspeed_on_cpu() -> None:
+    """Gloo for DeepSpeed, after GRPOConfig and before the trainer: else it takes the world to be of size 1.
+
+    Its shared-memory operator would be compiled at first use, a minute on every pod, and cannot reach other nodes.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+
+
+def _make_trainer(launch: TrainingLaunch, pod: Pod, callbacks: list[Any]) -> Any:
+    """The GRPOTrainer over the run's prompts."""
+    import torch
+
+    training = launch.training
+    cuda = training.gpus_per_node > 0 and torch.cuda.is_available()
+    seed = derive(launch.seed, launch.round, "training")
+    world = int(os.environ["WORLD_SIZE"])
+    if training.rollout_engine is RolloutEngine.TRANSFORMERS:
+        _without_vllm()
+    from transformers import AutoProcessor, PrinterCallback
+    from trl import GRPOConfig, GRPOTrainer
+
+    from dpe_jobs.training.data import correctness, load_samples
+
+    config = GRPOConfig(**grpo_arguments(training, seed, world, cuda, pod.output))
+    if config.deepspeed is not None and not cuda:
+        _init_deepspeed_on_cpu()
+    processor = AutoProcessor.from_pretrained(pod.model, padding_side="left")
+    prompts = training.prompts_per_step * training.max_steps
+    trainer = GRPOTrainer(
+        model=str(pod.model),
+        reward_funcs=correctness,
+        args=config,
+        train_dataset=load_samples(pod.samples, pod.work / "datasets", prompts, seed),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _agree_on_resume(pod: Pod) -> str | None:
+    """The checkpoint folder to go on from. All pods looked for themselves: they must have found the same."""
+    from dpe_jobs.training.callbacks import gather
+
+    local = [int(p.name.removeprefix("checkpoint-")) for p in pod.output.glob("checkpoint-*")]
+    found = gather(max(local, default=0))
+    if len(set(found)) > 1:
+        raise Transient("ResumeDisagreement", f"the ranks found checkpoints of different steps: {found}")
+    return str(pod.output / f"checkpoint-{found[0]}") if found[0] else None
+
+
+def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> None:
+    """Train to the end and leave the model in the first pod's work folder."""
+    import torch
+
+    from dpe_jobs.training import weights
+    from dpe_jobs.training.callbacks import Checkpointer, StepWatch, gather, peak_rss_bytes
+
+    local_rank = int(os.environ["LOCAL_RANK"])
+    checkpointer = Checkpointer(launch, pod, store, local_rank, stop.asked)
+    trainer = _make_trainer(launch, pod, [StepWatch(launch, pod, local_rank), checkpointer])
+    checkpoint = _agree_on_resume(pod)
+    pod.beat()
+    stop.training = True
+    trainer.train(resume_from_checkpoint=checkpoint)
+    stop.training = False
+    if checkpointer.stopped_at is not None:
+        if stop.asked.is_set():
+            raise Stopped
+        raise PeerGone(
+            "PeerStopped", f"another pod was stopped; all ended after step {checkpointer.stopped_at}, which is saved"
+        )
+    pod.beat()
+    trainer.save_model(str(pod.trained))
+    peak = max(gather(peak_rss_bytes()))
+    if trainer.is_world_process_zero():
+        weights.complete(pod.trained, pod.model)
+        pod.result_file.write_text(
+            json.dumps({"worldSize": int(os.environ["WORLD_SIZE"]), "peakRssBytes": peak, "steps": launch.training.max_steps})
+        )
+    gather(None)  # the first rank still needs the others' rendezvous
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def main() -> None:
+    """Never returns an error to torchrun in silence: the end is on disk before the process is gone."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--index", type=int, required=True)
+    arguments = parser.parse_args()
+    # torchrun gives every rank its own session: without this, ranks outlive a killed torchrun
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    pod, rank = Pod(arguments.index, arguments.model, arguments.work), int(os.environ["RANK"])
+    stop = StopRequest(pod, rank)
+    pod.started(rank)
+    launch = read_launch(str(pod.launch_file))
+    if not isinstance(launch, TrainingLaunch):
+        raise TypeError(f"{pod.launch_file} is a launch of {launch.stage}")
+    set_up_logging(launch)
+    try:
+        train(launch, pod, Store.from_env(launch.store), stop)
+    except BaseException as error:  # whatever it is, the parent must learn of it
+        code, reason, message = classify(error)
+        if peer_is_gone(error):
+            code, reason, message = Exit.PEER_GONE, "PeerGone", f"a rank of the gang vanished: {message.splitlines()[0]}"
+        if stop.asked.is_set():
+            code, reason, message = classify(Stopped())
+        if code is not Exit.STOPPED:
+            log.exception("rank %d: %s: %s", rank, reason, message)
+        pod.ended(rank, code, reason, message)
+        logging.shutdown()
+        os._exit(code)  # destructors of a broken process group can hang
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""The training stage of one pod: fetch, train with the rest of the gang, and publish from the first pod."""
+
+import logging
+import shutil
+
+from prometheus_client import REGISTRY
+
+from dpe_api.launch import Launch, TrainingLaunch
+from dpe_api.names import Exit
+from dpe_jobs.runtime import BadConfig, BadData, ProgressReporter, run_stage
+from dpe_jobs.store import Store, join
+from dpe_jobs.training import checkpoints
+from dpe_jobs.training.gang import run_gang
+from dpe_jobs.training.metrics import StepCollector, last_row
+from dpe_jobs.training.pod import Pod
+from dpe_jobs.training.publish import finish, publish
+
+log = logging.getLogger(__name__)
+
+
+def fetch_samples(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
+    """Download the Parquet files that the generation's manifest promises. BadData when there are none."""
+    manifest = store.manifest(launch.samples_artifact)
+    if manifest is None:
+        raise BadData("NoSamples", f"{launch.samples_artifact} has no manifest: the generation did not finish")
+    files = [o for o in manifest.outputs if o.path.startswith("samples/") and o.path.endswith(".parquet")]
+    if not files:
+        raise BadData("NoSamples", f"{launch.samples_artifact} lists no samples/*.parquet: nothing to train on")
+    for file in files:
+        target = pod.samples / file.path.removeprefix("samples/")
+        store.download(join(launch.samples_artifact, file.path), target, file.sha256)
+
+
+def train(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
+    """Everything that one pod does; returns when the stage is done as far as this pod is concerned."""
+    if finish(launch, store, pod.index):
+        return
+    pod.prepare(launch)
+    fetch_samples(launch, store, pod)
+    resumed = checkpoints.restore(store, launch, pod.output)
+    if resumed is not None:
+        shutil.copy(checkpoints.local_folder(pod.output, resumed) / pod.metrics_file.name, pod.metrics_file)
+    REGISTRY.register(StepCollector(pod.metrics_file))
+    look = _reporter(launch, store, pod, resumed or 0) if pod.index == 0 else _nothing
+    run_gang(launch, pod, look)
+    if pod.index == 0:
+        publish(launch, store, pod, resumed)
+
+
+def _nothing() -> None:
+    """Only the first pod reports."""
+
+
+class _Look:
+    """Turns new rows of metrics.jsonl into progress."""
+
+    def __init__(self, reporter: ProgressReporter, pod: Pod, done: int) -> None:
+        self._reporter, self._pod, self._done = reporter, pod, done
+
+    def __call__(self) -> None:
+        row = last_row(self._pod.metrics_file)
+        if row is not None and row.step > self._done:
+            self._done = row.step
+            self._reporter.set(row.step)
+
+
+def _reporter(launch: TrainingLaunch, store: Store, pod: Pod, done: int) -> _Look:
+    return _Look(ProgressReporter(launch, store, launch.training.max_steps, done, unit="steps"), pod, done)
+
+
+def _body(launch: Launch, store: Store) -> None:
+    if not isinstance(launch, TrainingLaunch):
+        raise BadConfig("WrongLaunch", f"this is the training stage, the launch is of {launch.stage}")
+    train(launch, store, Pod.here(launch))
+
+
+def main(launch: Launch) -> Exit:
+    """Exit code of this pod."""
+    return run_stage(launch, _body)
