@@ -6,7 +6,6 @@ from enum import StrEnum
 from pydantic import Field
 
 from dpe_api.base import ApiModel
-from dpe_api.names import Stage
 
 SCHEMA_VERSION = 1
 
@@ -68,7 +67,7 @@ class Manifest(ApiModel):
     inputs: list[InputRef] = Field(default_factory=list)
     outputs: list[OutputFile] = Field(default_factory=list)
     summary: dict[str, object] = Field(default_factory=dict)
-    """The stage's own summary: DiagnosisSummary, GenerationSummary, TrainingSummary or EvaluationSummary on the wire."""
+    """DiagnosisSummary, GenerationSummary, TrainingSummary or EvaluationSummary, on the wire."""
     seed: int | None = None
     versions: dict[str, str] = Field(default_factory=dict)
     """Versions of the packages that made it."""
@@ -178,7 +177,7 @@ class TrainingSummary(ApiModel):
     """Summary of the training. The model is in the folder `model` beside the manifest."""
 
     steps: int
-    resumed_from_step: int | None
+    resumed_from_step: int | None = None
     world_size: int
     first_reward: float
     """Mean over the first fifth of the steps."""

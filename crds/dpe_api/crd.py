@@ -1,14 +1,21 @@
-"""The CustomResourceDefinition, generated from the models: `python -m dpe_api.crd > crds/dpe.dev_dpeiterations.yaml`."""
+"""The CustomResourceDefinition, generated from the models.
+
+`python -m dpe_api.crd` writes it into crds/ and into the chart, `--check` only says whether they are up to date.
+"""
 
 import json
+import sys
 from typing import Any
 
 import yaml
 
 from dpe_api.base import ApiModel
+from dpe_api.generated import generate
 from dpe_api.names import GROUP, KIND, PLURAL, VERSION
 from dpe_api.spec import Spec, immutability_rule
 from dpe_api.status import Status
+
+FILES = ("crds/dpe.dev_dpeiterations.yaml", "charts/dpe/crds/dpe.dev_dpeiterations.yaml")
 
 _DROPPED = ("title", "additionalProperties", "discriminator", "const")
 
@@ -21,7 +28,9 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
         return structural({**target, **beside}, definitions)
     if "anyOf" in schema:
         (only,) = [s for s in schema["anyOf"] if s.get("type") != "null"]
-        beside = {k: v for k, v in schema.items() if k not in ("anyOf", "default") or (k == "default" and v is not None)}
+        beside = {
+            k: v for k, v in schema.items() if k not in ("anyOf", "default") or (k == "default" and v is not None)
+        }
         return structural({**only, **beside}, definitions)
     out = {k: v for k, v in schema.items() if k not in _DROPPED and not k.startswith("$")}
     if "const" in schema:
@@ -93,7 +102,7 @@ def crd() -> dict[str, Any]:
                     "schema": {
                         "openAPIV3Schema": {
                             "type": "object",
-                            "description": "One turn of diagnostic-driven progressive evolution (DPE, arXiv 2602.22859).",
+                            "description": "One turn of diagnostic-driven progressive evolution (arXiv 2602.22859).",
                             "required": ["spec"],
                             "properties": {
                                 "apiVersion": {"type": "string"},
@@ -123,12 +132,17 @@ def crd() -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Print the CRD as YAML."""
+def text() -> str:
+    """The CRD as YAML."""
     plain = json.loads(json.dumps(crd()))  # enums to strings
-    print("# Generated from crds/dpe_api by `make generate`: edit the models, not this file.")
-    print(yaml.safe_dump(plain, sort_keys=False, width=120), end="")
+    head = "# Generated from crds/dpe_api by `make generate`: edit the models, not this file.\n"
+    return head + yaml.safe_dump(plain, sort_keys=False, width=120)
+
+
+def main() -> int:
+    """Write the files of a checkout; with --check exit code 1 when they are not up to date."""
+    return generate(FILES, text(), check="--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

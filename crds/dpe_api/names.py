@@ -23,9 +23,9 @@ RENDEZVOUS_PORT = 29500  # torchrun
 SERVED_MODEL_NAME = "model"  # the `model` field of every request to a served model
 
 ENV_ACCESS_KEY = "DPE_S3_ACCESS_KEY"
-ENV_SECRET_KEY = "DPE_S3_SECRET_KEY"  # noqa: S105 - the variable's name, not a secret
+ENV_SECRET_KEY = "DPE_S3_SECRET_KEY"
 SECRET_ACCESS_KEY = "accessKey"  # keys inside the credentials Secret
-SECRET_SECRET_KEY = "secretKey"  # noqa: S105
+SECRET_SECRET_KEY = "secretKey"
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"

@@ -16,7 +16,7 @@ Confidence = Annotated[float, Field(ge=0.5, le=0.999)]
 def _rules(*rules: tuple[str, str, str]) -> ConfigDict:
     """CEL rules for the API server: (rule, message, path of the field at fault)."""
     checks = [{"rule": r, "message": m, **({"fieldPath": p} if p else {})} for r, m, p in rules]
-    return ConfigDict(json_schema_extra={"x-kubernetes-validations": checks})  # type: ignore[typeddict-item,dict-item]
+    return ConfigDict(json_schema_extra={"x-kubernetes-validations": checks})  # type: ignore[dict-item]
 
 
 class IterationRef(ApiModel):
