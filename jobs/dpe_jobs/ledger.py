@@ -48,6 +48,10 @@ class Ledger:
     def __getitem__(self, item_id: str) -> dict[str, Any]:
         return self._rows[item_id]
 
+    def get(self, item_id: str) -> dict[str, Any] | None:
+        """The row of a finished item, or None."""
+        return self._rows.get(item_id)
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(list(self._rows.values()))
 

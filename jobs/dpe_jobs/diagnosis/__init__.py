@@ -1,0 +1,1 @@
+"""Ask a model what it can do, and turn the answers into quotas."""

@@ -1,0 +1,74 @@
+"""From answered items to `report.json`, and the fingerprint by which a later iteration knows that it may reuse them."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from dpe_api.artifacts import CategoryReport, DiagnosisReport, InputRef, SetReport
+from dpe_api.spec import Diagnosis
+from dpe_jobs.diagnosis import intervals
+from dpe_jobs.diagnosis.items import Items
+from dpe_jobs.diagnosis.sample import QuestionSet
+
+REPORT = "report.json"
+
+
+def fingerprint(
+    model: InputRef, sets: Sequence[QuestionSet], asked: Mapping[str, Sequence[str]], settings: Diagnosis
+) -> str:
+    """Hash of everything that decides the answers: weights, question files, the rows asked, and the sampling.
+
+    `asked` are the ids by set. Confidence, concurrency and the error limit decide nothing about an answer. Neither does
+    the spec's seed: another seed draws other rollouts from the same distribution.
+    """
+    parts = {
+        "model": model.sha256,
+        "sets": [[s.name, s.source.sha256, s.rollouts, sorted(asked[s.name])] for s in sets],
+        "temperature": settings.temperature,
+        "maxTokens": settings.max_tokens,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _category(items: Items, mask: np.ndarray, name: str, confidence: float) -> CategoryReport:
+    mine = mask & (items.category == name)
+    answered = mine & items.answered
+    n, correct = int(answered.sum()), int(items.correct[answered].sum())
+    rates, rollouts = items.pass_rate[answered], int(items.rollouts[answered].sum())
+    sampled = rates[~np.isnan(rates)]
+    return CategoryReport(
+        name=name,
+        n=n,
+        errors=int(mine.sum()) - n,
+        correct=correct,
+        accuracy=intervals.accuracy(correct, n, confidence),
+        rollouts=rollouts,
+        pass_rate=intervals.pass_rate(sampled, rollouts, confidence) if len(sampled) else None,
+    )
+
+
+def describe_set(items: Items, questions: QuestionSet, confidence: float) -> SetReport:
+    """Accuracy and pass rate of each category; the macro accuracy is over the categories with an answer."""
+    mask = items.set == questions.name
+    categories = [_category(items, mask, name, confidence) for name in questions.categories]
+    return SetReport(
+        name=questions.name,
+        uri=questions.source.uri,
+        n=sum(c.n for c in categories),
+        errors=sum(c.errors for c in categories),
+        macro=intervals.macro([c.accuracy for c in categories if c.n]),
+        categories=categories,
+    )
+
+
+def describe(items: Items, sets: Sequence[QuestionSet], model: InputRef, settings: Diagnosis) -> DiagnosisReport:
+    """The report of a diagnosis or a re-diagnosis."""
+    asked = {s.name: items.ids(s.name) for s in sets}
+    return DiagnosisReport(
+        model_uri=model.uri,
+        model_sha256=model.sha256,
+        fingerprint=fingerprint(model, sets, asked, settings),
+        sets=[describe_set(items, s, settings.confidence) for s in sets],
+    )

@@ -1,0 +1,1 @@
+"""Ask the candidate the same questions, compare, and decide."""

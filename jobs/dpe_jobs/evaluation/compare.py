@@ -1,0 +1,136 @@
+"""Before and after on the same items: paired intervals and the gate. Pure functions on numpy arrays."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dpe_api.artifacts import CategoryChange, Comparison, Interval
+from dpe_api.spec import Gate
+from dpe_jobs.diagnosis.intervals import wilson
+from dpe_jobs.diagnosis.items import Items
+from dpe_jobs.diagnosis.sample import PROBE
+
+RESAMPLES = 10_000
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+def paired_change(before: Bools, after: Bools, confidence: float) -> Interval:
+    """Change of a share on the same n items, with the paired score interval (Newcombe 1998, method 10).
+
+    With Wilson limits l, u of both shares and the phi coefficient of the pairs:
+    low = d - sqrt((p2-l2)² - 2 phi (p2-l2)(u1-p1) + (u1-p1)²), high likewise. It is not empty when no item changed.
+    """
+    n = len(before)
+    p1, p2 = float(before.mean()), float(after.mean())
+    low, high = wilson([before.sum(), after.sum()], [n, n], confidence)
+    l1, l2, u1, u2 = float(low[0]), float(low[1]), float(high[0]), float(high[1])
+    both, neither = int((before & after).sum()), int((~before & ~after).sum())
+    lost, gained = int((before & ~after).sum()), int((~before & after).sum())
+    spread = (both + lost) * (gained + neither) * (both + gained) * (lost + neither)
+    phi = 0.0
+    if spread:
+        cross = both * neither - lost * gained
+        # Newcombe's continuity correction, for positive association only
+        phi = (max(cross - n / 2, 0) if cross > 0 else cross) / float(np.sqrt(float(spread)))
+    down, up = p2 - l2, u1 - p1
+    left = np.sqrt(max(down * down - 2 * phi * down * up + up * up, 0.0))
+    down, up = p1 - l1, u2 - p2
+    right = np.sqrt(max(down * down - 2 * phi * down * up + up * up, 0.0))
+    change = p2 - p1
+    return Interval(value=change, low=max(change - float(left), -1.0), high=min(change + float(right), 1.0))
+
+
+def macro_change(
+    pairs: Mapping[str, tuple[Bools, Bools]], confidence: float, seed: int, resamples: int = RESAMPLES
+) -> Interval:
+    """Change of the macro accuracy with the percentile interval of a paired bootstrap, stratified by category.
+
+    Resampling n pairs of a category is drawing how many were lost, kept and gained from a multinomial: exact, and one
+    array of (resamples, 3) per category.
+    """
+    random = np.random.default_rng(seed)
+    drawn = np.zeros(resamples)
+    value = 0.0
+    for name in sorted(pairs):
+        before, after = pairs[name]
+        n = len(before)
+        counts = np.array([(before & ~after).sum(), (before == after).sum(), (~before & after).sum()])
+        lost_kept_gained = random.multinomial(n, counts / n, size=resamples)
+        drawn += (lost_kept_gained[:, 2] - lost_kept_gained[:, 0]) / n
+        value += float(counts[2] - counts[0]) / n
+    count = len(pairs)
+    low, high = np.quantile(drawn / count, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    value /= count
+    return Interval(value=value, low=min(float(low), value), high=max(float(high), value))
+
+
+def pair(before: Items, after: Items, name: str) -> dict[str, tuple[Bools, Bools]]:
+    """Greedy answers of both models to the items of one set that both answered, by category."""
+    earlier = np.flatnonzero((before.set == name) & before.answered)
+    later = {after.id[i]: i for i in np.flatnonzero((after.set == name) & after.answered)}
+    by_category: dict[str, list[tuple[bool, bool]]] = {}
+    for i in earlier:
+        j = later.get(before.id[i])
+        if j is not None:
+            by_category.setdefault(before.category[i], []).append((bool(before.correct[i]), bool(after.correct[j])))
+    return {
+        category: (np.array([b for b, _ in found], dtype=bool), np.array([a for _, a in found], dtype=bool))
+        for category, found in sorted(by_category.items())
+    }
+
+
+def compare(before: Items, after: Items, name: str, confidence: float, seed: int) -> Comparison | None:
+    """The comparison on one set; None when no item was answered by both models."""
+    pairs = pair(before, after, name)
+    if not pairs:
+        return None
+    categories = [
+        CategoryChange(
+            name=category,
+            n=len(b),
+            before=float(b.mean()),
+            after=float(a.mean()),
+            delta=paired_change(b, a, confidence),
+        )
+        for category, (b, a) in pairs.items()
+    ]
+    return Comparison(
+        name=name,
+        n=sum(c.n for c in categories),
+        before=float(np.mean([c.before for c in categories])),
+        after=float(np.mean([c.after for c in categories])),
+        delta=macro_change(pairs, confidence, seed),
+        categories=categories,
+    )
+
+
+def _said(comparison: Comparison) -> str:
+    d = comparison.delta
+    return f"{comparison.name} {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+
+
+def judge(comparisons: Sequence[Comparison], gate: Gate) -> tuple[bool, str]:
+    """The gate's verdict and its reason in one line.
+
+    Accepted when on every benchmark (without any: on the probe) the low end of the interval of the change in macro
+    accuracy is above -maxRegression.
+    """
+    benchmarks = [c for c in comparisons if c.name != PROBE]
+    looked_at = benchmarks or list(comparisons)
+    if not looked_at:
+        raise ValueError("nothing to judge by")
+    bound = -gate.max_regression
+    failed = [c for c in looked_at if not c.delta.low > bound]
+    level = f"{gate.confidence:.0%}"
+    if failed:
+        return False, (
+            f"rejected: the low end of the {level} interval is not above {bound:+.3f}: "
+            f"{'; '.join(_said(c) for c in failed)}"
+        )
+    return True, (
+        f"accepted: change in macro accuracy {'; '.join(_said(c) for c in looked_at)}, low end of the {level} interval "
+        f"above {bound:+.3f}"
+    )

@@ -1,0 +1,1 @@
+"""Fetch a model and serve it with vLLM."""

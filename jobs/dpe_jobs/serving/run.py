@@ -1,0 +1,223 @@
+"""vLLM's API server under a wrapper: ready only when it really answers, and never a success that nobody asked for.
+
+A vLLM whose engine died exits 0; without the wrapper its Job would be Complete.
+"""
+
+import asyncio
+import io
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import IO
+
+import httpx
+from PIL import Image
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from dpe_api.launch import Launch, ServingLaunch
+from dpe_api.names import METRICS_PORT, MODEL_DIR, SERVED_MODEL_NAME, SERVING_PORT, Exit
+from dpe_jobs.client import ModelClient, RequestFailed
+from dpe_jobs.runtime import BadConfig, BadData, ProgramDied, Stopped, run_stage
+from dpe_jobs.serving.output import is_the_models_fault, root_cause, wrong_arguments
+from dpe_jobs.store import Store
+
+log = logging.getLogger(__name__)
+
+TAIL_LINES = 400  # of vLLM's output, to find the reason of its end in
+STOP_S = 15.0  # vLLM's share of the 30 s between SIGTERM and SIGKILL
+POLL_S = 0.5
+WARM_UP_TIMEOUT_S = 600.0  # the first request compiles; the operator's start-up deadline is the outer bound
+HEALTH_TIMEOUT_S = 3.0
+_LOCAL = f"http://127.0.0.1:{SERVING_PORT}"
+_CACHES = {
+    "VLLM_CACHE_ROOT": "/tmp/vllm",  # an emptyDir of the pod: the root file system is read-only
+    "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",
+    "TRITON_CACHE_DIR": "/tmp/triton",
+    "HF_HOME": "/tmp/huggingface",
+}
+
+
+def command(launch: ServingLaunch) -> list[str]:
+    """The command line of vLLM; the resource's extra arguments come last and win."""
+    parallel = ["--tensor-parallel-size", str(launch.tensor_parallel_size)] if launch.tensor_parallel_size > 1 else []
+    return [
+        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
+        *("--model", MODEL_DIR, "--served-model-name", SERVED_MODEL_NAME),
+        *("--max-model-len", str(launch.max_model_len)),
+        *parallel,
+        *("--port", str(SERVING_PORT)),
+        *("--limit-mm-per-prompt", '{"image":2,"video":0}'),
+        *launch.extra_args,
+    ]
+
+
+def environment() -> dict[str, str]:
+    """The pod's environment, with every cache in a writable place and no call to any hub."""
+    return {**_CACHES, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **os.environ}
+
+
+@dataclass
+class Server:
+    """The child process and what is known about it."""
+
+    process: subprocess.Popen[str]
+    warm: threading.Event = field(default_factory=threading.Event)
+    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
+
+    @classmethod
+    def start(cls, arguments: list[str], env: dict[str, str]) -> "Server":
+        """Start it, in a process group of its own: its workers must not outlive it."""
+        log.info("starting %s", " ".join(arguments))
+        process = subprocess.Popen(
+            arguments,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            bufsize=1,
+            start_new_session=True,
+        )
+        return cls(process)
+
+    def pass_through(self) -> None:
+        """Copy its output to ours, keeping the tail. Ends with the output."""
+        output: IO[str] | None = self.process.stdout
+        assert output is not None
+        for line in output:
+            self.tail.append(line)
+            sys.stdout.write(line)
+            sys.stdout.flush()
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL to whatever is left of the group."""
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            log.warning("vLLM did not stop in %g s", STOP_S)
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            log.debug("vLLM's process group is gone already")
+        self.process.wait()
+
+
+def healthy(base_url: str = _LOCAL) -> bool:
+    """Whether vLLM says that its engine lives."""
+    try:
+        return httpx.get(f"{base_url}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def _picture() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (64, 64), "white").save(out, "PNG")
+    return out.getvalue()
+
+
+async def _one_question(base_url: str) -> None:
+    async with ModelClient(
+        base_url, concurrency=1, timeout_s=WARM_UP_TIMEOUT_S, give_up_s=WARM_UP_TIMEOUT_S, endpoint="warm-up"
+    ) as client:
+        await client.ask(_picture(), "what is in the image?", max_tokens=1)
+
+
+def warm_up(server: Server, base_url: str = _LOCAL) -> None:
+    """Wait for vLLM, ask one question about an image, and only then call it ready: the first request takes seconds."""
+    started = time.monotonic()
+    while not healthy(base_url):
+        if server.process.poll() is not None:
+            return
+        time.sleep(POLL_S)
+    up = time.monotonic()
+    try:
+        asyncio.run(_one_question(base_url))
+    except RequestFailed as error:
+        # a model that cannot look at an image is of no use here; main() says so when the process has ended
+        server.tail.append(f"WarmUpError: the model does not answer a question about an image: {error}\n")
+        server.process.terminate()
+        return
+    log.info("vLLM was up after %.1f s and answered after another %.1f s", up - started, time.monotonic() - up)
+    server.warm.set()
+
+
+def serve_readiness(server: Server, port: int = METRICS_PORT, base_url: str = _LOCAL) -> ThreadingHTTPServer:
+    """/ready: 200 once warm and while vLLM is healthy, else 503. /metrics: the wrapper's own."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
+            elif self.path == "/ready":
+                ready = server.warm.is_set() and healthy(base_url)
+                self._answer(200 if ready else 503, b"ready\n" if ready else b"not ready\n", "text/plain")
+            else:
+                self._answer(404, b"see /ready and /metrics\n", "text/plain")
+
+        def _answer(self, status: int, body: bytes, content_type: str) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # the base class's name
+            log.debug(format, *args)
+
+    http = ThreadingHTTPServer(("", port), Handler)
+    threading.Thread(target=http.serve_forever, name="ready", daemon=True).start()
+    return http
+
+
+def explain(server: Server, uri: str) -> Exception:
+    """Why vLLM ended unasked, from its own output: BadConfig, BadData or ProgramDied."""
+    status, lines = server.process.wait(), list(server.tail)
+    how = f"signal {-status}" if status < 0 else f"exit {status}"
+    if server.warm.is_set():
+        cause = root_cause(lines) if status else None
+        return ProgramDied("ServerDied", f"vLLM ended while serving ({how}){': ' + cause if cause else ''}")
+    complaint = wrong_arguments(lines)
+    if status == 2 and complaint:
+        return BadConfig("ServingArguments", f"vLLM refuses its arguments: {complaint}: correct spec.serving.extraArgs")
+    cause = root_cause(lines)
+    if cause and status >= 0 and is_the_models_fault(cause):
+        return BadData("ModelNotLoadable", f"vLLM cannot load {uri}: {cause}")
+    last = cause or next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    return ProgramDied("ServerDidNotStart", f"vLLM ended before it was ready ({how}): {last}")
+
+
+def main(launch: Launch) -> Exit:
+    """Serve until stopped."""
+    return run_stage(launch, run, metrics=False)
+
+
+def run(launch: Launch, _store: Store) -> None:
+    """Serve until SIGTERM (Stopped) or until vLLM ends unasked, which is always a failure."""
+    assert isinstance(launch, ServingLaunch)
+    server = Server.start(command(launch), environment())
+    try:
+        http = serve_readiness(server)
+        pump = threading.Thread(target=server.pass_through, name="output", daemon=True)
+        pump.start()
+        threading.Thread(target=warm_up, args=(server,), name="warm-up", daemon=True).start()
+        server.process.wait()
+        pump.join(5)  # the last lines
+        http.shutdown()
+        raise explain(server, launch.model_uri)
+    except Stopped:
+        log.info("stopping vLLM")
+        raise
+    finally:
+        server.stop()
