@@ -4,6 +4,7 @@
 """
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -16,6 +17,13 @@ from dpe_api.spec import Spec, immutability_rule
 from dpe_api.status import Status
 
 FILES = ("crds/dpe.dev_dpeiterations.yaml", "charts/dpe/crds/dpe.dev_dpeiterations.yaml")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes y and n: they are texts to PyYAML, but truth values to the YAML reader of Kubernetes."""
+
+
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^[yYnN]$"), list("yYnN"))
 
 _DROPPED = ("title", "additionalProperties", "discriminator", "const")
 
@@ -136,7 +144,7 @@ def text() -> str:
     """The CRD as YAML."""
     plain = json.loads(json.dumps(crd()))  # enums to strings
     head = "# Generated from crds/dpe_api by `make generate`: edit the models, not this file.\n"
-    return head + yaml.safe_dump(plain, sort_keys=False, width=120)
+    return head + yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=120)
 
 
 def main() -> int:
