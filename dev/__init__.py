@@ -1,1 +1,1 @@
-"""What a developer's machine needs: the embedded cluster, the installation of packages and binaries, the local image."""
+"""What a developer's machine needs: the embedded cluster, the installation, the local image."""

@@ -1,7 +1,7 @@
 """The local image: this project installed under /app, and nothing else. `python -m dev.image` prints its name.
 
-Python and its packages are lent by RuntimeClass devhost, so the image is small and made in seconds. Its tag is a hash of
-what is in it; when nothing changed nothing is made.
+Python and its packages are lent by RuntimeClass devhost, so the image is small and made in seconds. Its tag is a hash
+of what is in it; when nothing changed nothing is made.
 """
 
 import os
@@ -45,7 +45,7 @@ def tag() -> str:
 
 
 def _install(target: Path) -> None:
-    """Install the project with its metadata (entry points) as pip would, from a copy: a build writes into its source."""
+    """Install the project with its metadata as pip would, from a copy: a build writes into its source."""
     with tempfile.TemporaryDirectory(prefix="dpe-image-") as name:
         copy = Path(name)
         for path in _sources():

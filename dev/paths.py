@@ -1,4 +1,4 @@
-"""Where things lie: the checkout, and the cache outside of it. Standard library only: used before anything is installed."""
+"""Where things lie: the checkout, and the cache outside of it. Used before anything is installed: no packages."""
 
 import hashlib
 import os
@@ -71,8 +71,9 @@ def binary_path() -> list[str]:
 
 def venv() -> Path:
     """The Python environment that requirements.txt describes, installed or not."""
-    content = REQUIREMENTS.read_bytes() if REQUIREMENTS.exists() else b""
-    return cache() / f"venv-{digest(content)}"
+    lines = REQUIREMENTS.read_text().splitlines()
+    pins = "\n".join(line for line in lines if not line.lstrip().startswith("#"))  # the comments say who asked for it
+    return cache() / f"venv-{digest(pins.encode())}"
 
 
 def uv() -> Path:

@@ -33,8 +33,9 @@ def _routes(cluster: Cluster) -> None:
 
 def _dns_answers(cluster: Cluster) -> bool:
     """Whether an A query over UDP to the DNS Service is answered: kube-proxy and CoreDNS both work then."""
-    name = b"".join(bytes([len(p)]) + p.encode() for p in "kubernetes.default.svc.cluster.local".split(".")) + b"\0"
-    query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + name + b"\0\1\0\1"
+    labels = [b"kubernetes", b"default", b"svc", b"cluster", b"local", b""]
+    name = b"".join(bytes([len(label)]) + label for label in labels)
+    query = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00" + name + b"\0\1\0\1"  # one question: type A, class IN
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as channel:
         channel.settimeout(0.5)
         try:
@@ -119,8 +120,8 @@ def down(cluster: Cluster, *, keep: bool = False, say: Callable[[str], None] = p
             nodes.kill(cluster, name)
         if nodes.run("ip", "link", "show", cluster.bridge, check=False).returncode == 0:
             nodes.run("ip", "link", "del", cluster.bridge)
-        if not keep:
-            shutil.rmtree(cluster.state, ignore_errors=False) if cluster.state.exists() else None
+        if not keep and cluster.state.exists():
+            shutil.rmtree(cluster.state)
     more = f", {strays} without a record" if strays else ""
     say(f"cluster: down in {time.monotonic() - began:.1f} s{more}")
 
@@ -165,6 +166,7 @@ def environment(cluster: Cluster) -> dict[str, str]:
     user = object_store.credentials(cluster)
     return {
         "KUBECONFIG": str(cluster.kubeconfig),
+        "PYTHONPATH": os.pathsep.join(str(paths.CHECKOUT / name) for name in ("crds", "operator", "jobs", ".")),
         "PATH": os.pathsep.join([*paths.binary_path(), str(paths.venv() / "bin"), os.environ.get("PATH", os.defpath)]),
         "DPE_S3_ENDPOINT": cluster.s3_endpoint,
         "DPE_S3_ACCESS_KEY": user.access_key,

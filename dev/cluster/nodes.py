@@ -101,7 +101,9 @@ def render(cluster: Cluster, node: Node) -> set[str]:
         texts[target] = text
     texts["kubelet.kubeconfig"] = (cluster.pki / f"node-{node.name}.kubeconfig").read_text()
     texts["kube-proxy.kubeconfig"] = (cluster.pki / "kube-proxy.kubeconfig").read_text()
-    texts["resolv.conf"] = "nameserver 127.0.0.1\noptions attempts:1\n"  # pods with dnsPolicy Default see no other names
+    texts["resolv.conf"] = (
+        "nameserver 127.0.0.1\noptions attempts:1\n"  # pods with dnsPolicy Default see no other names
+    )
     changed = {target for target, text in texts.items() if _put(conf / target, text)}
     return {_READERS[target] for target in changed if target in _READERS}
 

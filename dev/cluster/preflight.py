@@ -32,7 +32,9 @@ def _cgroups() -> str | None:
         found = [p.name for p in root.iterdir()] if root.exists() else []
     missing = [c for c in _CONTROLLERS if c not in found]
     if missing:
-        return f"no cgroup controller {', '.join(missing)} under {root}: mount cgroups, or start the container with them"
+        return (
+            f"no cgroup controller {', '.join(missing)} under {root}: mount cgroups, or start the container with them"
+        )
     if not os.access(root if (root / "cgroup.controllers").exists() else root / "memory", os.W_OK):
         return f"{root} is read-only: the nodes need cgroups of their own (a container needs --privileged)"
     return None

@@ -1,4 +1,4 @@
-"""Long-lived processes: each is started in a session of its own, writes down who it is, and only it is ever signalled."""
+"""Long-lived processes: each gets a session of its own and writes down who it is; only it is ever signalled."""
 
 import fcntl
 import os

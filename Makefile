@@ -1,0 +1,80 @@
+# `make` lists the targets. Everything is installed into the cache ($DPE_CACHE, or dpe in the user's cache folder).
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+SYSTEM_PYTHON ?= python3
+PY = $(shell $(SYSTEM_PYTHON) -m dev.setup --print-python)
+SOURCES = crds operator jobs dev examples tests
+export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/jobs:$(CURDIR)
+KUBE_CONTEXT ?=
+export KUBE_CONTEXT
+
+.PHONY: help setup setup-python cluster-up cluster-down env demo demo-clean test test-unit test-cluster test-e2e lint format generate lock
+
+help: ## this list
+	@sed -n 's/\$$\$$/$$/g; s/^\([a-z0-9-]*\):.*## /  \1\t/p' Makefile | expand -t 18
+
+setup: ## install Debian packages, Python packages and the cluster's binaries; quick when they are there
+	@$(SYSTEM_PYTHON) -m dev.setup
+
+setup-python: ## install the Python packages only (no root)
+	@$(SYSTEM_PYTHON) -m dev.setup --python-only
+
+cluster-up: setup ## start or repair the embedded cluster: two nodes, MinIO, pretended GPUs (root)
+	@$(PY) -m dev.cluster up
+
+cluster-down: ## stop it and remove its data; KEEP=1 keeps the data
+	@$(PY) -m dev.cluster down $(if $(KEEP),--keep)
+
+env: ## shell exports of the embedded cluster: eval "$$(make -s env)"
+	@$(PY) -m dev.cluster env
+
+ifeq ($(KUBE_CONTEXT),)
+demo: cluster-up ## one whole turn on real data; KUBE_CONTEXT=name uses a cluster of yours
+	@eval "$$($(PY) -m dev.cluster env)" && DPE_IMAGE="$$($(PY) -m dev.image)" && export DPE_IMAGE && exec $(PY) -m examples.shapes.demo
+
+demo-clean: ## remove what the demo made, so that the next one starts over
+	@eval "$$($(PY) -m dev.cluster env)" && exec $(PY) -m examples.shapes.demo --clean
+else
+demo: setup-python
+	@exec $(PY) -m examples.shapes.demo
+
+demo-clean:
+	@exec $(PY) -m examples.shapes.demo --clean
+endif
+
+test: setup lint ## everything: lint, then unit, cluster and e2e tests in one run (root)
+	@exec $(PY) -m dev.test
+
+test-unit: setup-python ## unit tests: seconds, no root
+	@exec $(PY) -m pytest tests/unit
+
+test-cluster: setup ## tests against a real API server and MinIO (root)
+	@exec $(PY) -m dev.test tests/cluster tests/images
+
+test-e2e: setup ## the whole turn on two real nodes (root)
+	@exec $(PY) -m dev.test tests/e2e
+
+lint: setup-python ## ruff, mypy, import-linter, and whether generated files are up to date
+	@$(PY) -m ruff check $(SOURCES)
+	@$(PY) -m ruff format --check $(SOURCES)
+	@$(PY) -m mypy
+	@$(PY) -m mypy --strict -p dev
+	@$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@$(PY) -m dpe_api.crd --check
+	@$(PY) -m dpe_api.reference --check
+	@$(PY) -m dpe_api.reference --check
+
+format: setup-python ## rewrite the code as ruff formats it
+	@$(PY) -m ruff check --fix $(SOURCES)
+	@$(PY) -m ruff format $(SOURCES)
+
+generate: setup-python ## write the CRD and docs/reference.md from the models
+	@$(PY) -m dpe_api.crd
+	@$(PY) -m dpe_api.reference
+	@$(PY) -m dpe_api.reference
+
+lock: ## pin every package by hash: pyproject.toml -> requirements.txt
+	@$(SYSTEM_PYTHON) -m dev.setup --lock

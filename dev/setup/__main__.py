@@ -1,0 +1,56 @@
+"""Command line of the installation: `python3 -m dev.setup [--python-only | --lock]`."""
+
+import argparse
+import fcntl
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+from dev import paths
+from dev.setup import binaries, packages, python
+from dev.setup.steps import SetupError, say
+
+
+def _everything(*, cluster: bool) -> None:
+    packages.ensure(cluster=cluster)
+    with ThreadPoolExecutor(2) as pool:
+        # the compiler beside the downloads: neither needs the other
+        built = pool.submit(binaries.ensure) if cluster else None
+        installed = pool.submit(python.ensure)
+        problems = [f.exception() for f in (built, installed) if f is not None]
+    for problem in problems:
+        if problem is not None and not isinstance(problem, SetupError):
+            raise problem
+    said = [str(p) for p in problems if p is not None]
+    if said:
+        raise SetupError("\n".join(said))
+
+
+def main() -> int:
+    """Do what was asked, once at a time; errors are on stderr with exit status 1."""
+    parser = argparse.ArgumentParser(prog="python3 -m dev.setup", description="Install what the project needs.")
+    parser.add_argument("--python-only", action="store_true", help="no Debian packages, no cluster binaries; no root")
+    parser.add_argument("--lock", action="store_true", help="write requirements.txt from pyproject.toml")
+    parser.add_argument("--print-python", action="store_true", help="print the environment's interpreter and stop")
+    args = parser.parse_args()
+    if args.print_python:
+        print(paths.venv() / "bin" / "python")
+        return 0
+    paths.cache().mkdir(parents=True, exist_ok=True)
+    with (paths.cache() / "setup.lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("waiting for another setup to finish")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            if args.lock:
+                python.lock()
+            else:
+                _everything(cluster=not args.python_only)
+        except SetupError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+sys.exit(main())

@@ -1,0 +1,66 @@
+"""Debian packages: only those whose files are missing, so that nothing is done on a machine that has them."""
+
+import os
+import shutil
+import subprocess
+import sysconfig
+from pathlib import Path
+
+from dev.setup.steps import SetupError, call, say, timed
+
+_COMMANDS = {
+    "containerd": "containerd",
+    "runc": "runc",
+    "ip": "iproute2",
+    "iptables": "iptables",
+    "conntrack": "conntrack",
+    "nsenter": "util-linux",
+    "busybox": "busybox-static",
+    "buildah": "buildah",
+    "debootstrap": "debootstrap",
+    "g++": "g++",
+    "git": "git",
+}
+"""Command -> package that has it. g++ compiles DeepSpeed's shared-memory op."""
+_FILES = {"/usr/lib/cni/bridge": "containernetworking-plugins"}
+_FOR_PYTHON = {"g++", "python3-dev", "python3-venv"}
+"""What the Python environment alone needs."""
+
+
+def missing(*, cluster: bool) -> list[str]:
+    """Packages that must be installed, for the cluster too or for Python alone."""
+    found = {package for command, package in _COMMANDS.items() if shutil.which(command) is None}
+    found |= {package for path, package in _FILES.items() if not Path(path).exists()}
+    if not Path(sysconfig.get_path("include"), "Python.h").exists():
+        found.add("python3-dev")
+    try:
+        import ensurepip  # noqa: F401 - Debian splits it off
+    except ImportError:
+        found.add("python3-venv")
+    return sorted(found if cluster else found & _FOR_PYTHON)
+
+
+def ensure(*, cluster: bool) -> None:
+    """Install what is missing; SetupError where that cannot be done."""
+    wanted = missing(cluster=cluster)
+    if not wanted:
+        return
+    if shutil.which("apt-get") is None:
+        raise SetupError(f"this machine has no apt-get: install by hand what these Debian packages hold: {wanted}")
+    if os.geteuid() != 0:
+        raise SetupError(f"missing Debian packages; run as root: apt-get install {' '.join(wanted)}")
+    environment = {"DEBIAN_FRONTEND": "noninteractive"}
+    install = ["apt-get", "install", "-y", "--no-install-recommends", *wanted]
+    with timed("Debian packages"):
+        say("installing " + " ".join(wanted))
+        known = subprocess.run(["apt-get", "install", "--simulate", *wanted], capture_output=True, check=False)
+        if known.returncode:
+            call(["apt-get", "update"], "apt", env=environment)
+        try:
+            call(install, "apt", env=environment)
+        except SetupError:  # lists that are too old name files that are gone
+            call(["apt-get", "update"], "apt", env=environment)
+            call(install, "apt", env=environment)
+    still = missing(cluster=cluster)
+    if still:
+        raise SetupError(f"apt-get installed without error, but this is still missing: {' '.join(still)}")

@@ -1,0 +1,86 @@
+"""The Python environment: what requirements.txt pins, by hash, in a folder of the cache named after that file."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from dev import paths
+from dev.setup.steps import SetupError, call, timed
+
+UV_VERSION = "0.13.9"
+_OVERRIDES = "dev/setup/overrides.txt"  # relative: uv writes it into the comments of its result
+_STAMP = ".complete"
+_SOURCE_BUILT = "deepspeed"
+"""Compiled here with torch at hand, which build isolation would not let it see."""
+_BUILD_FLAGS = {"DS_BUILD_OPS": "0", "DS_BUILD_SHM_COMM": "1", "DS_ACCELERATOR": "cpu"}
+"""Prebuild the shared-memory op: else every pod compiles it at first use, 58 s and two compilers of 1.4 GB."""
+
+
+def ensure_uv() -> Path:
+    """uv, installed by pip into an environment of its own."""
+    uv = paths.uv()
+    stamp = uv.parent.parent / f".complete-{UV_VERSION}"
+    if stamp.exists():
+        return uv
+    with timed("uv"):
+        folder = uv.parent.parent
+        shutil.rmtree(folder, ignore_errors=True)
+        call([sys.executable, "-m", "venv", folder], "uv")
+        call([folder / "bin" / "python", "-m", "pip", "install", "--quiet", f"uv=={UV_VERSION}"], "uv")
+        stamp.touch()
+    return uv
+
+
+def split_requirements(text: str) -> tuple[str, str]:
+    """The requirements without, and those with, what is built from source; SetupError when the latter is missing."""
+    entries = re.split(r"\n(?=[A-Za-z0-9])", text)
+    built = [e for e in entries if re.match(rf"{_SOURCE_BUILT}==", e)]
+    if not built:
+        raise SetupError(f"requirements.txt has no {_SOURCE_BUILT}: `make lock` makes it from pyproject.toml")
+    return "\n".join(e for e in entries if e not in built) + "\n", "\n".join(built) + "\n"
+
+
+def ensure() -> Path:
+    """The environment, complete; SetupError with the installer's words."""
+    if sys.version_info < (3, 11):  # noqa: UP036 - this is where an old one is met
+        raise SetupError(f"Python {sys.version.split()[0]} is too old: 3.11 or newer is needed")
+    venv = paths.venv()
+    if (venv / _STAMP).exists():
+        return venv
+    uv = ensure_uv()
+    with timed("Python packages"):
+        shutil.rmtree(venv, ignore_errors=True)
+        call([uv, "venv", "--quiet", "--python", sys.executable, venv], "python")
+        wheels, sources = split_requirements(paths.REQUIREMENTS.read_text())
+        # hard links from uv's cache where the file system allows; bytecode now: pods see the folder read-only
+        options = ["--python", str(venv / "bin" / "python"), "--require-hashes", "--no-deps", "--compile-bytecode"]
+        # the compiler runs ninja, which lies in the environment
+        path = os.pathsep.join([str(venv / "bin"), os.environ.get("PATH", os.defpath)])
+        for name, text, more, flags in (
+            ("wheels", wheels, [], {}),
+            ("sources", sources, ["--no-build-isolation"], {**_BUILD_FLAGS, "PATH": path}),
+        ):
+            listing = venv / f"requirements-{name}.txt"
+            listing.write_text(text)
+            environment = {"PYTHONDONTWRITEBYTECODE": "", **flags}
+            call([uv, "pip", "install", *options, *more, "-r", listing], "python", env=environment)
+        (venv / _STAMP).touch()
+    return venv
+
+
+def lock() -> None:
+    """Write requirements.txt from pyproject.toml: every package of every extra, by hash, without index addresses."""
+    uv = ensure_uv()
+    with timed("locking requirements"):
+        arguments = [
+            *("pip", "compile", "pyproject.toml", "--all-extras", "--quiet"),
+            *("--override", _OVERRIDES, "--python-version", "3.11", "--python-platform", "linux"),
+            *("--generate-hashes", "--no-header", "--no-emit-index-url", "--no-emit-find-links"),
+            *("--output-file", "requirements.txt"),
+        ]
+        call([uv, *arguments], "lock", cwd=paths.CHECKOUT)
+    text = paths.REQUIREMENTS.read_text()
+    if re.search(r"https?://|^--|file:", text, re.MULTILINE):
+        raise SetupError("requirements.txt names an index or a file: it must hold versions and hashes only")
