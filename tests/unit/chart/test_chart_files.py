@@ -1,0 +1,120 @@
+import copy
+import json
+import re
+from pathlib import Path
+
+import jsonschema
+import pytest
+import yaml
+
+from dpe_api import crd, reference
+from dpe_api.spec import ResolvedSpec, Spec
+from dpe_operator.platform import Backoff, Container, Deadlines, ObjectStore, Platform, Pods, Pool
+
+ROOT = Path(__file__).resolve().parents[3]
+CHART = ROOT / "charts" / "dpe"
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+
+
+def keys(model: type) -> set[str]:
+    return {field.alias for field in model.model_fields.values()}
+
+
+def test_default_values_pass_their_schema() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    jsonschema.validate(VALUES, SCHEMA)
+
+
+def test_values_of_the_embedded_cluster_pass_the_schema() -> None:
+    jsonschema.validate(yaml.safe_load((ROOT / "dev" / "values.yaml").read_text()) | _required(), SCHEMA)
+
+
+def _required() -> dict[str, object]:
+    return {"objectStore": {"endpoint": "http://s3:9000", "bucket": "dpe"}}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "where"),
+    [
+        (("objectStore", "endpoint"), "s3.example.org", "objectStore.endpoint"),
+        (("objectStore", "endpoint"), "http://s3.example.org/dpe", "objectStore.endpoint"),
+        (("objectStore", "acessKey"), "a", "objectStore"),
+        (("pools", "training", "nodeselector"), {}, "pools.training"),
+        (("pools", "training", "tolerations"), [{"operator": "Exist"}], "pools.training.tolerations.0.operator"),
+        (("pods", "runAsUser"), 0, "pods.runAsUser"),
+        (("jobs", "env"), [{"name": "A", "value": 1}], "jobs.env.0.value"),
+        (("serving", "resources"), {"limits": {"memory": "lots"}}, "serving.resources.limits.memory"),
+        (("deadlines", "startup"), 0, "deadlines.startup"),
+        (("watchNamespaces",), ["Not_A_Namespace"], "watchNamespaces.0"),
+    ],
+)
+def test_a_wrong_value_is_refused_at_its_own_place(path: tuple[str, ...], value: object, where: str) -> None:
+    values = copy.deepcopy(VALUES)
+    *parents, last = path
+    place = values
+    for name in parents:
+        place = place[name]
+    place[last] = value
+    with pytest.raises(jsonschema.ValidationError) as refused:
+        jsonschema.validate(values, SCHEMA)
+    assert ".".join(str(part) for part in refused.value.absolute_path) == where
+
+
+def test_every_fact_of_the_platform_can_be_set_in_the_values() -> None:
+    assert keys(Platform) <= set(VALUES)
+    assert keys(Pods) == set(VALUES["pods"])
+    assert keys(Deadlines) == set(VALUES["deadlines"])
+    assert keys(Backoff) == set(VALUES["backoff"])
+    assert keys(ObjectStore) == set(VALUES["objectStore"]) - {"accessKey", "secretKey"}
+    for part in ("jobs", "serving", "training"):
+        assert keys(Container) == set(VALUES[part]) | {"pullPolicy"}
+    for pool in VALUES["pools"].values():
+        assert keys(Pool) == set(pool)
+
+
+def test_the_deadlines_in_the_values_are_the_operators_defaults() -> None:
+    assert Deadlines.model_validate(VALUES["deadlines"]) == Deadlines()
+    assert Backoff.model_validate(VALUES["backoff"]) == Backoff()
+
+
+def test_both_copies_of_the_crd_are_generated_from_the_models() -> None:
+    for name in crd.FILES:
+        assert (ROOT / name).read_text() == crd.text(), f"{name}: run `make generate`"
+
+
+def test_the_crd_holds_no_bare_word_that_yaml_1_1_reads_as_a_truth_value() -> None:
+    bare = re.findall(r"^\s*(?:- )?(?:y|n|on|off|yes|no)(?::.*)?$", crd.text(), re.MULTILINE | re.IGNORECASE)
+    assert bare == []
+
+
+def test_the_reference_page_is_generated_from_the_models() -> None:
+    for name in reference.FILES:
+        assert (ROOT / name).read_text() == reference.text(), f"{name}: run `make generate`"
+
+
+def test_the_reference_page_tells_default_bounds_and_meaning_of_a_field() -> None:
+    (line,) = [row for row in reference.text().splitlines() if row.startswith("| `probe.sampleSize`")]
+    assert line == (
+        "| `probe.sampleSize` | integer | `200` | ≥ 1, ≤ 1000000 | Rows asked, spread evenly over the categories. |"
+    )
+
+
+def example(name: str) -> Spec:
+    return Spec.model_validate(yaml.safe_load((ROOT / "examples" / "shapes" / name).read_text())["spec"])
+
+
+def test_the_first_iteration_is_a_valid_spec_of_the_published_recipe() -> None:
+    spec = ResolvedSpec.of(example("iteration-1.yaml"))
+    assert (spec.probe.sample_size, spec.diagnosis.rollouts_per_item) == (7 * 34, 9)
+    assert (spec.generation.target_samples, spec.training.max_steps) == (192, 16)
+    assert spec.training.prompts_per_step * spec.training.rollouts_per_prompt % spec.training.nodes == 0
+    assert [b.name for b in spec.evaluation.benchmarks] == ["test"]
+
+
+def test_the_second_iteration_says_nothing_but_the_name_of_the_first() -> None:
+    second = example("iteration-2.yaml")
+    first = ResolvedSpec.of(example("iteration-1.yaml"))
+    assert second.model.iteration_ref is not None
+    assert second.model.iteration_ref.name == "shapes-1"
+    assert second.resolve(first) == first
