@@ -159,6 +159,8 @@ class CategorySamples(ApiModel):
     candidates: int
     kept: int
     rejected: dict[str, int]
+    shortfall_reason: str | None = None
+    """Why the quota was not met: NoGenerator (no source supplies the category) or MaxCandidates."""
 
 
 class GenerationSummary(ApiModel):

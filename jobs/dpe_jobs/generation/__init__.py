@@ -1,0 +1,1 @@
+"""The generation stage: samples aimed at the weak categories of a diagnosis."""

@@ -1,0 +1,100 @@
+"""Same and nearly the same: pictures by their pixels and by a coarse thumbnail, questions by their words.
+
+Why no pHash: it looks at the low frequencies of the grey picture. Of 800 drawings of one coloured shape 190 lie within
+4 bits of an earlier one, 252 of those 284 pairs with another shape or another colour. The mean difference of 16x16 RGB
+thumbnails tells them apart (no pair below 2 grey levels) and still knows a picture again that was scaled (0.1-0.2),
+saved as JPEG of quality 75 (1.1, 95% below 1.8) or moved by one pixel (1.6).
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dpe_jobs.graders import normalise
+
+Thumbnail = NDArray[np.int16]
+
+NEAR = 2.0  # grey levels of 256, mean over the thumbnail
+_SIDE = 16  # pixels
+
+
+def pixel_digest(image: Image.Image) -> str:
+    """sha256 of size and RGB pixels: equal pictures have equal digests, however they are encoded."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
+
+
+def thumbnail(image: Image.Image) -> Thumbnail:
+    """The picture's 16x16 RGB averages, flat."""
+    small = image.convert("RGB").resize((_SIDE, _SIDE), Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.int16).reshape(-1)
+
+
+class NearIndex:
+    """Thumbnails, found again when they differ by less than NEAR on average.
+
+    Sorted into bins by mean brightness: two that are near differ by less than NEAR in it, so that the bin of one and
+    its neighbours hold all that can be near.
+    """
+
+    def __init__(self) -> None:
+        self._bins: dict[int, list[Thumbnail]] = defaultdict(list)
+
+    @staticmethod
+    def _bin(picture: Thumbnail) -> int:
+        return int(picture.mean() // NEAR)
+
+    def __contains__(self, picture: Thumbnail) -> bool:
+        middle = self._bin(picture)
+        near = [other for b in (middle - 1, middle, middle + 1) for other in self._bins.get(b, ())]
+        return bool(near) and bool((np.abs(np.stack(near) - picture).mean(axis=1) < NEAR).any())
+
+    def add(self, picture: Thumbnail) -> None:
+        """Remember one."""
+        self._bins[self._bin(picture)].append(picture)
+
+
+class Questions:
+    """Picture and question of every candidate so far. The same picture may be asked about twice, in other words."""
+
+    def __init__(self) -> None:
+        self._exact: set[tuple[str, str]] = set()
+        self._near: dict[str, NearIndex] = defaultdict(NearIndex)
+
+    def repeats(self, question: str, digest: str, picture: Thumbnail) -> str | None:
+        """`Duplicate` or `NearDuplicate` of an earlier one; None, and remembered, when it is new."""
+        text = normalise(question)
+        if (text, digest) in self._exact:
+            return "Duplicate"
+        if picture in self._near[text]:
+            return "NearDuplicate"
+        self._exact.add((text, digest))
+        self._near[text].add(picture)
+        return None
+
+
+class Reserved:
+    """Pictures of probe and benchmarks: none like them may be trained on, whatever is asked about it.
+
+    The words of a question alone reserve nothing: question sets ask the same of many pictures.
+    """
+
+    def __init__(self, images: Iterable[Image.Image] = ()) -> None:
+        self._exact: set[str] = set()
+        self._near = NearIndex()
+        for image in images:
+            digest = pixel_digest(image)
+            if digest not in self._exact:
+                self._exact.add(digest)
+                self._near.add(thumbnail(image))
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def holds(self, digest: str, picture: Thumbnail) -> bool:
+        """Whether a picture is one of these, or nearly."""
+        return digest in self._exact or picture in self._near
