@@ -172,7 +172,7 @@ def reports_equal_items(seen: Evidence) -> Iterator[Finding]:
         wrong = []
         for part in report.sets:
             counted = recompute.accuracies(recompute.of_set(items, part.name).values())
-            said = {c.name: (c.correct, c.n) for c in part.categories}
+            said = {c.name: (c.correct, c.n) for c in part.categories if c.n}
             if said != counted:
                 wrong.append(f"{part.name}: the report says {said}, the items {counted}")
             shares = recompute.macro(right / n for right, n in counted.values())

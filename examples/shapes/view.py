@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dpe_api.artifacts import Interval
 from dpe_api.names import Stage
-from dpe_api.status import Phase, StageState, StageStatus, Status
+from dpe_api.status import EvaluationStatus, Phase, StageState, StageStatus, Status
 
 _SIGNS = {
     StageState.PENDING: ("·", "dim"),
@@ -160,9 +160,15 @@ def progress_line(status: Status, now: datetime, last: Mapping[str, float]) -> s
     return None
 
 
+def headline_comparison(status: Status) -> EvaluationStatus | None:
+    """What the table is about: the first benchmark, without any the probe; None before the evaluation."""
+    benchmarks = [e for e in status.evaluation if e.name != "probe"]
+    return next(iter([*benchmarks, *status.evaluation]), None)
+
+
 def category_rows(status: Status) -> list[CategoryRow]:
-    """The final table, weakest category first: what was diagnosed, made and reached. Of the first benchmark."""
-    comparison = status.evaluation[0] if status.evaluation else None
+    """The final table, weakest category first: what was diagnosed, made and reached."""
+    comparison = headline_comparison(status)
     changed = {c.name: c for c in comparison.categories} if comparison else {}
     diagnosed = {c.name: c for c in status.diagnosis.categories} if status.diagnosis else {}
     kept = status.samples.kept_by_category if status.samples else {}
@@ -186,7 +192,7 @@ def category_rows(status: Status) -> list[CategoryRow]:
 
 def result_table(status: Status) -> Table:
     """The final table for a terminal."""
-    comparison = status.evaluation[0] if status.evaluation else None
+    comparison = headline_comparison(status)
     title = f"Benchmark {comparison.name}, {comparison.n} questions, accuracy in %" if comparison else "Diagnosis"
     table = Table(title=title, box=box.SIMPLE, show_footer=comparison is not None)
     samples, diagnosis = status.samples, status.diagnosis
