@@ -1,0 +1,247 @@
+"""The next step of one iteration, as a pure function.
+
+serve-base -> diagnosis -> generation -> (serve-base gone) -> training -> serve-candidate -> evaluation -> (gone) -> end
+"""
+
+from datetime import datetime, timedelta
+
+from dpe_api.names import BATCH_STAGES, Stage, artifact_root
+from dpe_api.spec import Spec
+from dpe_api.status import Phase, StageState, StageStatus, Status
+from dpe_operator.conditions import (
+    ACCEPTED,
+    COMPLETE,
+    FAILED,
+    MODEL_ACCEPTED,
+    SUSPENDED,
+    condition,
+    shorten,
+    with_condition,
+)
+from dpe_operator.plan import ChildRef, Note, Plan
+from dpe_operator.platform import Platform
+from dpe_operator.resolve import problems, resolve
+from dpe_operator.stages import (
+    SERVER_OF,
+    Turn,
+    finish_from_manifest,
+    is_ready,
+    retire_server,
+    settle,
+    start,
+    still_stopping,
+    stop,
+    sweep,
+)
+from dpe_operator.summaries import fit
+from dpe_operator.world import Observed, Problem
+
+PHASES = {
+    Stage.DIAGNOSIS: Phase.DIAGNOSING,
+    Stage.GENERATION: Phase.GENERATING,
+    Stage.TRAINING: Phase.TRAINING,
+    Stage.EVALUATION: Phase.EVALUATING,
+}
+_SERVERS = (Stage.SERVE_BASE, Stage.SERVE_CANDIDATE)
+
+
+def decide(spec: Spec, status: Status, seen: Observed, platform: Platform, now: datetime) -> Plan:
+    """Choose the next step of one iteration. Pure: no clock, no cluster, no store."""
+    if seen.iteration.deleting:
+        return Plan()
+    if status.phase.is_final:
+        return _after_the_end(spec, status, seen, platform, now)
+    if status.resolved is None:
+        return _admit(spec, status, seen, platform, now)
+    turn = Turn(spec, status, status.resolved, seen, platform, now)
+    _advance(turn)
+    sweep(turn)
+    return _plan(turn, status)
+
+
+def _plan(turn: Turn, before: Status) -> Plan:
+    after = fit(turn.status.model_copy(update={"observed_generation": turn.seen.iteration.generation}))
+    busy = any(s.state is StageState.RUNNING for s in after.stages) or bool(turn.delete)
+    waiting = any(still_stopping(turn, stage) for stage in Stage)
+    default_s = turn.platform.poll_seconds if busy or waiting else turn.platform.resync_seconds
+    due = [max(0.05, (moment - turn.now).total_seconds()) for moment in turn.moments]
+    return Plan(
+        create=tuple(turn.create),
+        delete=tuple(turn.delete),
+        status=None if after == before else after,
+        notes=tuple(turn.notes),
+        charges=tuple(turn.charges),
+        look_again_in=timedelta(seconds=min([default_s, *due])),
+    )
+
+
+# before the start
+
+
+def _admit(spec: Spec, status: Status, seen: Observed, platform: Platform, now: datetime) -> Plan:
+    """Accept, or say why not. Nothing is created before the resolved spec has been written down."""
+    generation = seen.iteration.generation
+    look_again_in = timedelta(seconds=platform.resync_seconds)
+    against = [*problems(spec, seen.previous, platform), *seen.problems]
+    if seen.store_error is not None:
+        against.append(Problem("StoreUnavailable", f"{seen.store_error}: waits until it answers"))
+    new = status.model_copy(update={"observed_generation": generation, "phase": Phase.PENDING, "stage": None})
+    if against:
+        first = against[0]
+        message = "; ".join(p.message for p in against)
+        conditions = with_condition(new.conditions, ACCEPTED, False, first.reason, message, generation, now)
+        new = new.model_copy(update={"conditions": conditions})
+        notes = (Note("NotAccepted", shorten(message), f"NotAccepted/{generation}/{message}", warning=True),)
+        return Plan(
+            status=None if new == status else new, notes=notes if new != status else (), look_again_in=look_again_in
+        )
+    if spec.suspend:
+        conditions = with_condition(
+            new.conditions, SUSPENDED, True, "SuspendRequested", "spec.suspend is true", generation, now
+        )
+        new = new.model_copy(update={"conditions": conditions, "phase": Phase.SUSPENDED})
+        return Plan(status=None if new == status else new, look_again_in=look_again_in)
+    resolved = resolve(spec, seen.previous)
+    store = platform.object_store
+    own = seen.iteration
+    root = artifact_root(store.bucket, store.prefix, own.namespace, own.name, own.uid)
+    message = f"round {resolved.round} from {resolved.model_uri}"
+    conditions = with_condition(new.conditions, ACCEPTED, True, "Accepted", message, generation, now)
+    if condition(conditions, SUSPENDED) is not None:
+        conditions = with_condition(conditions, SUSPENDED, False, "Resumed", "", generation, now)
+    new = new.model_copy(
+        update={
+            "resolved": resolved,
+            "artifacts": root,
+            "phase": Phase.DIAGNOSING,
+            "stage": Stage.DIAGNOSIS,
+            "stages": [StageStatus(name=stage) for stage in Stage],
+            "start_time": now.replace(microsecond=0),
+            "conditions": conditions,
+        }
+    )
+    notes = (Note("Accepted", f"{message}; artifacts go to {root}", "Accepted"),)
+    return Plan(status=fit(new), notes=notes, look_again_in=timedelta(0))
+
+
+# while it runs
+
+
+def _advance(turn: Turn) -> None:
+    """One step through the stages."""
+    for stage in BATCH_STAGES:
+        if not finish_from_manifest(turn, stage):
+            break
+    current = next((s for s in BATCH_STAGES if turn.entry(s).state is not StageState.DONE), None)
+    if turn.entry(current or Stage.EVALUATION).state is StageState.FAILED:
+        return _fail(turn, current or Stage.EVALUATION)
+    if turn.seen.store_error is not None and current is not None:
+        return _wait_for_store(turn, current)
+    needed = None if current is None else SERVER_OF.get(current)
+    for running in (needed, current):
+        if running is not None:
+            settle(turn, running)
+            if turn.entry(running).state is StageState.FAILED:
+                return _fail(turn, running)
+    if turn.spec.suspend:
+        return _suspend(turn, current)
+    _resume(turn)
+    gone = [retire_server(turn, s) for s in _SERVERS if s is not needed and _is_past(s, current)]
+    if current is None:
+        return _finish(turn) if all(gone) else None
+    turn.status = turn.status.model_copy(update={"phase": PHASES[current], "stage": current})
+    if needed is not None:
+        start(turn, needed)
+        ready = is_ready(turn, needed)
+        if not ready and turn.entry(current).state is not StageState.RUNNING:
+            turn.update(current, message=f"waits for {needed} to be ready")
+        if not ready:
+            return None
+    elif not all(gone):
+        turn.update(current, message="waits until the model server is gone")
+        return None
+    return start(turn, current)
+
+
+def _is_past(server: Stage, current: Stage | None) -> bool:
+    """All stages that need this server are done."""
+    users = [s for s, needs in SERVER_OF.items() if needs is server]
+    return current is None or BATCH_STAGES.index(current) > max(BATCH_STAGES.index(s) for s in users)
+
+
+def _wait_for_store(turn: Turn, current: Stage) -> None:
+    """What the store holds is unknown: nothing is judged, started or stopped until it answers."""
+    if turn.spec.suspend:
+        return _suspend(turn, current)
+    turn.update(current, message=f"StoreUnavailable: {turn.seen.store_error}: waits until it answers")
+    return None
+
+
+def _set_condition(turn: Turn, kind: str, value: bool, reason: str, message: str) -> None:
+    conditions = with_condition(
+        turn.status.conditions, kind, value, reason, message, turn.seen.iteration.generation, turn.now
+    )
+    turn.status = turn.status.model_copy(update={"conditions": conditions})
+
+
+def _suspend(turn: Turn, current: Stage | None) -> None:
+    for entry in turn.status.stages:
+        stop(turn, entry.name)
+    if turn.status.phase is not Phase.SUSPENDED:
+        turn.note(
+            "Suspended", "running stages are stopped; what is finished is kept", f"{turn.seen.iteration.generation}"
+        )
+    _set_condition(turn, SUSPENDED, True, "SuspendRequested", "spec.suspend is true")
+    turn.status = turn.status.model_copy(update={"phase": Phase.SUSPENDED, "stage": current})
+
+
+def _resume(turn: Turn) -> None:
+    suspended = condition(turn.status.conditions, SUSPENDED)
+    if suspended is not None and suspended.status == "True":
+        turn.note("Resumed", "spec.suspend is false", f"{turn.seen.iteration.generation}")
+        _set_condition(turn, SUSPENDED, False, "Resumed", "spec.suspend is false")
+
+
+# the end
+
+
+def _finish(turn: Turn) -> None:
+    model = turn.status.model
+    verdict = turn.entry(Stage.EVALUATION).message or ""
+    accepted = model is not None and model.accepted
+    phase = Phase.SUCCEEDED if accepted else Phase.REJECTED
+    note = "GateAccepted" if accepted else "GateRejected"
+    turn.note(note, verdict, "gate", warning=not accepted)
+    _set_condition(turn, COMPLETE, True, phase.value, verdict)
+    _set_condition(turn, MODEL_ACCEPTED, accepted, note, verdict)
+    turn.status = turn.status.model_copy(
+        update={"phase": phase, "stage": None, "completion_time": turn.now.replace(microsecond=0)}
+    )
+
+
+def _fail(turn: Turn, stage: Stage) -> None:
+    message = f"{stage}: {turn.entry(stage).message}"
+    reason = (turn.entry(stage).message or "").split(":", 1)[0]
+    for entry in turn.status.stages:
+        stop(turn, entry.name)
+    turn.note("Failed", message, "end", warning=True)
+    _set_condition(turn, FAILED, True, reason if reason.isidentifier() else "StageFailed", message)
+    turn.status = turn.status.model_copy(
+        update={"phase": Phase.FAILED, "stage": stage, "completion_time": turn.now.replace(microsecond=0)}
+    )
+
+
+def _after_the_end(spec: Spec, status: Status, seen: Observed, platform: Platform, now: datetime) -> Plan:
+    """Clean up, and remove the resource when its time is over. The status does not change any more."""
+    live = [j for j in seen.jobs if j.is_live]
+    delete = tuple(ChildRef(j.name, j.uid) for j in live)
+    noted = status.model_copy(update={"observed_generation": seen.iteration.generation})
+    new = None if noted == status else noted
+    if live:
+        return Plan(delete=delete, status=new, look_again_in=timedelta(seconds=platform.poll_seconds))
+    if spec.ttl_seconds_after_finished is None or status.completion_time is None:
+        return Plan(status=new)
+    due = status.completion_time + timedelta(seconds=spec.ttl_seconds_after_finished)
+    if now >= due:
+        return Plan(status=new, remove_iteration=True)
+    return Plan(status=new, look_again_in=due - now)

@@ -1,0 +1,242 @@
+"""The one module that talks to Kubernetes.
+
+Rights that it needs, in each namespace that it watches (kopf's own watches included):
+- dpe.dev dpeiterations: get, list, watch, patch (finalizer), delete (ttlSecondsAfterFinished)
+- dpe.dev dpeiterations/status: patch
+- dpe.dev dpeiterations/finalizers: update (only asked where OwnerReferencesPermissionEnforcement is on)
+- batch jobs: get, list, watch, create, delete
+- core configmaps, services: get, create, delete
+- core pods: list, watch
+- core secrets: get, of the object store's credentials alone (resourceNames)
+- core events: create
+"""
+
+import asyncio
+import hashlib
+import json
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+from kubernetes.config.config_exception import ConfigException
+
+from dpe_api.names import API_VERSION, GROUP, KIND, LABEL_ITERATION, PLURAL, VERSION
+from dpe_operator.manifests.common import MANAGER
+from dpe_operator.plan import Child, ChildKind, ChildRef, Note
+from dpe_operator.world import Iteration
+
+CONNECT_S, READ_S = 5.0, 30.0
+IN_FLIGHT = 16  # requests at once
+_MERGE_PATCH = "application/merge-patch+json"
+_JSON = "application/json"
+_COLLECTIONS: dict[ChildKind, str] = {
+    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
+    "Service": "/api/v1/namespaces/{}/services",
+    "Job": "/apis/batch/v1/namespaces/{}/jobs",
+}
+
+
+class Created(StrEnum):
+    """What became of a request to create."""
+
+    YES = "yes"
+    ALREADY = "already"
+    """It exists and is this iteration's: an earlier try succeeded."""
+    FOREIGN = "foreign"
+    """It exists and belongs to somebody else."""
+
+
+class Conflict(Exception):
+    """The object has changed since it was read: read again, decide again."""
+
+
+def connect() -> client.ApiClient:
+    """A client from the pod's service account, or from the kubeconfig."""
+    configuration = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=configuration)
+    except ConfigException:
+        config.load_kube_config(client_configuration=configuration)
+    configuration.retries = False  # the reconcile loop is the retry
+    return client.ApiClient(configuration)
+
+
+def merge_patch(old: Any, new: Any) -> Any:
+    """The JSON merge patch (RFC 7396) from one document to another."""
+    if not isinstance(old, dict) or not isinstance(new, dict):
+        return new
+    patch = {key: None for key in old if key not in new}
+    for key, value in new.items():
+        if key not in old or old[key] != value:
+            patch[key] = merge_patch(old.get(key), value)
+    return patch
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Gateway:
+    """Kubernetes, without blocking the event loop. ApiException passes through but for what a method says."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+
+    def _blocking(
+        self, method: str, path: str, query: list[tuple[str, str]], body: Any, content_type: str
+    ) -> dict[str, Any]:
+        headers = {"Accept": _JSON, **({"Content-Type": content_type} if body is not None else {})}
+        request = self._api.param_serialize(
+            method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        response = self._api.call_api(*request, _request_timeout=(CONNECT_S, READ_S))
+        data = response.read()
+        if not 200 <= response.status <= 299:
+            raise ApiException.from_response(http_resp=response, body=data.decode(errors="replace"), data=None)
+        found: dict[str, Any] = json.loads(data)
+        return found
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: list[tuple[str, str]] | None = None,
+        body: Any = None,
+        content_type: str = _JSON,
+    ) -> dict[str, Any]:
+        async with self._slots:
+            return await asyncio.to_thread(self._blocking, method, path, query or [], body, content_type)
+
+    async def _find(self, path: str) -> dict[str, Any] | None:
+        try:
+            return await self._request("GET", path)
+        except ApiException as error:
+            if error.status == 404:
+                return None
+            raise
+
+    # reading
+
+    async def iteration(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A DPEIteration, or None when there is none of this name."""
+        return await self._find(f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}")
+
+    async def iterations(self, namespace: str) -> list[dict[str, Any]]:
+        """All DPEIterations of a namespace."""
+        found = await self._request("GET", f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}")
+        return list(found["items"])
+
+    async def _labelled(self, collection: str, iteration: Iteration) -> list[dict[str, Any]]:
+        query = [("labelSelector", f"{LABEL_ITERATION}={iteration.name}")]
+        found = await self._request("GET", collection.format(iteration.namespace), query=query)
+        return list(found["items"])
+
+    async def jobs(self, iteration: Iteration) -> list[dict[str, Any]]:
+        """Jobs that carry the iteration's label, a namesake's included."""
+        return await self._labelled(_COLLECTIONS["Job"], iteration)
+
+    async def pods(self, iteration: Iteration) -> list[dict[str, Any]]:
+        """Pods that carry the iteration's label, a namesake's included."""
+        return await self._labelled("/api/v1/namespaces/{}/pods", iteration)
+
+    async def secret_keys(self, namespace: str, name: str) -> set[str] | None:
+        """The keys of a Secret, or None when it does not exist. The values are not kept."""
+        found = await self._find(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        return None if found is None else set(found.get("data") or {})
+
+    # writing
+
+    async def create(self, iteration: Iteration, child: Child) -> Created:
+        """Create a child; that it exists already is success only when this very iteration owns it."""
+        collection = _COLLECTIONS[child.kind].format(iteration.namespace)
+        try:
+            await self._request("POST", collection, body=child.body)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+        else:
+            return Created.YES
+        found = await self._find(f"{collection}/{child.name}")
+        if found is None:
+            raise Conflict(f"{child.kind} {child.name} vanished while it was created")
+        return Created.ALREADY if _owned(found, iteration) else Created.FOREIGN
+
+    async def delete(self, iteration: Iteration, ref: ChildRef) -> None:
+        """Delete one Job and what belongs to it; the Job last, so that what is left over shows in the list of Jobs."""
+        for kind in ("Service", "ConfigMap"):
+            path = f"{_COLLECTIONS[kind].format(iteration.namespace)}/{ref.name}"
+            found = await self._find(path)
+            if found is not None and _owned(found, iteration):
+                await self._delete(path, found["metadata"]["uid"])
+        # background: the pods of a lost node must not keep the Job
+        await self._delete(f"{_COLLECTIONS['Job'].format(iteration.namespace)}/{ref.name}", ref.uid)
+
+    async def remove(self, iteration: Iteration) -> None:
+        """Delete the DPEIteration itself; its children go with it."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{iteration.namespace}/{PLURAL}/{iteration.name}"
+        await self._delete(path, iteration.uid)
+
+    async def _delete(self, path: str, uid: str) -> None:
+        body = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": uid},
+        }
+        try:
+            await self._request("DELETE", path, body=body)
+        except ApiException as error:
+            if error.status not in (404, 409):  # gone, or another one of the same name: neither is ours to delete
+                raise
+
+    async def write_status(
+        self, iteration: Iteration, resource_version: str, old: dict[str, Any], new: dict[str, Any]
+    ) -> None:
+        """Write the status over the very version that was read; Conflict when there is a newer one, or none."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{iteration.namespace}/{PLURAL}/{iteration.name}/status"
+        patch = {"metadata": {"resourceVersion": resource_version}, "status": merge_patch(old, new)}
+        try:
+            await self._request("PATCH", path, body=patch, content_type=_MERGE_PATCH)
+        except ApiException as error:
+            if error.status in (404, 409):
+                raise Conflict(f"{iteration.name} has changed") from error
+            raise
+
+    async def note(self, iteration: Iteration, note: Note) -> None:
+        """Write an Event. Its name derives from its key, so that saying it twice is saying it once."""
+        digest = hashlib.sha256(f"{iteration.uid}/{note.key}".encode()).hexdigest()[:16]
+        now = _now()
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{iteration.name}.{digest}", "namespace": iteration.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "namespace": iteration.namespace,
+                "name": iteration.name,
+                "uid": iteration.uid,
+            },
+            "reason": note.reason,
+            "message": note.message,
+            "type": "Warning" if note.warning else "Normal",
+            "source": {"component": MANAGER},
+            "reportingComponent": MANAGER,
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._request("POST", f"/api/v1/namespaces/{iteration.namespace}/events", body=body)
+        except ApiException as error:
+            if error.status != 409:
+                raise
+
+
+def _owned(found: dict[str, Any], iteration: Iteration) -> bool:
+    owners = found["metadata"].get("ownerReferences") or []
+    return any(owner.get("uid") == iteration.uid for owner in owners)

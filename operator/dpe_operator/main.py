@@ -1,0 +1,140 @@
+"""Wires kopf: one daemon per DPEIteration, woken by events of its children. Everything else is elsewhere."""
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import kopf
+from prometheus_client import start_http_server
+from pydantic import ValidationError
+
+from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, GROUP, LABEL_ITERATION, METRICS_PORT, PLURAL, VERSION
+from dpe_operator import metrics
+from dpe_operator.gateway import Gateway, connect
+from dpe_operator.health import HEALTH_PORT, Health, serve_health
+from dpe_operator.manifests.common import MANAGER
+from dpe_operator.observe import iteration_uid, remember
+from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
+from dpe_operator.reconcile import Loop, Operator, run
+from dpe_operator.storage import Storage
+
+log = logging.getLogger(__name__)
+
+ENV_NAMESPACES = "DPE_NAMESPACES"
+_CHILDREN = {"app.kubernetes.io/managed-by": MANAGER, LABEL_ITERATION: kopf.PRESENT}
+_THREADS = 32  # for blocking clients; the gateway and the store bound themselves below that
+
+
+def configure(settings: kopf.OperatorSettings) -> None:
+    """Kopf's settings: no rights beyond the namespaces, no posts of its own, quick recovery from an outage."""
+    settings.scanning.disabled = True
+    settings.posting.enabled = False
+    settings.persistence.finalizer = f"{GROUP}/operator"
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 600
+    settings.watching.connect_timeout = 10
+    settings.networking.request_timeout = 60
+    settings.networking.connect_timeout = 10
+    settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 3, 3, 3)
+    settings.queueing.error_delays = (1, 2, 5, 10)
+
+
+def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    """The daemon, and the events that wake it."""
+
+    @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_timeout=40)  # type: ignore[untyped-decorator]
+    async def look_after(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
+        loop = operator.loops[namespace, name] = Loop(namespace, name, uid)
+        ended = asyncio.Event()
+        waker = asyncio.create_task(_pass_on(stopped, ended))
+        try:
+            await run(operator, loop, ended)
+        finally:
+            waker.cancel()
+            if operator.loops.get((namespace, name)) is loop:
+                del operator.loops[namespace, name]
+                metrics.forget(namespace, name)
+
+    @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)  # type: ignore[untyped-decorator]
+    async def iteration_changed(namespace: str, name: str, body: kopf.Body, **_: Any) -> None:
+        own = operator.loops.get((namespace, name))
+        if own is not None and body["metadata"].get("generation") != own.generation:
+            own.wake.set()
+        for loop in operator.loops.values():
+            if loop.namespace == namespace and loop.refers_to == name:
+                loop.wake.set()
+
+    @kopf.on.event("batch", "v1", "jobs", labels=_CHILDREN, registry=registry)  # type: ignore[untyped-decorator]
+    async def job_changed(namespace: str, labels: Mapping[str, str], **_: Any) -> None:
+        loop = operator.loops.get((namespace, labels[LABEL_ITERATION]))
+        if loop is not None:
+            loop.wake.set()
+
+    @kopf.on.event("", "v1", "pods", labels=_CHILDREN, registry=registry)  # type: ignore[untyped-decorator]
+    async def pod_changed(namespace: str, labels: Mapping[str, str], event: Any, **_: Any) -> None:
+        loop = operator.loops.get((namespace, labels[LABEL_ITERATION]))
+        if loop is not None and iteration_uid(event["object"]) == loop.uid:
+            remember(loop.memory, event["object"], gone=event["type"] == "DELETED")
+            loop.wake.set()
+
+
+async def _pass_on(stopped: kopf.DaemonStopped, ended: asyncio.Event) -> None:
+    await stopped.wait()
+    ended.set()
+
+
+async def operate(platform: Platform, namespaces: list[str], metrics_port: int, health_port: int) -> None:
+    """Run until a signal."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="io"))
+    gateway = Gateway(connect())
+    storage = Storage(platform.object_store, os.environ[ENV_ACCESS_KEY], os.environ[ENV_SECRET_KEY])
+    operator = Operator(gateway, storage, platform)
+    settings, registry = kopf.OperatorSettings(), kopf.OperatorRegistry()
+    configure(settings)
+    register(registry, operator)
+    start_http_server(metrics_port)
+    health = Health(operator, namespaces)
+    server = serve_health(health, health_port)
+    watch = asyncio.create_task(health.watch())
+    log.info("looks after %s in %s", PLURAL, ", ".join(namespaces))
+    try:
+        await kopf.operator(registry=registry, settings=settings, standalone=True, namespaces=namespaces)
+    finally:
+        watch.cancel()
+        server.shutdown()
+
+
+def main() -> int:
+    """Exit code: 0 stopped, 78 when the configuration is wrong."""
+    parser = argparse.ArgumentParser(prog="dpe_operator", description="The operator of DPEIterations.")
+    given = os.environ.get(ENV_NAMESPACES, "")
+    parser.add_argument(
+        "--namespace",
+        action="append",
+        help=f"namespace to look after, repeatable (default: those in ${ENV_NAMESPACES}, comma-separated)",
+    )
+    parser.add_argument("--platform", default=PLATFORM_PATH, help="platform file (default: %(default)s)")
+    parser.add_argument("--metrics-port", type=int, default=METRICS_PORT, help="default: %(default)s")
+    parser.add_argument("--health-port", type=int, default=HEALTH_PORT, help="default: %(default)s")
+    arguments = parser.parse_args()
+    namespaces = arguments.namespace or [n.strip() for n in given.split(",") if n.strip()]
+    if not namespaces:
+        parser.error(f"no namespace: give --namespace or set {ENV_NAMESPACES}")
+    os.environ.setdefault("LOGNAME", "dpe")  # the uid of a pod has no passwd entry, and kopf asks for its name
+    kopf.configure(log_format=kopf.LogFormat.FULL if sys.stderr.isatty() else kopf.LogFormat.JSON)
+    missing = [name for name in (ENV_ACCESS_KEY, ENV_SECRET_KEY) if name not in os.environ]
+    if missing:
+        print(f"environment: {', '.join(missing)} not set: credentials of the object store", file=sys.stderr)
+        return 78
+    try:
+        platform = read_platform(arguments.platform)
+        asyncio.run(operate(platform, namespaces, arguments.metrics_port, arguments.health_port))
+    except (OSError, ValidationError, ValueError) as error:
+        print(f"{arguments.platform}: {error}", file=sys.stderr)
+        return 78
+    return 0

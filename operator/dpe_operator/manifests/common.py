@@ -1,0 +1,304 @@
+"""What all children share: names, labels, owner, and a pod that passes the restricted Pod Security Standard."""
+
+from dataclasses import dataclass
+
+from dpe_api.launch import Launch, ServedModel, StoreAddress
+from dpe_api.names import (
+    API_VERSION,
+    ENV_ACCESS_KEY,
+    ENV_SECRET_KEY,
+    KIND,
+    LABEL_ATTEMPT,
+    LABEL_ITERATION,
+    LABEL_STAGE,
+    METRICS_PORT,
+    MODEL_DIR,
+    SECRET_ACCESS_KEY,
+    SECRET_SECRET_KEY,
+    SERVING_PORT,
+    WORK_DIR,
+    Stage,
+    child_name,
+)
+from dpe_api.status import Resolved
+from dpe_operator.plan import Child
+from dpe_operator.platform import Container, KubernetesObject, Platform, Pool
+from dpe_operator.world import GRACE_S, Iteration
+
+MANAGER = "dpe-operator"
+ANNOTATION_UID = "dpe.dev/iteration-uid"  # on pods: tells a namesake's leftovers apart
+ANNOTATION_SERVED_BY = "dpe.dev/served-by"  # on Jobs: the model server that their launch names
+_QUEUE_LABELS = "kueue.x-k8s.io/"
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """Everything that the children of one attempt are made from."""
+
+    iteration: Iteration
+    platform: Platform
+    resolved: Resolved
+    root: str
+    """s3:// folder of the iteration's artifacts."""
+    stage: Stage
+    number: int
+    server: str | None = None
+    """Name of the model server that the stage asks."""
+
+    @property
+    def name(self) -> str:
+        """Name of the Job, the ConfigMap and the Service."""
+        return child_name(self.iteration.name, self.stage, self.number)
+
+    def artifact(self, stage: Stage) -> str:
+        """s3:// folder of a stage."""
+        return f"{self.root}/{stage}"
+
+    @property
+    def candidate_uri(self) -> str:
+        """The model that training publishes."""
+        return f"{self.artifact(Stage.TRAINING)}/model"
+
+    @property
+    def launch_base(self) -> dict[str, object]:
+        """What every launch holds."""
+        store = self.platform.object_store
+        return {
+            "iteration": self.iteration.id,
+            "attempt": self.number,
+            "seed": self.resolved.spec.seed,
+            "round": self.resolved.round,
+            "store": StoreAddress(endpoint=store.endpoint, region=store.region),
+            "output": self.artifact(self.stage),
+            "stage": self.stage,
+        }
+
+    def served(self, uri: str) -> ServedModel:
+        """The model server that the stage asks; ValueError when it has none."""
+        if self.server is None:
+            raise ValueError(f"{self.stage} needs a model server")
+        return ServedModel(url=f"http://{self.server}.{self.iteration.namespace}.svc:{SERVING_PORT}", uri=uri)
+
+
+def labels(attempt: Attempt) -> dict[str, str]:
+    """Labels of every child and of its pods."""
+    return {
+        "app.kubernetes.io/name": "dpe",
+        "app.kubernetes.io/component": str(attempt.stage),
+        "app.kubernetes.io/managed-by": MANAGER,
+        LABEL_ITERATION: attempt.iteration.name,
+        LABEL_STAGE: str(attempt.stage),
+        LABEL_ATTEMPT: str(attempt.number),
+    }
+
+
+def metadata(attempt: Attempt, more_labels: dict[str, str] | None = None, **more: object) -> KubernetesObject:
+    """Name, labels and owner."""
+    return {
+        "name": attempt.name,
+        "namespace": attempt.iteration.namespace,
+        "labels": {**(more_labels or {}), **labels(attempt)},
+        "ownerReferences": [
+            {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": attempt.iteration.name,
+                "uid": attempt.iteration.uid,
+                "controller": True,
+                "blockOwnerDeletion": True,
+            }
+        ],
+        **more,
+    }
+
+
+def config_map(attempt: Attempt, launch: Launch) -> Child:
+    """The launch, immutable."""
+    body = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": metadata(attempt),
+        "immutable": True,
+        "data": {"launch.json": launch.model_dump_json(by_alias=True, exclude_none=True, indent=1)},
+    }
+    return Child("ConfigMap", attempt.name, body)
+
+
+def service(attempt: Attempt, ports: dict[str, int], *, headless: bool = False) -> Child:
+    """A Service for exactly the pods of this attempt."""
+    selector = {k: v for k, v in labels(attempt).items() if k.startswith("dpe.dev/")}
+    spec: KubernetesObject = {
+        "selector": selector,
+        "ports": [{"name": name, "port": port, "targetPort": port} for name, port in ports.items()],
+    }
+    if headless:
+        # ranks find each other before they are ready
+        spec |= {"clusterIP": "None", "publishNotReadyAddresses": True}
+    body = {"apiVersion": "v1", "kind": "Service", "metadata": metadata(attempt), "spec": spec}
+    return Child("Service", attempt.name, body)
+
+
+def _environment(attempt: Attempt, container: Container, pool: Pool | None) -> list[KubernetesObject]:
+    secret = attempt.platform.object_store.credentials_secret
+
+    def reference(name: str, key: str) -> KubernetesObject:
+        return {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+
+    ours = [
+        {"name": "HOME", "value": "/tmp"},
+        {"name": "LOGNAME", "value": "dpe"},  # the uid has no passwd entry
+        reference(ENV_ACCESS_KEY, SECRET_ACCESS_KEY),
+        reference(ENV_SECRET_KEY, SECRET_SECRET_KEY),
+    ]
+    named = {str(e["name"]): e for e in [*(pool.env if pool is not None else []), *container.env, *ours]}
+    return list(named.values())
+
+
+def container(
+    attempt: Attempt,
+    name: str,
+    arguments: list[str],
+    how: Container,
+    *,
+    pool: Pool | None = None,
+    gpus: int = 0,
+    mounts: tuple[tuple[str, str], ...] = (),
+    **more: object,
+) -> KubernetesObject:
+    """One container. `mounts` are further (volume, path) pairs; GPUs are requested by the pool's resource name."""
+    resources = {kind: dict(how.resources.get(kind) or {}) for kind in ("requests", "limits")}
+    if gpus and pool is not None:
+        for kind in resources.values():
+            kind[pool.gpu_resource] = str(gpus)
+    launch = {"name": "launch", "mountPath": "/etc/dpe", "readOnly": True}
+    written = [{"name": n, "mountPath": p} for n, p in (("tmp", "/tmp"), *mounts)]
+    return {
+        "name": name,
+        "image": how.image,
+        "imagePullPolicy": how.pull_policy,
+        "command": [*how.command, *arguments],
+        "env": _environment(attempt, how, pool),
+        "resources": {k: v for k, v in resources.items() if v},
+        "volumeMounts": [launch, *written, *attempt.platform.pods.extra_volume_mounts],
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+        **more,
+    }
+
+
+def main_container(
+    attempt: Attempt,
+    argument: str,
+    *,
+    pool: Pool | None,
+    gpus: int = 0,
+    mounts: tuple[tuple[str, str], ...] = (),
+    ports: dict[str, int] | None = None,
+    **more: object,
+) -> KubernetesObject:
+    """The container that does the stage's work."""
+    how = attempt.platform.container(attempt.stage)
+    named = {"metrics": METRICS_PORT, **(ports or {})}
+    return container(
+        attempt,
+        "main",
+        [argument],
+        how,
+        pool=pool,
+        gpus=gpus,
+        mounts=(("work", WORK_DIR), *mounts),
+        ports=[{"name": n, "containerPort": p} for n, p in named.items()],
+        **more,
+    )
+
+
+def fetch_model(attempt: Attempt) -> KubernetesObject:
+    """The init container that downloads `launch.model_uri` and checks it against its manifest."""
+    return container(attempt, "fetch-model", ["fetch-model"], attempt.platform.jobs, mounts=(("model", MODEL_DIR),))
+
+
+def pod(
+    attempt: Attempt,
+    containers: list[KubernetesObject],
+    *,
+    pool: Pool | None,
+    init: list[KubernetesObject] | None = None,
+    with_model: bool = False,
+    **more: object,
+) -> KubernetesObject:
+    """A pod template. `with_model`: volumes for the model and a /dev/shm of the pool's size."""
+    facts = attempt.platform.pods
+    user = facts.run_as_user
+    volumes: list[KubernetesObject] = [
+        {"name": "launch", "configMap": {"name": attempt.name}},
+        {"name": "tmp", "emptyDir": {}},
+        {"name": "work", "emptyDir": {}},
+    ]
+    if with_model:
+        volumes.append({"name": "model", "emptyDir": {}})
+        size = pool.shared_memory if pool is not None else "2Gi"
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}})
+    spec: KubernetesObject = {
+        "restartPolicy": "Never",
+        "terminationGracePeriodSeconds": GRACE_S,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "serviceAccountName": facts.service_account_name,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": user,
+            "fsGroup": user,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "containers": containers,
+        "volumes": [*volumes, *facts.extra_volumes],
+        **more,
+    }
+    if init:
+        spec["initContainers"] = init
+    if pool is not None:
+        spec |= {"nodeSelector": dict(pool.node_selector), "tolerations": list(pool.tolerations)}
+    optional = {
+        "runtimeClassName": facts.runtime_class_name,
+        "priorityClassName": facts.priority_class_name,
+        "imagePullSecrets": facts.image_pull_secrets,
+    }
+    spec |= {k: v for k, v in optional.items() if v}
+    return {
+        "metadata": {
+            "labels": {**facts.labels, **labels(attempt)},
+            "annotations": {**facts.annotations, ANNOTATION_UID: attempt.iteration.uid},
+        },
+        "spec": spec,
+    }
+
+
+def job(attempt: Attempt, template: KubernetesObject, *, pods: int = 1, indexed: bool = False) -> Child:
+    """A Job that is never retried by the Job controller: a new attempt is a new Job, made by the operator."""
+    queue = {k: v for k, v in attempt.iteration.labels.items() if k.startswith(_QUEUE_LABELS)}
+    annotations = {ANNOTATION_SERVED_BY: attempt.server} if attempt.server is not None else {}
+    spec: KubernetesObject = {
+        "completions": pods,
+        "parallelism": pods,
+        "backoffLimit": 0,
+        "template": template,
+    }
+    if indexed:
+        spec["completionMode"] = "Indexed"
+    body = {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": metadata(attempt, queue, annotations=annotations),
+        "spec": spec,
+    }
+    return Child("Job", attempt.name, body)
+
+
+def jobs_pool(platform: Platform) -> Pool | None:
+    """Where stages without GPUs run; None: anywhere."""
+    return None if platform.jobs_pool is None else platform.pools.get(platform.jobs_pool)

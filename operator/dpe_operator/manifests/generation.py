@@ -1,0 +1,30 @@
+"""The generation: one pod that makes samples and filters them by the served model's pass rate."""
+
+from dpe_api.launch import GenerationLaunch
+from dpe_api.names import Stage
+from dpe_operator.manifests.common import Attempt, config_map, job, jobs_pool, main_container, pod
+from dpe_operator.plan import Child
+
+
+def launch(attempt: Attempt) -> GenerationLaunch:
+    """What the pod is told."""
+    spec = attempt.resolved.spec
+    return GenerationLaunch.model_validate(
+        {
+            **attempt.launch_base,
+            "model": attempt.served(attempt.resolved.model_uri),
+            "diagnosis_artifact": attempt.artifact(Stage.DIAGNOSIS),
+            "generation": spec.generation,
+            "max_tokens": spec.diagnosis.max_tokens,
+            "concurrency": spec.diagnosis.concurrency,
+            "max_error_rate": spec.diagnosis.max_error_rate,
+            "decontaminate": [spec.probe.uri, *(b.uri for b in spec.evaluation.benchmarks)],
+        }
+    )
+
+
+def children(attempt: Attempt) -> tuple[Child, ...]:
+    """ConfigMap and Job."""
+    pool = jobs_pool(attempt.platform)
+    template = pod(attempt, [main_container(attempt, "generation", pool=pool)], pool=pool)
+    return config_map(attempt, launch(attempt)), job(attempt, template)

@@ -1,0 +1,124 @@
+"""What the cluster and the store say against starting an iteration, each as a value with its mend."""
+
+from pydantic import ValidationError
+
+from dpe_api.names import SECRET_ACCESS_KEY, SECRET_SECRET_KEY
+from dpe_api.spec import Spec
+from dpe_api.status import Status
+from dpe_operator.gateway import Gateway
+from dpe_operator.platform import Platform
+from dpe_operator.resolve import resolve
+from dpe_operator.storage import Storage, StoreRefused
+from dpe_operator.world import Iteration, Previous, Problem
+
+_LONGEST_CHAIN = 1000  # iterations that refer to each other
+
+
+async def previous_iteration(gateway: Gateway, namespace: str, spec: Spec) -> Previous | None:
+    """The iteration that the spec refers to; None without a reference, or when there is none of that name."""
+    reference = spec.model.iteration_ref
+    if reference is None:
+        return None
+    found = await gateway.iteration(namespace, reference.name)
+    if found is None:
+        return None
+    return Previous(reference.name, Status.model_validate(found.get("status") or {}))
+
+
+async def cycle(gateway: Gateway, iteration: Iteration, spec: Spec) -> Problem | None:
+    """Whether following iterationRef leads back here; such iterations would wait for each other forever."""
+    path, reference = [iteration.name], spec.model.iteration_ref
+    for _ in range(_LONGEST_CHAIN):
+        if reference is None:
+            return None
+        if reference.name in path:
+            way = " -> ".join([*path, reference.name])
+            return Problem(
+                "IterationCycle",
+                f"spec.model.iterationRef.name is {spec.model.iteration_ref.name if spec.model.iteration_ref else ''}, "
+                f"which leads back: {way}: let one of them start from spec.model.uri",
+            )
+        path.append(reference.name)
+        found = await gateway.iteration(iteration.namespace, reference.name)
+        if found is None or (found.get("status") or {}).get("resolved") is not None:
+            return None  # one that has started waits for nobody
+        try:
+            reference = Spec.model_validate(found["spec"]).model.iteration_ref
+        except ValidationError:
+            return None
+    return None
+
+
+async def _secret_problem(gateway: Gateway, platform: Platform, namespace: str) -> Problem | None:
+    name = platform.object_store.credentials_secret
+    keys = await gateway.secret_keys(namespace, name)
+    wanted = {SECRET_ACCESS_KEY, SECRET_SECRET_KEY}
+    if keys is None:
+        return Problem(
+            "SecretNotFound",
+            f"objectStore.credentialsSecret is {name}: no such Secret in namespace {namespace}: create it with keys "
+            f"{SECRET_ACCESS_KEY} and {SECRET_SECRET_KEY}",
+        )
+    missing = sorted(wanted - keys)
+    if missing:
+        return Problem("SecretIncomplete", f"Secret {name} in namespace {namespace} has no key {', '.join(missing)}")
+    return None
+
+
+async def _folder_problem(storage: Storage, field: str, uri: str, suffix: str, reason: str) -> Problem | None:
+    names = await storage.names(uri)
+    if any(name.endswith(suffix) for name in names):
+        return None
+    what = f"no {suffix} file" if names else "nothing"
+    return Problem(reason, f"{field} is {uri}: there is {what} below it: upload it or correct the address")
+
+
+async def _store_problems(storage: Storage, platform: Platform, spec: Spec, previous: Previous | None) -> list[Problem]:
+    bucket = platform.object_store.bucket
+    if not await storage.bucket_exists(bucket):
+        return [
+            Problem(
+                "BucketNotFound",
+                f"objectStore.bucket is {bucket}: no such bucket at {storage.endpoint}: create it or correct the Helm "
+                "value",
+            )
+        ]
+    resolved = resolve(spec, previous)
+    wanted = [
+        ("spec.model.uri", resolved.model_uri, "config.json", "ModelNotFound"),
+        ("spec.probe.uri", resolved.spec.probe.uri, ".parquet", "ProbeNotFound"),
+        *(
+            (f"spec.evaluation.benchmarks[{i}].uri", b.uri, ".parquet", "BenchmarkNotFound")
+            for i, b in enumerate(resolved.spec.evaluation.benchmarks)
+        ),
+    ]
+    found = [await _folder_problem(storage, *one) for one in wanted]
+    return [p for p in found if p is not None]
+
+
+async def outside_problems(
+    gateway: Gateway,
+    storage: Storage,
+    platform: Platform,
+    iteration: Iteration,
+    spec: Spec,
+    previous: Previous | None,
+    *,
+    startable: bool,
+) -> list[Problem]:
+    """What only a look outside can tell. `startable`: the spec, as far as known without it, can be resolved.
+
+    Raises StoreUnavailable.
+    """
+    found = [await cycle(gateway, iteration, spec), await _secret_problem(gateway, platform, iteration.namespace)]
+    problems = [p for p in found if p is not None]
+    if startable:
+        try:
+            problems += await _store_problems(storage, platform, spec, previous)
+        except StoreRefused as error:
+            problems.append(
+                Problem(
+                    "StoreRefused", f"{error}: correct the credentials in {platform.object_store.credentials_secret}"
+                )
+            )
+    return problems

@@ -1,0 +1,165 @@
+"""observe -> decide -> act, for one iteration, until it is gone."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from kubernetes.client.exceptions import ApiException
+from pydantic import ValidationError
+from urllib3.exceptions import HTTPError
+
+from dpe_api.spec import Spec
+from dpe_api.status import Status
+from dpe_operator import metrics
+from dpe_operator.conditions import ACCEPTED, shorten, with_condition
+from dpe_operator.decide import decide
+from dpe_operator.gateway import Conflict, Created, Gateway
+from dpe_operator.observe import Memory, identity, observe
+from dpe_operator.plan import Plan
+from dpe_operator.platform import Platform
+from dpe_operator.storage import Storage
+from dpe_operator.world import Iteration
+
+log = logging.getLogger(__name__)
+
+RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after errors of the API server
+STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
+
+
+@dataclass(slots=True)
+class Loop:
+    """One iteration's place in this process."""
+
+    namespace: str
+    name: str
+    uid: str
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    memory: Memory = field(default_factory=Memory)
+    generation: int = 0
+    refers_to: str | None = None
+    due: float = field(default_factory=time.monotonic)
+    """time.monotonic() by which the next look should have begun."""
+
+
+@dataclass(slots=True)
+class Operator:
+    """What all loops share."""
+
+    gateway: Gateway
+    storage: Storage
+    platform: Platform
+    loops: dict[tuple[str, str], Loop] = field(default_factory=dict)
+    """By namespace and name."""
+
+    def stale(self) -> list[str]:
+        """Names of iterations that are not looked at in time."""
+        late = time.monotonic() - STALE_S
+        return [f"{loop.namespace}/{loop.name}" for loop in self.loops.values() if loop.due < late]
+
+
+async def act(
+    operator: Operator, loop: Loop, iteration: Iteration, plan: Plan, write: Callable[[], Awaitable[None]]
+) -> bool:
+    """Do what a plan says, in its order. False: a name was taken, nothing was written down."""
+    taken = set()
+    for child in plan.create:
+        created = await operator.gateway.create(iteration, child)
+        if created is Created.FOREIGN:
+            taken.add(child.name)
+            break
+    if taken:
+        loop.memory.conflicts = frozenset(taken)
+        return False
+    for note in plan.notes:
+        await operator.gateway.note(iteration, note)
+        log.info("%s/%s: %s: %s", iteration.namespace, iteration.name, note.reason, note.message)
+    await write()
+    for ref in plan.delete:
+        await operator.gateway.delete(iteration, ref)
+    if plan.remove_iteration:
+        await operator.gateway.remove(iteration)
+    return True
+
+
+async def reconcile(operator: Operator, loop: Loop) -> float | None:
+    """One pass. Seconds until the next one, None: only when woken. Conflict: read again at once."""
+    body = await operator.gateway.iteration(loop.namespace, loop.name)
+    if body is None or body["metadata"]["uid"] != loop.uid:
+        return None
+    iteration = identity(body)
+    written = body.get("status") or {}
+    status = Status.model_validate(written)
+    version = body["metadata"]["resourceVersion"]
+    loop.generation = iteration.generation
+
+    async def write(new: Status | None) -> None:
+        if new is not None:
+            await operator.gateway.write_status(iteration, version, written, new.wire())
+
+    try:
+        spec = Spec.model_validate(body["spec"])
+    except ValidationError as error:
+        if status.resolved is not None or status.phase.is_final:
+            raise
+        now = datetime.now(UTC)
+        conditions = with_condition(
+            status.conditions, ACCEPTED, False, "InvalidSpec", shorten(str(error)), iteration.generation, now
+        )
+        refused = status.model_copy(update={"conditions": conditions, "observed_generation": iteration.generation})
+        await write(None if refused == status else refused)
+        return operator.platform.resync_seconds
+    loop.refers_to = spec.model.iteration_ref.name if spec.model.iteration_ref is not None else None
+    seen = await observe(operator.gateway, operator.storage, operator.platform, loop.memory, iteration, spec, status)
+    plan = decide(spec, status, seen, operator.platform, datetime.now(UTC))
+    done = await act(operator, loop, iteration, plan, lambda: write(plan.status))
+    if not done:
+        return 0.0
+    loop.memory.conflicts = frozenset()
+    after = plan.status or status
+    metrics.count(status, after, seen, plan.charges)
+    metrics.show(iteration, after)
+    return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
+
+
+async def _pause(loop: Loop, stopped: asyncio.Event, seconds: float | None) -> None:
+    """Until woken, told to stop, or the time is over."""
+    loop.due = float("inf") if seconds is None else time.monotonic() + seconds
+    waits = [asyncio.ensure_future(loop.wake.wait()), asyncio.ensure_future(stopped.wait())]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    loop.due = time.monotonic()
+
+
+async def run(operator: Operator, loop: Loop, stopped: asyncio.Event) -> None:
+    """Look after one iteration until `stopped`; never raises for what can be tried again."""
+    errors = 0
+    while not stopped.is_set():
+        loop.wake.clear()
+        try:
+            with metrics.RECONCILE_DURATION.time():
+                pause = await reconcile(operator, loop)
+            errors = 0
+        except Conflict:
+            pause = 0.0
+        except (ApiException, HTTPError, OSError) as error:
+            metrics.RECONCILE_ERRORS.inc()
+            pause = RETRY_S[min(errors, len(RETRY_S) - 1)]
+            errors += 1
+            log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, _line(error), pause)
+        except Exception:
+            metrics.RECONCILE_ERRORS.inc()
+            pause = RETRY_S[-1]
+            log.exception("%s/%s: cannot decide; tries again in %.1f s", loop.namespace, loop.name, pause)
+        await _pause(loop, stopped, pause)
+
+
+def _line(error: Exception) -> str:
+    if isinstance(error, ApiException):
+        return f"API server: {error.status} {error.reason} {shorten(str(error.body or ''), 300)}"
+    return f"API server: {error}"

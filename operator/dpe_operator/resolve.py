@@ -1,0 +1,75 @@
+"""From what a person wrote to what the iteration runs with, and why it cannot start. Pure."""
+
+from dpe_api.names import Stage
+from dpe_api.spec import ResolvedSpec, Spec
+from dpe_api.status import Phase, Resolved
+from dpe_operator.platform import Platform
+from dpe_operator.world import Previous, Problem
+
+
+def reference_problem(spec: Spec, previous: Previous | None) -> Problem | None:
+    """Why the iteration that `spec.model.iterationRef` names cannot be continued from; None when it can."""
+    reference = spec.model.iteration_ref
+    if reference is None:
+        return None
+    where = f"spec.model.iterationRef.name is {reference.name}"
+    if previous is None:
+        return Problem("IterationNotFound", f"{where}: no such DPEIteration in this namespace: create it or correct it")
+    phase = previous.status.phase
+    if phase is Phase.FAILED:
+        return Problem(
+            "IterationFailed",
+            f"{where}, which has failed: create it anew after mending its cause, or name one that succeeded",
+        )
+    if not phase.is_final:
+        return Problem("IterationNotFinished", f"{where}, which is {phase}: this one starts when it has finished")
+    if previous.status.model is None or previous.status.resolved is None:
+        return Problem("IterationHasNoModel", f"{where}, whose status names no model: name another one")
+    return None
+
+
+def pool_problems(resolved: ResolvedSpec, platform: Platform) -> list[Problem]:
+    """Pools that the platform does not have."""
+    known = ", ".join(sorted(platform.pools)) or "none"
+    wanted = {"spec.serving.pool": resolved.serving.pool, "spec.training.pool": resolved.training.pool}
+    return [
+        Problem("UnknownPool", f"{field} is {pool}; the pools of this cluster are {known}: write one of them")
+        for field, pool in wanted.items()
+        if pool not in platform.pools
+    ]
+
+
+def resolve(spec: Spec, previous: Previous | None) -> Resolved:
+    """What the iteration runs with. Call it only without a `reference_problem`.
+
+    Raises ValueError when no probe is given anywhere.
+    """
+    if spec.model.iteration_ref is None:
+        if spec.model.uri is None:
+            raise ValueError("spec.model needs exactly one of uri and iterationRef")
+        return Resolved(round=0, model_uri=spec.model.uri, spec=spec.resolve())
+    before = None if previous is None else previous.status
+    if before is None or before.model is None or before.resolved is None:
+        raise ValueError(
+            f"spec.model.iterationRef.name is {spec.model.iteration_ref.name}: it cannot be continued from"
+        )
+    # its evaluation described the accepted candidate; after a rejection the base still stands, with its diagnosis
+    describes = Stage.EVALUATION if before.model.accepted else Stage.DIAGNOSIS
+    return Resolved(
+        round=before.resolved.round + 1,
+        model_uri=before.model.uri,
+        reuse_diagnosis=f"{before.artifacts}/{describes}" if before.artifacts else None,
+        spec=spec.resolve(before.resolved.spec),
+    )
+
+
+def problems(spec: Spec, previous: Previous | None, platform: Platform) -> list[Problem]:
+    """What the spec alone, the referenced iteration and the platform say against starting."""
+    reference = reference_problem(spec, previous)
+    if reference is not None:
+        return [reference]
+    try:
+        resolved = resolve(spec, previous)
+    except ValueError as error:
+        return [Problem("InvalidSpec", str(error))]
+    return pool_problems(resolved.spec, platform)

@@ -1,0 +1,352 @@
+"""The life of one stage: adopt, judge, start, stop, finish. Pure: a Turn collects what is to be done."""
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from dpe_api.names import BATCH_STAGES, Stage, child_name
+from dpe_api.spec import Spec
+from dpe_api.status import Cost, Resolved, StageProgress, StageState, StageStatus, Status
+from dpe_operator.conditions import shorten
+from dpe_operator.failures import Outcome, Verdict, backoff_s, disruption_delay_s, judge, longest_wait
+from dpe_operator.manifests import build
+from dpe_operator.manifests.common import Attempt
+from dpe_operator.plan import Charge, Child, ChildRef, Note
+from dpe_operator.platform import Platform
+from dpe_operator.summaries import InvalidManifest, absorb
+from dpe_operator.world import JobSeen, Observed, PodSeen
+
+LINGER = timedelta(seconds=60)  # for the pods of a finished stage to end by themselves
+KEPT_ATTEMPTS = 3  # newest failed Jobs of a stage that are kept for `kubectl logs`
+SERVER_OF = {
+    Stage.DIAGNOSIS: Stage.SERVE_BASE,
+    Stage.GENERATION: Stage.SERVE_BASE,
+    Stage.EVALUATION: Stage.SERVE_CANDIDATE,
+}
+
+
+@dataclass(slots=True)
+class Turn:
+    """One look at one iteration. Functions below read `seen` and collect here what to do."""
+
+    spec: Spec
+    status: Status
+    resolved: Resolved
+    seen: Observed
+    platform: Platform
+    now: datetime
+    create: list[Child] = field(default_factory=list)
+    delete: list[ChildRef] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    charges: list[Charge] = field(default_factory=list)
+    moments: list[datetime] = field(default_factory=list)
+    """When to look again at the latest."""
+
+    def entry(self, stage: Stage) -> StageStatus:
+        """The stage's entry in the status."""
+        return self.status.stage_status(stage)
+
+    def update(self, stage: Stage, **changes: object) -> StageStatus:
+        """Change the stage's entry."""
+        if isinstance(changes.get("message"), str):
+            changes["message"] = shorten(str(changes["message"]))
+        new = self.entry(stage).model_copy(update=changes)
+        stages = [new if s.name is stage else s for s in self.status.stages]
+        self.status = self.status.model_copy(update={"stages": stages})
+        return new
+
+    def note(self, reason: str, message: str, key: str, *, warning: bool = False) -> None:
+        """Plan an Event."""
+        self.notes.append(Note(reason, shorten(message), f"{reason}/{key}", warning))
+
+    def pod_count(self, stage: Stage) -> int:
+        """Pods of one attempt."""
+        if stage.is_serving:
+            return self.resolved.spec.serving.replicas
+        return self.resolved.spec.training.nodes if stage is Stage.TRAINING else 1
+
+    def gpus(self, stage: Stage) -> int:
+        """GPUs of one attempt."""
+        if stage.is_serving:
+            return self.resolved.spec.serving.gpus_per_replica * self.pod_count(stage)
+        return self.resolved.spec.training.gpus_per_node * self.pod_count(stage) if stage is Stage.TRAINING else 0
+
+
+def _charge_time(turn: Turn, stage: Stage, attempt: int) -> None:
+    """Add the GPU time of an attempt that has just ended: from its first pod's placement to its last pod's end."""
+    gpus = turn.gpus(stage)
+    pods = [p for p in turn.seen.pods_of(stage, attempt) if p.scheduled_at is not None]
+    if not gpus or not pods:
+        return
+    start = min(p.scheduled_at for p in pods if p.scheduled_at is not None)
+    ends = [max((e.at for e in p.ended), default=turn.now) if p.is_over else turn.now for p in pods]
+    cost = turn.status.cost
+    seconds = round(gpus * max(0.0, (max(ends) - start).total_seconds()), 1)
+    total = Cost(gpu_seconds=round(cost.gpu_seconds + seconds, 1), tokens=cost.tokens)
+    turn.status = turn.status.model_copy(update={"cost": total})
+    pool = turn.resolved.spec.training.pool if stage is Stage.TRAINING else turn.resolved.spec.serving.pool
+    turn.charges.append(Charge(stage, pool, seconds))
+
+
+def _fail(turn: Turn, stage: Stage, message: str) -> None:
+    turn.update(stage, state=StageState.FAILED, message=message, next_attempt_time=None)
+
+
+def _apply_outcome(turn: Turn, stage: Stage, outcome: Outcome) -> None:
+    """Write down how the running attempt ended."""
+    entry = turn.entry(stage)
+    _charge_time(turn, stage, entry.attempt)
+    where = f"{stage} attempt {entry.attempt}"
+    key = f"{stage}/{entry.attempt}"
+    if outcome.verdict is Verdict.DISRUPTED:
+        disruptions = entry.disruptions + 1
+        delay = disruption_delay_s(turn.platform.backoff, disruptions)
+        turn.note("Disrupted", f"{where} was lost, not charged. {outcome}", key, warning=True)
+        turn.update(
+            stage,
+            state=StageState.BACKOFF,
+            disruptions=disruptions,
+            next_attempt_time=turn.now + timedelta(seconds=delay),
+            message=f"attempt {entry.attempt} was lost. {outcome}",
+        )
+        return
+    failures = entry.failures + 1
+    turn.note("AttemptFailed", f"{where} failed. {outcome}", key, warning=True)
+    turn.update(stage, failures=failures)
+    if outcome.verdict is Verdict.FATAL:
+        _fail(turn, stage, str(outcome))
+    elif failures >= turn.spec.retry.max_attempts:
+        _fail(turn, stage, f"{outcome} (after {failures} failed attempts)")
+    else:
+        delay = backoff_s(turn.platform.backoff, failures)
+        turn.update(
+            stage,
+            state=StageState.BACKOFF,
+            next_attempt_time=turn.now + timedelta(seconds=delay),
+            message=f"attempt {entry.attempt} failed, the next one starts in {delay:g} s. {outcome}",
+        )
+
+
+def finish_from_manifest(turn: Turn, stage: Stage) -> bool:
+    """Mark a batch stage Done when its manifest exists, whatever happened to its pod. True when it is Done."""
+    entry = turn.entry(stage)
+    if entry.state is StageState.DONE:
+        return True
+    manifest = turn.seen.manifests.get(stage)
+    if manifest is None or entry.state is StageState.FAILED:
+        return False
+    newest = max((j.attempt for j in turn.seen.jobs_of(stage)), default=0)
+    if entry.state is StageState.RUNNING:
+        _charge_time(turn, stage, entry.attempt)
+    try:
+        turn.status, line = absorb(turn.status, stage, manifest)
+    except InvalidManifest as error:
+        _fail(turn, stage, f"InvalidManifest: {error}")
+        return False
+    turn.update(
+        stage,
+        state=StageState.DONE,
+        attempt=max(entry.attempt, newest),
+        start_time=entry.start_time or turn.now.replace(microsecond=0),
+        completion_time=turn.now.replace(microsecond=0),
+        next_attempt_time=None,
+        artifact=f"{turn.status.artifacts}/{stage}",
+        message=line,
+    )
+    turn.note("StageDone", f"{stage}: {line}", f"{stage}")
+    return True
+
+
+def is_ready(turn: Turn, stage: Stage) -> bool:
+    """The running attempt of a model server answers on all its replicas."""
+    entry = turn.entry(stage)
+    job = turn.seen.job(stage, entry.attempt)
+    pods = [p for p in turn.seen.pods_of(stage, entry.attempt) if p.ready and not p.is_over and p.deleted_at is None]
+    return entry.state is StageState.RUNNING and job is not None and job.is_live and len(pods) >= turn.pod_count(stage)
+
+
+def _server_is_lost(turn: Turn, stage: Stage, job: JobSeen | None, *, ended: bool) -> bool:
+    """The model server that this attempt was given is no longer the one that runs (or, at its end, not ready)."""
+    server = SERVER_OF.get(stage)
+    if server is None or job is None or job.served_by is None:
+        return False
+    entry = turn.entry(server)
+    current = child_name(turn.seen.iteration.name, server, entry.attempt)
+    if entry.state is not StageState.RUNNING or job.served_by != current:
+        return True
+    return ended and not is_ready(turn, server)
+
+
+def _outcome(turn: Turn, stage: Stage, job: JobSeen | None, pods: list[PodSeen]) -> Outcome | None:
+    attempt = turn.entry(stage).attempt
+    reports = turn.seen.exits.get((stage, attempt), ())
+    outcome = judge(job, pods, reports, turn.pod_count(stage), turn.now)
+    if outcome is not None and outcome.verdict is Verdict.FATAL:
+        return outcome
+    if _server_is_lost(turn, stage, job, ended=outcome is not None):
+        return Outcome(Verdict.DISRUPTED, "ServerLost", f"the model server {job.served_by if job else ''} is gone")
+    if outcome is not None or job is None or not job.is_live:
+        return outcome
+    waits = longest_wait(job, pods, turn.seen.progress.get(stage), turn.seen.watching_since, turn.platform.deadlines)
+    if waits is None:
+        return None
+    wait, limit_s = waits
+    if turn.now >= wait.until:
+        return wait.outcome(limit_s)
+    turn.moments.append(wait.until)
+    return None
+
+
+def _adopt(turn: Turn, stage: Stage, job: JobSeen) -> None:
+    """Take over an attempt that was created but never written down."""
+    entry = turn.entry(stage)
+    turn.update(
+        stage,
+        state=StageState.RUNNING,
+        attempt=job.attempt,
+        start_time=entry.start_time or job.created,
+        next_attempt_time=None,
+        message=None,
+    )
+
+
+def settle(turn: Turn, stage: Stage) -> None:
+    """Bring the entry up to what is seen: adopt newer attempts, judge the ones that have ended."""
+    while turn.entry(stage).state not in (StageState.DONE, StageState.FAILED):
+        entry = turn.entry(stage)
+        newer = [j for j in turn.seen.jobs_of(stage) if j.attempt > entry.attempt]
+        if entry.state is StageState.RUNNING:
+            job = turn.seen.job(stage, entry.attempt)
+            outcome = _outcome(turn, stage, job, turn.seen.pods_of(stage, entry.attempt))
+            if outcome is None and newer:
+                outcome = Outcome(Verdict.DISRUPTED, "Superseded", f"{newer[0].name} was started")
+            if outcome is None:
+                break
+            _apply_outcome(turn, stage, outcome)
+        elif newer:
+            _adopt(turn, stage, newer[0])
+        else:
+            break
+    show_progress(turn, stage)
+
+
+def show_progress(turn: Turn, stage: Stage) -> None:
+    """Progress and what is waited for, of the running attempt."""
+    entry = turn.entry(stage)
+    if entry.state is not StageState.RUNNING:
+        return
+    progress = turn.seen.progress.get(stage)
+    if progress is not None and progress.attempt == entry.attempt:
+        shown = StageProgress(
+            done=progress.done,
+            total=progress.total,
+            unit=shorten(progress.unit, 32),
+            rate=progress.rate,
+            eta_seconds=progress.eta_seconds,
+        )
+        turn.update(stage, progress=shown)
+    job = turn.seen.job(stage, entry.attempt)
+    message = None
+    if job is not None and job.suspended:
+        message = "queued: its Job is suspended"
+    elif job is not None and job.is_live:
+        waits = longest_wait(job, turn.seen.pods_of(stage, entry.attempt), None, None, turn.platform.deadlines)
+        if waits is not None and waits[0].reason != "NoProgress":
+            message = f"{waits[0].reason}: {waits[0].message}"
+    turn.update(stage, message=message)
+
+
+def still_stopping(turn: Turn, stage: Stage) -> list[str]:
+    """Names of what is left of earlier attempts and may still run; a pod on a lost node does not count."""
+    jobs = [j.name for j in turn.seen.jobs_of(stage) if j.is_live]
+    pods = [p.name for p in turn.seen.pods_of(stage) if not p.is_over and not p.is_stuck(turn.now)]
+    return [*jobs, *pods]
+
+
+def start(turn: Turn, stage: Stage) -> None:
+    """Create the next attempt when it is due and nothing of an earlier one runs."""
+    entry = turn.entry(stage)
+    if entry.state not in (StageState.PENDING, StageState.BACKOFF):
+        return
+    if entry.next_attempt_time is not None and turn.now < entry.next_attempt_time:
+        turn.moments.append(entry.next_attempt_time)
+        return
+    left = still_stopping(turn, stage)
+    if left:
+        turn.update(stage, message=f"waits until {left[0]} has stopped")
+        return
+    number = entry.attempt + 1
+    name = child_name(turn.seen.iteration.name, stage, number)
+    if name in turn.seen.foreign:
+        turn.update(stage, message=f"NameTaken: {name} exists and belongs to another owner: delete or rename that one")
+        return
+    server = SERVER_OF.get(stage)
+    attempt = Attempt(
+        iteration=turn.seen.iteration,
+        platform=turn.platform,
+        resolved=turn.resolved,
+        root=turn.status.artifacts or "",
+        stage=stage,
+        number=number,
+        server=None if server is None else child_name(turn.seen.iteration.name, server, turn.entry(server).attempt),
+    )
+    turn.create.extend(build(attempt))
+    turn.update(
+        stage,
+        state=StageState.RUNNING,
+        attempt=number,
+        start_time=entry.start_time or turn.now.replace(microsecond=0),
+        next_attempt_time=None,
+        message=None,
+        progress=None,
+    )
+    reason = "StageStarted" if number == 1 else "Retrying"
+    turn.note(reason, f"{stage}: attempt {number} runs as Job {name}", f"{stage}/{number}")
+
+
+def stop(turn: Turn, stage: Stage) -> None:
+    """Let go of the running attempt without charging it: the sweep deletes its Job."""
+    entry = turn.entry(stage)
+    if entry.state is StageState.RUNNING:
+        _charge_time(turn, stage, entry.attempt)
+        turn.update(stage, state=StageState.PENDING, message=None, next_attempt_time=None)
+
+
+def retire_server(turn: Turn, stage: Stage) -> bool:
+    """Stop a model server that nobody needs any more. True when its pods are gone, and with them its GPUs."""
+    entry = turn.entry(stage)
+    if entry.state is StageState.DONE:
+        return True
+    newest = max((j.attempt for j in turn.seen.jobs_of(stage)), default=0)
+    if entry.state is StageState.RUNNING:
+        _charge_time(turn, stage, entry.attempt)
+        turn.update(stage, state=StageState.PENDING, attempt=max(entry.attempt, newest))
+    left = still_stopping(turn, stage)
+    if left:
+        turn.update(stage, message=f"stops: waits until {left[0]} is gone")
+        return False
+    turn.update(
+        stage,
+        state=StageState.DONE,
+        attempt=max(entry.attempt, newest),
+        completion_time=turn.now.replace(microsecond=0),
+        next_attempt_time=None,
+        message=None,
+    )
+    return True
+
+
+def sweep(turn: Turn) -> None:
+    """Delete every Job that should not run: all but the running attempts, and failed ones beyond the newest few."""
+    wanted = {(s.name, s.attempt) for s in turn.status.stages if s.state is StageState.RUNNING}
+    for job in turn.seen.jobs:
+        if job.deleting or (job.stage, job.attempt) in wanted:
+            continue
+        entry = turn.entry(job.stage)
+        if job.is_live:
+            done_at = entry.completion_time if entry.state is StageState.DONE else None
+            if job.stage in BATCH_STAGES and done_at is not None and turn.now - done_at < LINGER:
+                turn.moments.append(done_at + LINGER)
+                continue
+            turn.delete.append(ChildRef(job.name, job.uid))
+        elif job.attempt <= entry.attempt - KEPT_ATTEMPTS:
+            turn.delete.append(ChildRef(job.name, job.uid))

@@ -1,0 +1,143 @@
+"""What the operator reads from the object store: manifests, progress, exit reports, and whether inputs exist."""
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException, S3Error
+from pydantic import ValidationError
+
+from dpe_api.artifacts import ExitReport, Manifest, Progress
+from dpe_api.names import MANIFEST, PROGRESS, Stage
+from dpe_operator.platform import ObjectStore
+
+CONNECT_S, READ_S = 3.0, 10.0
+IN_FLIGHT = 8  # requests at once
+_LISTED = 1000  # objects of a folder that are looked at
+_MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchResource"}
+
+T = TypeVar("T")
+
+
+class StoreUnavailable(Exception):
+    """The store did not answer, or not now. What it holds is unknown."""
+
+
+class StoreRefused(Exception):
+    """The store answered, and the answer is no: credentials or rights are wrong."""
+
+
+def split_uri(uri: str) -> tuple[str, str]:
+    """Bucket and key of an s3:// address."""
+    parts = urlsplit(uri)
+    return parts.netloc, parts.path.strip("/")
+
+
+class Storage:
+    """The object store, without blocking the event loop.
+
+    Every method raises StoreUnavailable or StoreRefused. Manifests never change once published, so they are kept.
+    """
+
+    def __init__(self, store: ObjectStore, access_key: str, secret_key: str) -> None:
+        parts = urlsplit(store.endpoint)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError(f"objectStore.endpoint is {store.endpoint!r}: write http(s)://HOST[:PORT]")
+        self.endpoint = store.endpoint
+        self._client = Minio(
+            parts.netloc,
+            access_key,
+            secret_key,
+            secure=parts.scheme == "https",
+            region=store.region,
+            http_client=urllib3.PoolManager(
+                timeout=urllib3.Timeout(connect=CONNECT_S, read=READ_S),
+                maxsize=IN_FLIGHT,
+                retries=False,
+                cert_reqs="CERT_REQUIRED",
+            ),
+        )
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._manifests: dict[str, Manifest] = {}
+
+    async def _call(self, request: Callable[[], T]) -> T | None:
+        """The result, or None for what does not exist."""
+        async with self._slots:
+            try:
+                return await asyncio.to_thread(request)
+            except S3Error as error:
+                if error.code in _MISSING:
+                    return None
+                status = error.response.status if error.response is not None else 0
+                if status >= 500 or error.code in ("SlowDown", "XMinioServerNotInitialized"):
+                    raise StoreUnavailable(f"object store {self.endpoint} answers {error.code}") from error
+                raise StoreRefused(f"object store {self.endpoint} answers {error.code}: {error.message}") from error
+            except (urllib3.exceptions.HTTPError, OSError, MinioException) as error:
+                # without the error's own text: it names sockets and changes from one try to the next
+                raise StoreUnavailable(
+                    f"object store {self.endpoint} does not answer ({type(error).__name__})"
+                ) from error
+
+    async def get(self, uri: str) -> bytes | None:
+        """A small object, or None."""
+        bucket, key = split_uri(uri)
+
+        def request() -> bytes:
+            response = self._client.get_object(bucket, key)
+            try:
+                return response.read()
+            finally:
+                response.close()
+                response.release_conn()
+
+        return await self._call(request)
+
+    async def names(self, uri: str) -> list[str]:
+        """Keys below a folder, the first thousand; empty when it does not exist."""
+        bucket, prefix = split_uri(uri)
+
+        def request() -> list[str]:
+            found = self._client.list_objects(bucket, f"{prefix}/", recursive=True)
+            return [o.object_name or "" for o, _ in zip(found, range(_LISTED), strict=False)]
+
+        return await self._call(request) or []
+
+    async def bucket_exists(self, bucket: str) -> bool:
+        """Whether there is such a bucket."""
+        return bool(await self._call(lambda: self._client.bucket_exists(bucket)))
+
+    async def manifest(self, folder: str) -> Manifest | None:
+        """The manifest of an artifact, or None while it is not published; ValidationError when it is none."""
+        if folder not in self._manifests:
+            data = await self.get(f"{folder}/{MANIFEST}")
+            if data is None:
+                return None
+            self._manifests[folder] = Manifest.model_validate_json(data)
+        return self._manifests[folder]
+
+    async def progress(self, folder: str) -> Progress | None:
+        """The progress of a stage; None when there is none that can be read."""
+        data = await self.get(f"{folder}/{PROGRESS}")
+        try:
+            return None if data is None else Progress.model_validate_json(data)
+        except ValidationError:
+            return None  # it is for show; the next one comes in seconds
+
+    async def exits(self, root: str, stage: Stage, attempt: int) -> tuple[ExitReport, ...]:
+        """What the pods of an attempt said about their end."""
+        folder = f"{root}/{stage}/attempts/{attempt}"
+        bucket, _ = split_uri(root)
+        reports = []
+        for name in await self.names(folder):
+            data = await self.get(f"s3://{bucket}/{name}")
+            if data is not None and name.rsplit("/", 1)[-1].startswith("exit-"):
+                reports.append(ExitReport.model_validate_json(data))
+        return tuple(reports)
+
+    def forget(self, root: str) -> None:
+        """Drop what is kept about an iteration that is gone."""
+        for folder in [f for f in self._manifests if f.startswith(f"{root}/")]:
+            del self._manifests[folder]

@@ -1,0 +1,157 @@
+"""What the operator knows about one iteration at one instant, as plain values: the input of `decide`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from dpe_api.artifacts import ExitReport, IterationId, Manifest, Progress
+from dpe_api.names import Stage
+from dpe_api.status import Status
+
+GRACE_S = 30  # terminationGracePeriodSeconds of every pod
+STUCK_AFTER = timedelta(seconds=GRACE_S + 30)  # a pod that is still terminating then sits on a lost node
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """Identity of a DPEIteration."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+    deleting: bool = False
+
+    @property
+    def id(self) -> IterationId:
+        """The form that artifacts carry."""
+        return IterationId(namespace=self.namespace, name=self.name, uid=self.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class JobSeen:
+    """A Job of this iteration. `ended_at`: it has failed or completed, its last pods may still be stopping."""
+
+    name: str
+    uid: str
+    stage: Stage
+    attempt: int
+    created: datetime
+    ended_at: datetime | None = None
+    complete: bool = False
+    message: str = ""
+    deleting: bool = False
+    suspended: bool = False
+    served_by: str | None = None
+    """Name of the model server that it was given."""
+
+    @property
+    def is_live(self) -> bool:
+        """It may still have running pods and nobody has told it to stop."""
+        return self.ended_at is None and not self.deleting
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A container that has ended."""
+
+    exit_code: int
+    reason: str
+    message: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A container that cannot start yet, and since when."""
+
+    reason: str
+    message: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class PodSeen:
+    """A pod of this iteration; also one that has vanished, as it was last seen."""
+
+    name: str
+    uid: str
+    stage: Stage
+    attempt: int
+    created: datetime
+    phase: str = "Pending"
+    ready: bool = False
+    ready_changed: datetime | None = None
+    scheduled_at: datetime | None = None
+    unschedulable: str = ""
+    """The scheduler's message."""
+    waiting: Waiting | None = None
+    started_at: datetime | None = None
+    """Start of its first container."""
+    ended: tuple[Ended, ...] = ()
+    disrupted: str | None = None
+    """Reason and message of condition DisruptionTarget."""
+    deleted_at: datetime | None = None
+    """When its deletion was asked for."""
+    gone: bool = False
+    """It no longer exists."""
+
+    @property
+    def is_over(self) -> bool:
+        """No container of it runs or will run."""
+        return self.gone or self.phase in ("Succeeded", "Failed")
+
+    def is_stuck(self, now: datetime) -> bool:
+        """Told to stop long ago and still there: its node is lost."""
+        return not self.is_over and self.deleted_at is not None and now - self.deleted_at >= STUCK_AFTER
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why an iteration cannot start: a CamelCase reason, and a message that names the field, the value and the mend."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Previous:
+    """The iteration that `spec.model.iterationRef` names."""
+
+    name: str
+    status: Status
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Everything that was seen. Jobs and pods were listed before the store was read."""
+
+    iteration: Iteration
+    jobs: tuple[JobSeen, ...] = ()
+    pods: tuple[PodSeen, ...] = ()
+    foreign: frozenset[str] = frozenset()
+    """Names of children that exist and belong to somebody else."""
+    manifests: Mapping[Stage, Manifest] = field(default_factory=dict)
+    progress: Mapping[Stage, Progress] = field(default_factory=dict)
+    exits: Mapping[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)
+    """Exit reports by stage and attempt, of the attempts that have ended."""
+    problems: tuple[Problem, ...] = ()
+    """Of an iteration that has not started yet."""
+    previous: Previous | None = None
+    store_error: str | None = None
+    """The object store did not answer: what it holds is unknown."""
+    watching_since: datetime | None = None
+    """Since when the store has answered without interruption; progress before that was not seen."""
+
+    def jobs_of(self, stage: Stage) -> list[JobSeen]:
+        """Jobs of one stage, oldest attempt first."""
+        return sorted((j for j in self.jobs if j.stage is stage), key=lambda j: j.attempt)
+
+    def job(self, stage: Stage, attempt: int) -> JobSeen | None:
+        """The Job of one attempt."""
+        return next((j for j in self.jobs if j.stage is stage and j.attempt == attempt), None)
+
+    def pods_of(self, stage: Stage, attempt: int | None = None) -> list[PodSeen]:
+        """Pods of one stage, or of one attempt."""
+        return [p for p in self.pods if p.stage is stage and attempt in (None, p.attempt)]
