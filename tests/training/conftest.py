@@ -5,16 +5,15 @@ import secrets
 import shutil
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import urllib3
 from minio import Minio
+from tests.training.support import HOST, World, free_port, wait_for
 
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY
 from dpe_jobs.store import Store
-from tests.training.support import HOST, World, free_port, wait_for
 
 
 def _minio() -> str:
@@ -33,7 +32,16 @@ def store_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreAdd
     user, password = "training", secrets.token_hex(16)
     env = {**os.environ, "MINIO_ROOT_USER": user, "MINIO_ROOT_PASSWORD": password}
     server = subprocess.Popen(
-        [_minio(), "server", "--quiet", "--address", f"{HOST}:{port}", "--console-address", f"{HOST}:{free_port()}", folder],
+        [
+            _minio(),
+            "server",
+            "--quiet",
+            "--address",
+            f"{HOST}:{port}",
+            "--console-address",
+            f"{HOST}:{free_port()}",
+            folder,
+        ],
         env=env,
         stdout=(folder.parent / "minio.log").open("w"),
         stderr=subprocess.STDOUT,
@@ -65,7 +73,13 @@ def store_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreAdd
 @pytest.fixture(scope="session")
 def world(store_address: StoreAddress, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Base model and samples in the store, ready for runs under names of their own."""
-    it = World(Store.from_env(store_address, ), store_address, tmp_path_factory.mktemp("pods"))
+    it = World(
+        Store.from_env(
+            store_address,
+        ),
+        store_address,
+        tmp_path_factory.mktemp("pods"),
+    )
     it.fill()
     yield it
     for process in it.pods:

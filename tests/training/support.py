@@ -1,10 +1,12 @@
 """A gang on one machine: an object store, a tiny real model, drawn samples, and pods as processes."""
 
+import contextlib
 import hashlib
 import io
 import json
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -32,10 +34,12 @@ HOST = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as s:
-        s.bind((HOST, 0))
-        return int(s.getsockname()[1])
+    """A port that nobody listens on, below the ephemeral ones: a client that retries could connect to itself there."""
+    while True:
+        port = random.SystemRandom().randint(15000, 30000)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind((HOST, port))
+            return port
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -168,8 +172,15 @@ class RunningPod:
     work: Path
 
     def wait(self, seconds: float = 100) -> int:
-        """Its exit code."""
-        return self.process.wait(timeout=seconds)
+        """Its exit code; what its ranks are doing when it does not end."""
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            for pid in self.rank_pids():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGUSR1)
+            wait_for("stacks of the ranks", lambda: "most recent call first" in self.output(), 10)
+            raise AssertionError(f"still running after {seconds} s:\n{self.output()}") from None
 
     def output(self) -> str:
         """What it printed."""

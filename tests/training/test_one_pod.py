@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
+from tests.training.support import World
 
 from dpe_api.artifacts import TrainingSummary
 from dpe_jobs.store import join
-from tests.training.support import World
 
 pytestmark = pytest.mark.timeout(300)
 

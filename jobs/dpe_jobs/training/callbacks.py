@@ -27,7 +27,7 @@ MAX_LOGP_DIFFERENCE = 0.5  # nats per token, mean; bf16 rounding gives a few hun
 
 def several_ranks() -> bool:
     """Whether there is anybody to agree with."""
-    return distributed.is_initialized() and distributed.get_world_size() > 1
+    return bool(distributed.is_initialized() and distributed.get_world_size() > 1)
 
 
 def gather(value: Any) -> list[Any]:
@@ -63,22 +63,22 @@ def check_step(logs: dict[str, float], step: int) -> None:
         )
 
 
-class StepWatch(TrainerCallback):
+class StepWatch(TrainerCallback):  # type: ignore[misc]
     """Records every step and keeps the parent informed."""
 
     def __init__(self, launch: TrainingLaunch, pod: Pod, local_rank: int) -> None:
         self._launch, self._pod, self._writes = launch, pod, local_rank == 0
         self._began = time.monotonic()
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_begin(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Start the clock."""
         self._began = time.monotonic()
 
     def on_log(
         self,
-        args: TrainingArguments,
+        _args: TrainingArguments,
         state: TrainerState,
-        control: TrainerControl,
+        _control: TrainerControl,
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
@@ -105,7 +105,7 @@ class StepWatch(TrainerCallback):
             )
 
 
-class Checkpointer(TrainerCallback):
+class Checkpointer(TrainerCallback):  # type: ignore[misc]
     """Puts checkpoints into the object store, and stops the whole gang at the same step when one is asked to."""
 
     def __init__(self, launch: TrainingLaunch, pod: Pod, store: Store, local_rank: int, stop: threading.Event) -> None:
@@ -127,7 +127,7 @@ class Checkpointer(TrainerCallback):
             control.should_save = control.should_training_stop = True
         return control
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_save(self, _args: TrainingArguments, state: TrainerState, _control: TrainerControl, **_: Any) -> None:
         """Upload, agree, put the marker. Called on every rank after its shards are on disk."""
         step, began = state.global_step, time.monotonic()
         local = checkpoints.local_folder(self._pod.output, step)

@@ -1,7 +1,6 @@
 """Samples as TRL wants them: image and question exactly as serving sends them, and the reward that grades answers."""
 
 import io
-import random
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,25 +12,9 @@ from PIL import UnidentifiedImageError
 from dpe_api.artifacts import AnswerType
 from dpe_jobs.graders import grade
 from dpe_jobs.runtime import BadData
-from dpe_jobs.seeds import derive
+from dpe_jobs.training.order import prompt_order
 
 _NEEDED = ("id", "image", "question", "answer", "answer_type")
-
-
-def prompt_order(samples: int, prompts: int, seed: int) -> list[int]:
-    """Which sample each of the run's prompts takes: one shuffle of all samples after the other.
-
-    The whole run's order is laid out beforehand, so that a resumed run finds its place in any epoch, no remainder of
-    an epoch is dropped, and fewer samples than promptsPerStep are simply asked more often.
-    """
-    order: list[int] = []
-    epoch = 0
-    while len(order) < prompts:
-        indices = list(range(samples))
-        random.Random(derive(seed, "order", epoch)).shuffle(indices)
-        order += indices
-        epoch += 1
-    return order[:prompts]
 
 
 def _decode(sample_id: str, image: dict[str, Any]) -> PillowImage.Image:
@@ -82,5 +65,3 @@ def correctness(
         float(grade(completion[-1]["content"], right, AnswerType(kind), options))
         for completion, right, kind, options in zip(completions, answer, answer_type, choices, strict=True)
     ]
-
-

@@ -77,7 +77,7 @@ def _dump_stacks(pod: Pod) -> None:
 
 
 def why(launch: TrainingLaunch, pod: Pod, output: str, shown: str) -> Exception:
-    """The error that ended a pod whose torchrun failed: a rank's own words first, then what can be told from outside."""
+    """The error that ended a pod whose torchrun failed: its ranks' own words, or what shows from outside."""
     ends = pod.ends()
     for rank, end in ends.items():
         if end.code not in (Exit.PEER_GONE, Exit.STOPPED):
@@ -86,7 +86,9 @@ def why(launch: TrainingLaunch, pod: Pod, output: str, shown: str) -> Exception:
     silent = sorted(set(pod.pids()) - set(ends))
     lost = [end for end in ends.values() if end.code == Exit.PEER_GONE]
     if silent and not says_peer_is_gone(output):
-        return Transient("RankDied", f"rank {', '.join(silent)} ended without a word (killed, or out of memory):\n{shown}")
+        return Transient(
+            "RankDied", f"rank {', '.join(silent)} ended without a word, killed or out of memory:\n{shown}"
+        )
     if lost:
         return lost[0].error()
     if launch.training.nodes > 1 and (silent or not pod.pids()):

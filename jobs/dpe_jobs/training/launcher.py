@@ -66,17 +66,19 @@ def main() -> None:
         ranks = ranks_per_pod(launch)
         cuda = launch.training.gpus_per_node > 0 and torch.cuda.is_available()
         world = ranks * launch.training.nodes
-        grpo_arguments(launch.training, launch.seed, world, cuda, pod.output)  # refuses what cannot work, before it starts
+        # refuses what cannot work, once and before a rank starts
+        grpo_arguments(launch.training, launch.seed, world, cuda, pod.output)
     except BadConfig as error:
         pod.ended("launcher", *classify(error))
         raise SystemExit(int(error.exit_code)) from error
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HOME"] = str(pod.work / "huggingface")
     if not cuda:
         os.environ["DS_ACCELERATOR"] = "cpu"
-    log.info("%d ranks here, %d in all, on %s, rendezvous at %s", ranks, world, "CUDA" if cuda else "CPU", launch.rendezvous_host)
+    log.info("%d of %d ranks here, on %s", ranks, world, "CUDA" if cuda else "CPU")
     run.main(torchrun_arguments(launch, pod, ranks))
 
 

@@ -83,4 +83,3 @@ def finish(launch: TrainingLaunch, store: Store, index: int) -> bool:
 def publish(launch: TrainingLaunch, store: Store, pod: Pod, resumed: int | None) -> None:
     """Publish the run of this pod. AlreadyPublished: another attempt came first."""
     _publish_stage(launch, store, _publish_model(launch, store, pod, resumed))
-

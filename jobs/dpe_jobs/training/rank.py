@@ -9,6 +9,7 @@ import faulthandler
 import json
 import logging
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 20.0  # from SIGTERM to the end, checkpoint included; the kubelet kills after 30 s
 _PR_SET_PDEATHSIG = 1
+_FROM_SOURCE = re.compile(r"^\[/[^\]]*\] ")  # gloo puts its build machine's path in front
 
 
 class StopRequest:
@@ -40,7 +42,7 @@ class StopRequest:
         self.training = False
         signal.signal(signal.SIGTERM, self._on_sigterm)
 
-    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+    def _on_sigterm(self, _signum: int, _frame: FrameType | None) -> None:
         if not self.training:
             self.leave()
         if not self.asked.is_set():
@@ -59,7 +61,10 @@ def _without_vllm() -> None:
     """Keep TRL from importing vLLM, seconds and hundreds of MB that rollouts by transformers do not need."""
     from trl import import_utils
 
-    import_utils.is_vllm_available = lambda min_version=None: False
+    def unavailable(**_: object) -> bool:
+        return False
+
+    import_utils.is_vllm_available = unavailable
 
 
 def _init_deepspeed_on_cpu() -> None:
@@ -118,8 +123,6 @@ def _agree_on_resume(pod: Pod) -> str | None:
 
 def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> None:
     """Train to the end and leave the model in the first pod's work folder."""
-    import torch
-
     from dpe_jobs.training import weights
     from dpe_jobs.training.callbacks import Checkpointer, StepWatch, gather, peak_rss_bytes
 
@@ -142,12 +145,8 @@ def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> 
     peak = max(gather(peak_rss_bytes()))
     if trainer.is_world_process_zero():
         weights.complete(pod.trained, pod.model)
-        pod.result_file.write_text(
-            json.dumps({"worldSize": int(os.environ["WORLD_SIZE"]), "peakRssBytes": peak, "steps": launch.training.max_steps})
-        )
-    gather(None)  # the first rank still needs the others' rendezvous
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+        pod.result_file.write_text(json.dumps({"worldSize": int(os.environ["WORLD_SIZE"]), "peakRssBytes": peak}))
+        log.info("trained; the model is written")
 
 
 def main() -> None:
@@ -169,17 +168,19 @@ def main() -> None:
     set_up_logging(launch)
     try:
         train(launch, pod, Store.from_env(launch.store), stop)
+        code = Exit.DONE
     except BaseException as error:  # whatever it is, the parent must learn of it
         code, reason, message = classify(error)
         if peer_is_gone(error):
-            code, reason, message = Exit.PEER_GONE, "PeerGone", f"a rank of the gang vanished: {message.splitlines()[0]}"
+            code, reason = Exit.PEER_GONE, "PeerGone"
+            message = f"a rank of the gang vanished: {_FROM_SOURCE.sub('', message.splitlines()[0])}"
         if stop.asked.is_set():
             code, reason, message = classify(Stopped())
         if code is not Exit.STOPPED:
             log.exception("rank %d: %s: %s", rank, reason, message)
         pod.ended(rank, code, reason, message)
-        logging.shutdown()
-        os._exit(code)  # destructors of a broken process group can hang
+    logging.shutdown()
+    os._exit(code)  # tearing down process groups and interpreter takes seconds, and can hang when a peer is gone
 
 
 if __name__ == "__main__":

@@ -1,0 +1,75 @@
+"""Two pods, one rank each, over gloo: DeepSpeed's stages, lost pods, and a resume that equals an undisturbed run."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+from tests.training.support import RunningPod, World, wait_for
+
+from dpe_api.artifacts import TrainingSummary
+from dpe_api.launch import TrainingLaunch
+from dpe_api.names import Exit
+from dpe_jobs.store import join
+from dpe_jobs.training.checkpoints import complete_steps
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+
+STEPS = 8
+DECISIVE = ("loss", "reward", "entropy", "gradNorm", "completionLength", "totalTokens")
+
+
+def rows(world: World, launch: TrainingLaunch) -> list[dict[str, float]]:
+    """The published metrics."""
+    return [json.loads(line) for line in world.store.get(join(launch.output, "metrics.jsonl")).splitlines()]
+
+
+def summary(world: World, launch: TrainingLaunch) -> TrainingSummary:
+    """The published summary."""
+    manifest = world.store.manifest(launch.output)
+    assert manifest is not None
+    return TrainingSummary.model_validate(manifest.summary)
+
+
+def assert_same_run(world: World, one: TrainingLaunch, other: TrainingLaunch) -> None:
+    """Equal metrics at every step, to 1e-4."""
+    first, second = rows(world, one), rows(world, other)
+    assert [r["step"] for r in first] == [r["step"] for r in second] == list(range(1, STEPS + 1))
+    for a, b in zip(first, second, strict=True):
+        assert {n: a[n] for n in DECISIVE} == pytest.approx({n: b[n] for n in DECISIVE}, abs=1e-4), f"step {a['step']}"
+
+
+def outputs(pods: list[RunningPod]) -> str:
+    """What the pods printed, for a failing assertion."""
+    return "\n".join(f"--- pod {i}\n{pod.output()}" for i, pod in enumerate(pods))
+
+
+@pytest.mark.parametrize("zero", [2, 3])
+def test_lost_rank_ends_its_peer_with_76_and_the_resumed_run_equals_the_undisturbed_one(
+    world: World, tmp_path: Path, zero: int
+) -> None:
+    undisturbed = world.launch(f"calm-{zero}", nodes=2, zero=zero, max_steps=STEPS)
+    pods = world.start(undisturbed)
+    assert [p.wait() for p in pods] == [0, 0], outputs(pods)
+    assert summary(world, undisturbed).world_size == 2
+
+    name = f"lost-{zero}"
+    pods = world.start(world.launch(name, nodes=2, zero=zero, max_steps=STEPS))
+    wait_for("five steps", lambda: pods[1].steps() >= 5)
+    os.kill(pods[1].rank_pids()[0], signal.SIGKILL)
+    assert [p.wait() for p in pods] == [Exit.PEER_GONE, Exit.TRANSIENT], outputs(pods)
+    assert [p.reason() for p in pods] == ["PeerGone", "RankDied"]
+
+    resumed = world.launch(name, attempt=1, nodes=2, zero=zero, max_steps=STEPS)
+    pods = world.start(resumed)
+    assert [p.wait() for p in pods] == [0, 0], outputs(pods)
+    assert summary(world, resumed).resumed_from_step == 4
+    assert_same_run(world, undisturbed, resumed)
+    assert complete_steps(world.store, resumed) == [8, 6]
+
+    world.store.download(join(resumed.output, "model", "model.safetensors"), tmp_path / "model.safetensors")
+    tensors = load_file(tmp_path / "model.safetensors")
+    (embedding,) = [t for n, t in tensors.items() if n.endswith("embed_tokens.weight")]
+    assert (tensors["lm_head.weight"] == embedding).all()

@@ -1,0 +1,134 @@
+from pathlib import Path
+
+import pytest
+
+from dpe_api.artifacts import IterationId
+from dpe_api.launch import StoreAddress, TrainingLaunch
+from dpe_api.names import Exit, Stage
+from dpe_api.spec import Training
+from dpe_jobs.runtime import BadConfig, classify
+from dpe_jobs.training.gang import StepDeadline, why
+from dpe_jobs.training.metrics import StepMetrics, append_row
+from dpe_jobs.training.peers import peer_is_gone
+from dpe_jobs.training.pod import Pod
+
+GLOO = (
+    "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Connection closed by peer [10.0.0.7]:39641. "
+    "This is most likely a network failure or the remote process has crashed."
+)
+
+
+class DistBackendError(RuntimeError):
+    """As torch names NCCL's failures."""
+
+
+def launch(nodes: int = 2) -> TrainingLaunch:
+    return TrainingLaunch(
+        stage=Stage.TRAINING,
+        iteration=IterationId(namespace="dpe", name="shapes-1", uid="0" * 32),
+        attempt=0,
+        seed=0,
+        store=StoreAddress(endpoint="http://store:9000"),
+        output="s3://dpe/x/training",
+        model_uri="s3://dpe/models/base",
+        samples_artifact="s3://dpe/x/generation",
+        training=Training(nodes=nodes, gpus_per_node=0),
+        rendezvous_host="shapes-1-training-0-0.shapes-1-training-0",
+    )
+
+
+@pytest.fixture
+def pod(tmp_path: Path) -> Pod:
+    it = Pod(0, tmp_path / "model", tmp_path / "work")
+    it.prepare(launch())
+    return it
+
+
+def outcome(pod: Pod, output: str = "", nodes: int = 2) -> tuple[Exit, str]:
+    return classify(why(launch(nodes), pod, output, output))[:2]
+
+
+@pytest.mark.parametrize(
+    ("error", "gone"),
+    [
+        (RuntimeError(GLOO), True),
+        (
+            DistBackendError("NCCL error in: ProcessGroupNCCL.cpp: remote process exited"),
+            True,
+        ),
+        (RuntimeError("CUDA out of memory"), False),
+        (ConnectionResetError("Connection reset by peer"), False),  # the object store's connection, not a peer's
+        (ValueError("Connection closed by peer"), False),
+    ],
+)
+def test_only_the_distributed_runtime_tells_of_lost_peers(error: Exception, gone: bool) -> None:
+    assert peer_is_gone(error) is gone
+
+
+def test_an_error_caused_by_a_lost_peer_is_one() -> None:
+    with pytest.raises(KeyError) as caught:
+        try:
+            raise RuntimeError(GLOO)
+        except RuntimeError as cause:
+            raise KeyError("while saving") from cause
+    assert peer_is_gone(caught.value)
+
+
+def test_a_ranks_own_words_decide(pod: Pod) -> None:
+    pod.started(0)
+    pod.ended(0, Exit.BAD_DATA, "UnreadableImage", "sample s-3: its image does not decode")
+    assert outcome(pod, GLOO) == (Exit.BAD_DATA, "UnreadableImage")
+
+
+def test_a_lost_peer_is_a_consequence(pod: Pod) -> None:
+    pod.started(1)
+    pod.ended(1, Exit.PEER_GONE, "PeerGone", "a rank of the gang vanished")
+    assert outcome(pod) == (Exit.PEER_GONE, "PeerGone")
+
+
+def test_a_rank_killed_beside_one_that_lost_its_peer_is_the_cause(pod: Pod) -> None:
+    pod.started(0)
+    pod.started(1)
+    pod.ended(0, Exit.PEER_GONE, "PeerGone", "a rank of the gang vanished")
+    assert outcome(pod) == (Exit.TRANSIENT, "RankDied")
+
+
+def test_a_rank_that_nccl_aborted_because_of_a_peer_is_a_consequence(pod: Pod) -> None:
+    pod.started(0)
+    assert outcome(pod, "[Rank 0] Watchdog caught collective operation timeout") == (Exit.PEER_GONE, "PeerGone")
+
+
+def test_a_gang_that_never_met_is_a_consequence_and_a_lone_pod_is_not(pod: Pod) -> None:
+    assert outcome(pod, "rendezvous") == (Exit.PEER_GONE, "PeerGone")
+    assert outcome(pod, "no such module", nodes=1) == (Exit.TRANSIENT, "LaunchFailed")
+
+
+def test_what_torchrun_stopped_after_a_failure_does_not_hide_the_failure(pod: Pod) -> None:
+    pod.started(0)
+    pod.started(1)
+    pod.ended(0, Exit.STOPPED, "Stopped", "stopped by SIGTERM")
+    pod.ended(1, Exit.TRANSIENT, "LossNotFinite", "loss is nan at step 4")
+    assert outcome(pod) == (Exit.TRANSIENT, "LossNotFinite")
+
+
+def test_the_deadline_grows_with_the_slowest_step(pod: Pod) -> None:
+    deadline = StepDeadline(pod)
+    before = deadline.allowed_s()
+    common = {"loss": 0.0, "reward": 0.0, "completion_length": 1.0, "completion_tokens": 1, "total_tokens": 1}
+    append_row(pod.metrics_file, StepMetrics.model_validate({"step": 1, "seconds": 2.0, **common}))
+    assert deadline.allowed_s() == 300
+    append_row(pod.metrics_file, StepMetrics.model_validate({"step": 2, "seconds": 90.0, **common}))
+    assert deadline.allowed_s() == 900
+    append_row(pod.metrics_file, StepMetrics.model_validate({"step": 3, "seconds": 2.0, **common}))
+    assert deadline.allowed_s() == 900
+    assert before == 1800
+    assert not deadline.passed()
+
+
+def test_several_nodes_need_the_number_that_an_indexed_job_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOB_COMPLETION_INDEX", raising=False)
+    assert Pod.here(launch(nodes=1)).index == 0
+    with pytest.raises(BadConfig, match="JOB_COMPLETION_INDEX"):
+        Pod.here(launch(nodes=2))
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
+    assert Pod.here(launch(nodes=2)).index == 1

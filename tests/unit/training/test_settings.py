@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpe_api.spec import DeepSpeed, Precision, RolloutEngine, Training
+from dpe_jobs.runtime import BadConfig
+from dpe_jobs.training.settings import batch_of_rank, deepspeed_config, grpo_arguments, model_dtype
+
+CPU = {"rollout_engine": RolloutEngine.TRANSFORMERS, "precision": Precision.FP32}
+
+
+def training(**fields: object) -> Training:
+    return Training.model_validate({"nodes": 1, "gpus_per_node": 0, **CPU, **fields})
+
+
+@given(prompts=st.integers(1, 64), rollouts=st.integers(2, 16), world=st.integers(1, 16), micro=st.integers(1, 64))
+def test_a_step_has_exactly_the_completions_of_the_spec_or_is_refused(
+    prompts: int, rollouts: int, world: int, micro: int
+) -> None:
+    spec = training(prompts_per_step=prompts, rollouts_per_prompt=rollouts, micro_batch_size=micro)
+    try:
+        size, passes = batch_of_rank(spec, world)
+    except BadConfig as error:
+        assert error.reason == "UnevenBatch"  # noqa: PT017 - which of both outcomes comes is what is drawn
+    else:
+        assert size * passes * world == prompts * rollouts
+        assert size <= micro
+
+
+def test_without_a_micro_batch_all_completions_go_at_once() -> None:
+    assert batch_of_rank(training(prompts_per_step=16, rollouts_per_prompt=8), 2) == (64, 1)
+
+
+def test_an_uneven_micro_batch_is_refused_by_its_field() -> None:
+    with pytest.raises(BadConfig, match=r"spec\.training\.microBatchSize is 3, .*divisor of 128"):
+        batch_of_rank(training(prompts_per_step=16, rollouts_per_prompt=8, micro_batch_size=3), 1)
+
+
+def test_vllm_without_cuda_is_refused_with_what_to_write() -> None:
+    spec = training(rollout_engine=RolloutEngine.VLLM)
+    with pytest.raises(BadConfig, match=r"rolloutEngine is vllm.*write transformers"):
+        grpo_arguments(spec, 0, 1, False, Path("out"))
+
+
+def test_vllm_with_cuda_shares_the_gpu_with_the_trainer() -> None:
+    arguments = grpo_arguments(training(rollout_engine=RolloutEngine.VLLM, gpus_per_node=1), 0, 1, True, Path("out"))
+    assert arguments["use_vllm"]
+    assert arguments["vllm_mode"] == "colocate"
+    assert arguments["ddp_backend"] == "nccl"
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_every_zero_stage_reaches_deepspeed(stage: int) -> None:
+    config = deepspeed_config(training(deepspeed=DeepSpeed(zero_stage=stage)), cuda=False)
+    assert config is not None
+    assert config["zero_optimization"]["stage"] == stage
+
+
+def test_stage_three_gathers_the_weights_when_it_saves() -> None:
+    config = deepspeed_config(training(deepspeed=DeepSpeed(zero_stage=3)), cuda=False)
+    assert config is not None
+    assert config["zero_optimization"]["stage3_gather_16bit_weights_on_model_save"]
+
+
+@pytest.mark.parametrize(
+    ("precision", "stage", "dtype"),
+    [("fp32", 0, "float32"), ("fp32", 3, "float32"), ("bf16", 0, "float32"), ("bf16", 2, "bfloat16")],
+)
+def test_weights_are_bf16_only_where_somebody_keeps_an_fp32_copy(precision: str, stage: int, dtype: str) -> None:
+    assert model_dtype(training(precision=precision, deepspeed=DeepSpeed(zero_stage=stage))) == dtype
+
+
+def test_every_field_of_the_spec_that_concerns_the_trainer_arrives() -> None:
+    spec = training(
+        max_steps=17,
+        prompts_per_step=6,
+        rollouts_per_prompt=4,
+        micro_batch_size=12,
+        learning_rate=3e-5,
+        warmup_steps=2,
+        temperature=0.7,
+        beta=0.04,
+        max_completion_length=99,
+        gradient_checkpointing=True,
+        checkpoint_every_steps=5,
+    )
+    arguments = grpo_arguments(spec, 11, 1, False, Path("out"))
+    expected = {
+        "max_steps": 17,
+        "num_generations": 4,
+        "per_device_train_batch_size": 12,
+        "gradient_accumulation_steps": 2,
+        "learning_rate": 3e-5,
+        "warmup_steps": 2,
+        "temperature": 0.7,
+        "beta": 0.04,
+        "max_completion_length": 99,
+        "gradient_checkpointing": True,
+        "save_steps": 5,
+        "seed": 11,
+        "use_cpu": True,
+        "bf16": False,
+    }
+    assert {name: arguments[name] for name in expected} == expected
