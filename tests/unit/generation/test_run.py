@@ -1,0 +1,229 @@
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import pytest
+from tests.fakes import worlds
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.openai_server import Asked, Reply, serving
+from tests.unit.generation import world
+
+from dpe_jobs.diagnosis.items import ITEMS
+from dpe_jobs.generation import samples as sample_files
+from dpe_jobs.generation.run import run
+from dpe_jobs.generation.samples import SAMPLE_SCHEMA
+from dpe_jobs.questions import read_questions
+from dpe_jobs.runtime import BadConfig, BadData, Stopped, Transient
+from dpe_jobs.store import NotFound
+
+
+def published(store: MemoryStore) -> dict[str, str]:
+    manifest = store.manifest(world.OUT)
+    assert manifest is not None
+    return {output.path: output.sha256 for output in manifest.outputs}
+
+
+def reference() -> MemoryStore:
+    store = MemoryStore()
+    world.fill(store)
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    return store
+
+
+def test_every_candidate_is_kept_or_rejected_for_a_reason_and_quotas_are_met(store):
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    said = world.summary(store)
+    kept, rejected = world.samples(store), world.table(store, "rejected.parquet")
+    assert (said.kept, said.shortfall, said.target) == (22, 0, 22)
+    assert len(kept) == said.kept
+    assert said.candidates == len(kept) + len(rejected)
+    assert sum(said.rejected.values()) == len(rejected)
+    assert all(row["reason"] and row["detail"] for row in rejected if row["reason"] != "Surplus")
+    assert {r["reason"] for r in rejected} <= {"TooHard", "TooEasy", "Surplus", "Duplicate", "NearDuplicate"}
+    for category in said.categories:
+        assert category.quota == world.QUOTAS[category.name] == category.kept
+        assert category.kept == sum(row["category"] == category.name for row in kept)
+    assert len({row["id"] for row in kept + rejected}) == said.candidates
+    assert said.tokens.prompt == 10 * len(model.requests)
+
+
+def test_kept_samples_lie_in_the_band_and_strong_categories_bypass_it(store):
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+        asked = {a.question for a in model.requests}
+    for row in world.samples(store):
+        if row["category"] in world.STRONG:
+            assert (row["retention"], row["pass_rate"], row["rollouts"]) == (True, None, [])
+        else:
+            assert 0.3 <= row["pass_rate"] <= 0.8
+            assert row["pass_rate"] == sum(row["answer"] in text for text in row["rollouts"]) / 9
+    assert asked, "weak categories are solved by the model"
+
+
+def test_samples_carry_target_and_provenance_and_read_as_questions(store):
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    row = next(r for r in world.samples(store) if r["category"] == "color_fine" and r["answer"] == "teal")
+    assert row["target"]["category"] == "color_fine"
+    assert row["target"]["weakness"].startswith("accuracy 0.50 [0.40, 0.60] on 20 probe questions")
+    assert row["provenance"]["diagnosis_ids"][0] == "color_fine-teal", "the failure most like it comes first"
+    assert "color_fine-red" not in row["provenance"]["diagnosis_ids"], "answered rightly"
+    assert row["provenance"]["tool_calls"] == ["render:shapes"]
+    assert len(list(read_questions(store, f"{world.OUT}/samples"))) == 22
+
+
+def test_samples_open_in_datasets_with_images_as_images(store, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    path = tmp_path / "part.parquet"
+    store.download(f"{world.OUT}/samples/part-00000.parquet", path)
+    rows = datasets.Dataset.from_parquet(str(path), cache_dir=str(tmp_path / "cache"))
+    assert rows.column_names == SAMPLE_SCHEMA.names
+    assert rows[0]["image"].size == (64, 64)
+
+
+def test_parts_are_cut_and_together_hold_every_sample_once(store, monkeypatch):
+    monkeypatch.setattr(sample_files, "PART_ROWS", 5)
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    parts = sorted(p for p in published(store) if p.startswith("samples/"))
+    assert parts == [f"samples/part-{i:05d}.parquet" for i in range(5)]
+    assert [len(world.table(store, p)) for p in parts] == [5, 5, 5, 5, 2]
+
+
+@pytest.mark.parametrize("at", [1, 12, 22])
+def test_a_lost_generation_pays_for_no_candidate_twice_and_keeps_the_same_samples(store, at):
+    def dies(asked: Asked) -> list[str] | Reply:
+        return Reply(status=400) if asked.number >= at else world.solves(0.5)(asked)
+
+    with serving(dies) as model:
+        # one at a time: what is in flight when a pod is lost is lost with it
+        with pytest.raises(Transient, match="got no answer"):
+            run(world.launch(model.url, concurrency=1, max_error_rate=0), store)
+        paid = {a.body["seed"] for a in model.requests[:at]}
+    assert store.manifest(world.OUT) is None
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url, attempt=2), store)
+        assert not paid & {a.body["seed"] for a in model.requests}
+    assert published(store) == published(reference())
+
+
+def test_sigterm_flushes_the_ledger_and_the_next_attempt_goes_on_from_there(store):
+    def stopped(asked: Asked) -> list[str]:
+        if asked.number == 20:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return world.solves(0.5)(asked)
+
+    assert threading.current_thread() is threading.main_thread()
+    with serving(stopped) as model, pytest.raises(Stopped):
+        run(world.launch(model.url), store)
+    flushed = sum(len(d.splitlines()) for u, d in store.objects.items() if "/ledger/" in u)
+    assert flushed >= 15
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url, attempt=2), store)
+        second = len(model.requests)
+    whole = reference()
+    assert second + flushed == world.summary(whole).tokens.prompt / 10
+    assert published(store) == published(whole)
+
+
+def test_parts_that_only_an_earlier_attempt_had_are_removed(store):
+    store.put(f"{world.OUT}/samples/part-00007.parquet", b"left behind")
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    assert [o.uri for o in store.list(f"{world.OUT}/samples")] == [f"{world.OUT}/samples/part-00000.parquet"]
+
+
+def test_answers_of_other_weights_are_not_found_in_the_ledger(store):
+    with serving(lambda asked: Reply(status=400) if asked.number > 9 else world.solves(0.5)(asked)) as model:
+        with pytest.raises(Transient):
+            run(world.launch(model.url), store)
+        first = {a.body["seed"] for a in model.requests[:10]}
+    store.put(f"{worlds.BASE_URI}/model.safetensors", b"other weights")
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url, attempt=2), store)
+        assert first <= {a.body["seed"] for a in model.requests}
+
+
+def test_no_more_requests_are_in_flight_than_allowed(store):
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url, concurrency=2), store)
+        assert model.most_in_flight <= 2
+
+
+def test_too_many_requests_without_an_answer_stop_the_stage(store):
+    with serving(lambda asked: Reply(status=400)) as model:
+        with pytest.raises(Transient) as caught:
+            run(world.launch(model.url), store)
+        assert len(model.requests) < 10
+    assert caught.value.reason == "ErrorRate"
+    assert "maxErrorRate" in str(caught.value)
+
+
+def test_a_request_without_an_answer_rejects_the_candidate_as_an_error_not_as_too_hard(store):
+    def once(asked: Asked) -> list[str] | Reply:
+        return Reply(status=400, body=b"too long") if asked.number == 3 else world.solves(0.5)(asked)
+
+    with serving(once) as model:
+        run(world.launch(model.url, max_error_rate=0.2), store)
+    (row,) = [r for r in world.table(store, "rejected.parquet") if r["reason"] == "RequestFailed"]
+    assert "too long" in row["detail"]
+    assert row["pass_rate"] is None
+    assert world.summary(store).kept == 22
+
+
+def test_pictures_of_the_probe_are_never_trained_on(store):
+    plain = reference()
+    known = {row["id"]: row for row in world.samples(plain)}
+    victim = next(iter(known.values()))
+    stolen = replace(world.reserved_question(99), image=victim["image"]["bytes"])
+    worlds.upload(store, worlds.PROBE_URI, [stolen])
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    assert victim["id"] not in {row["id"] for row in world.samples(store)}
+    (row,) = [r for r in world.table(store, "rejected.parquet") if r["id"] == victim["id"]]
+    assert row["reason"] == "Contaminated"
+
+
+def test_shortfall_is_reported_by_category_and_reason():
+    store = MemoryStore()
+    world.fill(store, {"color": 4, "shape": 10, "reading": 8})
+    with serving(world.solves(-2.0)) as model:
+        run(world.launch(model.url), store)
+    said = world.summary(store)
+    by_name = {c.name: c for c in said.categories}
+    assert (said.kept, said.shortfall) == (4, 18)
+    assert (by_name["shape"].rejected, by_name["shape"].shortfall_reason) == ({"TooHard": 100}, "MaxCandidates")
+    assert (by_name["reading"].candidates, by_name["reading"].shortfall_reason) == (0, "NoGenerator")
+
+
+def test_nothing_kept_at_all_is_bad_data_and_says_what_to_widen():
+    store = MemoryStore()
+    world.fill(store, {"shape": 10})
+    with serving(world.solves(-2.0)) as model, pytest.raises(BadData, match=r"100 TooHard.*widen") as caught:
+        run(world.launch(model.url, generation={"target_samples": 10, "max_candidates": 100}), store)
+    assert caught.value.reason == "NoSamples"
+    assert store.manifest(world.OUT) is None
+
+
+def test_unknown_program_is_bad_configuration(store):
+    with pytest.raises(BadConfig, match="charts"):
+        run(world.launch("http://x", generation={"sources": [{"kind": "render", "program": "charts"}]}), store)
+
+
+def test_a_missing_diagnosis_names_its_address(store):
+    store.delete([f"{world.DIAGNOSIS}/{ITEMS}"])
+    with pytest.raises(NotFound, match=r"diagnosis/items\.parquet"):
+        run(world.launch("http://x"), store)
+
+
+def test_published_generation_is_not_made_again(store):
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+        asked = len(model.requests)
+        run(world.launch(model.url, attempt=2), store)
+        assert len(model.requests) == asked
