@@ -1,0 +1,228 @@
+"""The chart, rendered by Helm and installed on a real API server."""
+
+import json
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from dev.cluster import object_store
+from dev.cluster.config import Cluster
+from kubernetes import client
+
+from dpe_api.names import Stage
+from dpe_operator.platform import Platform
+
+pytestmark = pytest.mark.cluster
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "charts" / "dpe"
+MINIMAL = ["-f", str(CHART / "ci" / "minimal-values.yaml")]
+
+
+def helm(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    path = shutil.which("helm")
+    if path is None:
+        pytest.fail("helm is not on PATH: `make test-cluster` builds it and puts it there")
+    return subprocess.run([path, *arguments], input=stdin, capture_output=True, text=True, check=False)
+
+
+def rendered(*arguments: str) -> list[dict[str, Any]]:
+    done = helm("template", "dpe", str(CHART), "-n", "science", *MINIMAL, *arguments)
+    assert done.returncode == 0, done.stderr
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def refused(*arguments: str) -> str:
+    done = helm("template", "dpe", str(CHART), "-n", "science", *arguments)
+    assert done.returncode != 0
+    return done.stderr
+
+
+def one(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
+    (found,) = [document for document in documents if document["kind"] == kind]
+    return found
+
+
+def platform(*arguments: str) -> Platform:
+    text = one(rendered(*arguments), "ConfigMap")["data"]["platform.yaml"]
+    return Platform.model_validate(yaml.safe_load(text))
+
+
+def test_helm_lint_finds_nothing_wrong() -> None:
+    done = helm("lint", "--strict", str(CHART), *MINIMAL)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_operator_reads_the_rendered_platform() -> None:
+    found = platform()
+    assert found.object_store.bucket == "experiments"
+    assert found.object_store.credentials_secret == "s3-credentials"
+    assert set(found.pools) == {"inference", "training"}
+    assert found.jobs_pool is None
+    images = {stage: found.container(stage).image.split(":")[0] for stage in Stage}
+    assert images[Stage.SERVE_BASE] == "dpe/serving"
+    assert images[Stage.TRAINING] == "dpe/training"
+    assert images[Stage.DIAGNOSIS] == "dpe/jobs"
+
+
+def test_every_knob_reaches_the_operator() -> None:
+    values = {
+        "image": {"registry": "registry.example.org/dpe", "tag": "1.2.3", "pullPolicy": "Always"},
+        "serving": {"image": "vllm:mine", "env": [{"name": "A", "value": "1"}], "command": ["serve"]},
+        "pods": {
+            "runtimeClassName": "nvidia",
+            "runAsUser": 1000660000,
+            "extraVolumes": [{"name": "scratch", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "scratch", "mountPath": "/scratch"}],
+        },
+        "pools": {
+            "h200": {
+                "nodeSelector": {"gpu": "h200"},
+                "gpuResource": "amd.com/gpu",
+                "sharedMemory": "64Gi",
+                "env": [{"name": "NCCL_SOCKET_IFNAME", "value": "eth0"}],
+            }
+        },
+        "jobsPool": "h200",
+        "deadlines": {"startup": 7},
+        "backoff": {"base": 0.5},
+        "objectStore.prefix": "team-a",
+    }
+    found = platform(*_set(values))
+    assert found.jobs.image == "registry.example.org/dpe/jobs:1.2.3"
+    assert (found.serving.image, found.serving.command, found.serving.pull_policy) == ("vllm:mine", ["serve"], "Always")
+    assert (found.pods.runtime_class_name, found.pods.run_as_user) == ("nvidia", 1000660000)
+    assert found.pods.extra_volume_mounts == [{"name": "scratch", "mountPath": "/scratch"}]
+    pool = found.pools["h200"]
+    assert (pool.node_selector, pool.gpu_resource, pool.shared_memory) == ({"gpu": "h200"}, "amd.com/gpu", "64Gi")
+    assert pool.env == [{"name": "NCCL_SOCKET_IFNAME", "value": "eth0"}]
+    assert (found.jobs_pool, found.deadlines.startup, found.backoff.base) == ("h200", 7, 0.5)
+    assert found.object_store.prefix == "team-a"
+
+
+def _set(values: dict[str, object]) -> list[str]:
+    return [argument for name, value in values.items() for argument in ("--set-json", f"{name}={json.dumps(value)}")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "objectStore.endpoint is empty: set it to http(s)://HOST[:PORT]"),
+        (["--set", "objectStore.endpoint=http://s3"], "objectStore.bucket is empty"),
+        (["--set", "objectStore.endpoint=http://s3,objectStore.bucket=dpe"], "objectStore has no credentials"),
+        ([*MINIMAL, "--set", "objectStore.accessKey=a"], "either credentialsSecret or accessKey and secretKey"),
+        ([*MINIMAL, "--set", "jobsPool=gpu"], 'jobsPool is "gpu", which pools does not have: it has inference'),
+        ([*MINIMAL, "--set", "objectStore.endpoint=s3.example.org"], "/objectStore/endpoint"),
+        ([*MINIMAL, "--set", "pools.training.nodeselector.a=b"], "additional properties 'nodeselector' not allowed"),
+        ([*MINIMAL, "--set", "pods.runAsUser=0"], "/pods/runAsUser"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_name(arguments: list[str], words: str) -> None:
+    assert words in refused(*arguments)
+
+
+def test_rights_and_credentials_go_to_every_watched_namespace_and_nowhere_else() -> None:
+    credentials = "objectStore.credentialsSecret=,objectStore.accessKey=a,objectStore.secretKey=b"
+    documents = rendered("--set", "watchNamespaces={vision,speech}", "--set", credentials)
+    places = {kind: set() for kind in ("Role", "RoleBinding", "Secret", "Deployment", "ServiceAccount")}
+    for document in documents:
+        if document["kind"] in places:
+            places[document["kind"]].add(document["metadata"]["namespace"])
+    assert places["Role"] == places["RoleBinding"] == {"vision", "speech"}
+    assert places["Secret"] == {"vision", "speech", "science"}
+    assert places["Deployment"] == places["ServiceAccount"] == {"science"}
+    assert not [d for d in documents if d["kind"].startswith("Cluster")]
+
+
+def test_a_change_of_the_platform_restarts_the_operator_and_nothing_else_does() -> None:
+    def template(*arguments: str) -> dict[str, Any]:
+        found: dict[str, Any] = one(rendered(*arguments), "Deployment")["spec"]["template"]
+        return found
+
+    before = template()
+    assert template("--set", "operator.nodeSelector=null") == before
+    changed = template("--set", "deadlines.startup=99")
+    assert changed["metadata"]["annotations"] != before["metadata"]["annotations"]
+    assert changed["spec"] == before["spec"]
+
+
+@pytest.fixture
+def release(cluster: Cluster, namespace: str, image: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Namespace of an installed chart, with the values of the embedded cluster."""
+    monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
+    user = object_store.credentials(cluster)
+    values = {part: {"image": image} for part in ("operator", "jobs", "serving", "training")}
+    values["objectStore"] = {
+        "endpoint": cluster.s3_endpoint,
+        "bucket": "dpe",
+        "accessKey": user.access_key,
+        "secretKey": user.secret_key,
+    }
+    for arguments in (
+        ["kubectl", "apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds")],
+        ["kubectl", "wait", "--for=condition=Established", "crd/dpeiterations.dpe.dev", "--timeout=30s"],
+    ):
+        subprocess.run(arguments, check=True, capture_output=True, text=True)
+    files = ["-f", str(ROOT / "dev" / "values.yaml"), "-f", "-"]
+    done = helm(*("install", "dpe", str(CHART), "-n", namespace, "--skip-crds", *files), stdin=yaml.safe_dump(values))
+    assert done.returncode == 0, done.stderr
+    assert f"kubectl -n {namespace} get dpei -w" in done.stdout
+    return namespace
+
+
+def test_the_operator_becomes_ready_in_a_namespace_that_enforces_restricted(
+    api: client.ApiClient, release: str
+) -> None:
+    apps, core = client.AppsV1Api(api), client.CoreV1Api(api)
+    deadline = time.monotonic() + 90
+    while True:
+        status = apps.read_namespaced_deployment("dpe-operator", release).status
+        if status.ready_replicas:
+            break
+        events = [f"{e.reason}: {e.message}" for e in core.list_namespaced_event(release).items]
+        assert time.monotonic() < deadline, "\n".join(events)
+        time.sleep(0.5)
+    (pod,) = core.list_namespaced_pod(release).items
+    assert pod.status.container_statuses[0].restart_count == 0
+
+
+def test_the_operator_may_do_what_it_must_and_no_more(api: client.ApiClient, release: str) -> None:
+    review = client.AuthorizationV1Api(api)
+
+    def may(verb: str, resource: str, group: str = "", namespace: str = release, name: str | None = None) -> bool:
+        resource, _, subresource = resource.partition("/")
+        attributes = client.V1ResourceAttributes(
+            verb=verb, resource=resource, subresource=subresource, group=group, namespace=namespace, name=name
+        )
+        user = f"system:serviceaccount:{release}:dpe-operator"
+        spec = client.V1SubjectAccessReviewSpec(user=user, resource_attributes=attributes)
+        answer = review.create_subject_access_review(client.V1SubjectAccessReview(spec=spec))
+        return bool(answer.status.allowed)
+
+    assert may("watch", "dpeiterations", "dpe.dev")
+    assert may("patch", "dpeiterations/status", "dpe.dev")
+    assert may("create", "jobs", "batch")
+    assert may("get", "secrets", name="dpe-object-store")
+    assert not may("get", "secrets", name="another")
+    assert not may("list", "secrets")
+    assert not may("create", "pods")
+    assert not may("create", "pods/exec")
+    assert not may("create", "dpeiterations", "dpe.dev")
+    assert not may("create", "rolebindings", "rbac.authorization.k8s.io")
+    assert not may("list", "dpeiterations", "dpe.dev", namespace="default")
+    assert not may("list", "nodes", namespace="")
+
+
+def test_installing_again_changes_nothing_and_uninstalling_leaves_nothing(api: client.ApiClient, release: str) -> None:
+    before = client.AppsV1Api(api).read_namespaced_deployment("dpe-operator", release).metadata.generation
+    done = helm("upgrade", "dpe", str(CHART), "-n", release, "--skip-crds", "--reuse-values")
+    assert done.returncode == 0, done.stderr
+    assert client.AppsV1Api(api).read_namespaced_deployment("dpe-operator", release).metadata.generation == before
+    assert helm("uninstall", "dpe", "-n", release, "--wait").returncode == 0
+    left = client.RbacAuthorizationV1Api(api).list_namespaced_role(release).items
+    assert not left
+    assert not client.AppsV1Api(api).list_namespaced_deployment(release).items
