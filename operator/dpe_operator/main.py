@@ -45,7 +45,8 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 
 def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
-    """The daemon, and the events that wake it."""
+    """The login, the daemon, and the events that wake it."""
+    kopf.on.login(registry=registry)(kopf.login_via_client)
 
     @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_timeout=40)  # type: ignore[untyped-decorator]
     async def look_after(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
@@ -127,6 +128,7 @@ def main() -> int:
         parser.error(f"no namespace: give --namespace or set {ENV_NAMESPACES}")
     os.environ.setdefault("LOGNAME", "dpe")  # the uid of a pod has no passwd entry, and kopf asks for its name
     kopf.configure(log_format=kopf.LogFormat.FULL if sys.stderr.isatty() else kopf.LogFormat.JSON)
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per event of every pod
     missing = [name for name in (ENV_ACCESS_KEY, ENV_SECRET_KEY) if name not in os.environ]
     if missing:
         print(f"environment: {', '.join(missing)} not set: credentials of the object store", file=sys.stderr)
