@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
 import easy_vqa
 from PIL import Image
 
 from dpe_api.artifacts import AnswerType, Manifest, OutputFile
 from dpe_api.names import MANIFEST
+from dpe_jobs.generation.dedup import pixel_digest
 from dpe_jobs.questions import Question, write_questions
 from dpe_jobs.runtime import package_versions
 from dpe_jobs.store import media_type, sha256_file
@@ -87,11 +87,10 @@ def facets_of(question: str) -> dict[str, str]:
     return facets
 
 
-def pixel_key(path: Path | BinaryIO) -> str:
+def pixel_key(path: Path) -> str:
     """sha256 of an image's size and RGB pixels: equal pictures have equal keys, however they are encoded."""
     with Image.open(path) as image:
-        rgb = image.convert("RGB")
-    return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
+        return pixel_digest(image)
 
 
 def part_of(key: str) -> Part:
