@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/jobs:$(CURDIR)
 KUBE_CONTEXT ?=
 export KUBE_CONTEXT
 
-.PHONY: help setup setup-python cluster-up cluster-down env demo demo-clean test test-unit test-cluster test-e2e lint format generate lock
+.PHONY: help setup setup-python cluster-up cluster-down env demo demo-clean verify test test-unit test-cluster test-e2e lint format generate lock
 
 help: ## this list
 	@sed -n 's/\$$\$$/$$/g; s/^\([a-z0-9-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -33,13 +33,19 @@ env: ## shell exports of the embedded cluster: eval "$$(make -s env)"
 
 ifeq ($(KUBE_CONTEXT),)
 demo: cluster-up ## one whole turn on real data; KUBE_CONTEXT=name uses a cluster of yours
-	@eval "$$($(PY) -m dev.cluster env)" && DPE_IMAGE="$$($(PY) -m dev.image)" && export DPE_IMAGE && exec $(PY) -m examples.shapes.demo
+	@eval "$$($(PY) -m dev.cluster env)" && DPE_IMAGE="$$($(PY) -m dev.image)" && export DPE_IMAGE && exec $(PY) -m examples.shapes.demo $(if $(SECOND),--second)
+
+verify: ## check one iteration's artifacts: checksums, table, answers; NAME=shapes-2 for another
+	@eval "$$($(PY) -m dev.cluster env)" && exec $(PY) -m examples.shapes.verify $(NAME)
 
 demo-clean: ## remove what the demo made, so that the next one starts over
 	@eval "$$($(PY) -m dev.cluster env)" && exec $(PY) -m examples.shapes.demo --clean
 else
+verify:
+	@exec $(PY) -m examples.shapes.verify $(NAME)
+
 demo: setup-python
-	@exec $(PY) -m examples.shapes.demo
+	@exec $(PY) -m examples.shapes.demo $(if $(SECOND),--second)
 
 demo-clean:
 	@exec $(PY) -m examples.shapes.demo --clean

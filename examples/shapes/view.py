@@ -241,8 +241,8 @@ def failure(name: str, status: Status) -> str:
     stage = failed_stage(status)
     condition = next((c for c in status.conditions if c.type == "Failed" and c.status == "True"), None)
     where = f" in stage {stage.name.value}, attempt {stage.attempt}" if stage else ""
-    reason = f" ({condition.reason})" if condition else ""
     message = (stage.message if stage else None) or (condition.message if condition else "")
+    reason = f" ({condition.reason})" if condition and not message.startswith(condition.reason) else ""
     return f"{name} failed{where}{reason}: {message}"
 
 
@@ -263,5 +263,5 @@ def where_next(name: str, namespace: str, status: Status, endpoint: str | None) 
     if status.model is not None:
         lines.append(f"model: {status.model.uri}")
     if status.evaluation:
-        lines.append(f"python -m examples.shapes.verify {name}      # checksums, and this table from the Parquet files")
+        lines.append(f"make verify NAME={name}      # checksums, and this table from the Parquet files")
     return lines

@@ -185,7 +185,7 @@ def test_where_to_look_next_has_the_address_of_the_artifacts_and_of_the_model() 
     lines = "\n".join(view.where_next("shapes-1", "dpe", finished(), "http://10.0.0.1:9000"))
     assert "s3://dpe/dpe/shapes-1-12345678/ at http://10.0.0.1:9000" in lines
     assert "s3://dpe/dpe/shapes-1-12345678/training/model" in lines
-    assert "examples.shapes.verify shapes-1" in lines
+    assert "make verify NAME=shapes-1" in lines
 
 
 def test_a_dash_stands_for_what_is_not_known() -> None:
