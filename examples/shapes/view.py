@@ -202,7 +202,7 @@ def result_table(status: Status) -> Table:
         ("n", str(comparison.n) if comparison else ""),
         ("before", percent(comparison.before) if comparison else ""),
         ("after", percent(comparison.after) if comparison else ""),
-        ("change [interval]", points(comparison.delta) if comparison else ""),
+        (r"change \[interval]", points(comparison.delta) if comparison else ""),
         ("quota", "–" if quota is None else str(quota)),
         ("kept", "–" if samples is None else str(samples.kept)),
     ):
