@@ -111,7 +111,7 @@ def down(cluster: Cluster, *, keep: bool = False, say: Callable[[str], None] = p
         if cluster.state.exists():
             processes.prepare()
         for name in cluster.nodes:
-            nodes.kill(cluster, name)
+            processes.stop(f"node-{name}", signal.SIGKILL)
         for name in ("minio", *reversed(CONTROL_PLANE)):
             # an API server with open watches takes long to end by itself, and loses nothing when it is killed
             processes.stop(name, wait_s=1.5)

@@ -10,7 +10,9 @@ from dev import paths
 from dev.setup.steps import SetupError, call, timed
 
 UV_VERSION = "0.13.9"
-_OVERRIDES = "dev/setup/overrides.txt"  # relative: uv writes it into the comments of its result
+_IMAGES = "images/requirements"
+_SAME = ("--constraint", "requirements.txt")
+"""The versions that the tests ran with."""
 _STAMP = ".complete"
 _SOURCE_BUILT = "deepspeed"
 """Compiled here with torch at hand, which build isolation would not let it see."""
@@ -70,17 +72,26 @@ def ensure() -> Path:
     return venv
 
 
+_LOCKS = {
+    "requirements.txt": ("pyproject.toml", "--all-extras", "--override", "dev/setup/overrides.txt"),
+    f"{_IMAGES}/build.txt": (f"{_IMAGES}/build.in", *_SAME),
+    f"{_IMAGES}/operator.txt": ("pyproject.toml", "--extra", "operator", *_SAME),
+    f"{_IMAGES}/jobs.txt": ("pyproject.toml", "--extra", "jobs", *_SAME),
+    # with vLLM for GPUs, whose own requirements decide
+    f"{_IMAGES}/training.txt": ("pyproject.toml", f"{_IMAGES}/training.in", "--extra", "jobs", "--extra", "training"),
+}
+"""What is locked -> what it is made from. Paths are relative: uv writes them into the comments of its result."""
+
+
 def lock() -> None:
-    """Write requirements.txt from pyproject.toml: every package of every extra, by hash, without index addresses."""
+    """Pin packages by hash, without index addresses: the environment of this machine, and those of the images."""
     uv = ensure_uv()
     with timed("locking requirements"):
-        arguments = [
-            *("pip", "compile", "pyproject.toml", "--all-extras", "--quiet"),
-            *("--override", _OVERRIDES, "--python-version", "3.11", "--python-platform", "linux"),
-            *("--generate-hashes", "--no-header", "--no-emit-index-url", "--no-emit-find-links"),
-            *("--output-file", "requirements.txt"),
-        ]
-        call([uv, *arguments], "lock", cwd=paths.CHECKOUT)
-    text = paths.REQUIREMENTS.read_text()
-    if re.search(r"https?://|^--|file:", text, re.MULTILINE):
-        raise SetupError("requirements.txt names an index or a file: it must hold versions and hashes only")
+        for target, sources in _LOCKS.items():
+            options = [
+                *("--quiet", "--python-version", "3.11", "--python-platform", "linux", "--generate-hashes"),
+                *("--no-header", "--no-emit-index-url", "--no-emit-find-links", "--output-file", target),
+            ]
+            call([uv, "pip", "compile", *sources, *options], "lock", cwd=paths.CHECKOUT)
+            if re.search(r"https?://|^--|file:", (paths.CHECKOUT / target).read_text(), re.MULTILINE):
+                raise SetupError(f"{target} names an index or a file: it must hold versions and hashes only")

@@ -1,0 +1,42 @@
+"""One pytest run over what was asked for, on a machine that can run it: `python -m dev.test [PYTEST ARGUMENTS]`.
+
+Says why, and fails, where the machine cannot run the cluster's tests: they are never skipped.
+"""
+
+import os
+import sys
+
+from dev import paths
+from dev.cluster import preflight
+from dev.cluster.config import Cluster, ClusterError
+
+_MEMORY_GIB = 12
+"""What the whole turn needs: control plane 1, vLLM 3, two ranks of 1.5, the tests themselves, and room."""
+_TESTS = paths.CHECKOUT / "tests"
+
+
+def _everything() -> list[str]:
+    """The folders of tests, quick ones first, the whole turn last."""
+    order = {"unit": 0, "e2e": 2}
+    folders = sorted(
+        (p.name for p in _TESTS.iterdir() if any(p.rglob("test_*.py"))), key=lambda n: (order.get(n, 1), n)
+    )
+    return [f"tests/{name}" for name in folders]
+
+
+def main(arguments: list[str]) -> None:
+    """Become pytest; or end with the reason why this machine will not do."""
+    try:
+        preflight.check(Cluster.from_env(), down=False)
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        if memory < _MEMORY_GIB:
+            raise ClusterError(f"this machine has {memory:.0f} GiB of memory, the tests need {_MEMORY_GIB}")
+    except ClusterError as error:
+        raise SystemExit(f"error: the tests on the embedded cluster cannot run here: {error}") from None
+    os.environ["PATH"] = os.pathsep.join([*paths.binary_path(), os.environ.get("PATH", os.defpath)])
+    os.chdir(paths.CHECKOUT)
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or _everything())])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
