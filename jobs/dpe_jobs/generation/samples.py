@@ -126,6 +126,9 @@ class _Rows:
         self._pending = []
 
     def close(self) -> None:
+        """Closing twice does no harm."""
+        if not self._writer.is_open:
+            return
         if self._pending or not self.count:
             self._write()
         self._writer.close()

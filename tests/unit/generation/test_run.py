@@ -210,6 +210,16 @@ def test_nothing_kept_at_all_is_bad_data_and_says_what_to_widen():
     assert store.manifest(world.OUT) is None
 
 
+def test_nothing_rejected_publishes_an_empty_table_of_rejections():
+    store = MemoryStore()
+    world.fill(store, {"color": 6})
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+        assert not model.requests, "a strong category is not asked"
+    assert world.table(store, "rejected.parquet") == []
+    assert len(world.samples(store)) == 6
+
+
 def test_unknown_program_is_bad_configuration(store):
     with pytest.raises(BadConfig, match="charts"):
         run(world.launch("http://x", generation={"sources": [{"kind": "render", "program": "charts"}]}), store)
