@@ -7,6 +7,7 @@ service, never a wrong answer of the model.
 import asyncio
 import base64
 import logging
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -84,7 +85,7 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
         except ValueError:
             return None
         seconds = (when - (now or datetime.now(UTC))).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
 
 
 def _wait(state: RetryCallState) -> float:
@@ -97,7 +98,10 @@ def _wait(state: RetryCallState) -> float:
 def _parse(body: Any, n: int) -> Answers:
     """Answers of a chat completion; _TryAgain when the body is not one."""
     try:
-        texts = tuple(choice["message"]["content"] or "" for choice in body["choices"])
+        contents = [choice["message"]["content"] for choice in body["choices"]]
+        if not all(text is None or isinstance(text, str) for text in contents):
+            raise TypeError("content is no text")
+        texts = tuple(text or "" for text in contents)
         usage = body.get("usage") or {}
         prompt, completion = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -103,7 +103,9 @@ def parse_number(text: str) -> float | None:
 
     None when there is none, or when several different ones are named: a list of guesses is no answer.
     """
-    claim = normalise(text).replace("−", "-").replace("$", "").replace("\\", "")
+    # not normalise(): the point of ".5" is no punctuation
+    claim = unicodedata.normalize("NFKC", text).casefold().replace("−", "-").replace("$", "").strip(" \t\r\n*_`\\")
+    claim = claim.removesuffix(".")
     fraction = _FRACTION.match(claim)
     if fraction and float(fraction.group(2)) != 0:
         return float(fraction.group(1)) / float(fraction.group(2))

