@@ -29,7 +29,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 PROGRESS_INTERVAL_S = 5.0
-_TERMINATION_LIMIT = 3500  # bytes; the kubelet cuts at 4096
+_TERMINATION_LIMIT = 4096  # bytes that the kubelet reads
 
 DONE = Gauge("dpe_stage_items_done", "Finished items of this stage", ["stage"])
 TOTAL = Gauge("dpe_stage_items_total", "All items of this stage", ["stage"])
@@ -194,11 +194,20 @@ def classify(error: BaseException) -> tuple[Exit, str, str]:
     return Exit.TRANSIENT, type(error).__name__, str(error) or repr(error)
 
 
+def termination_message(reason: str, message: str) -> str:
+    """The JSON of a termination message, cut so that what the kubelet keeps of it is still JSON."""
+    while True:
+        text = json.dumps({"reason": reason, "message": message}, ensure_ascii=False)
+        if len(text.encode()) <= _TERMINATION_LIMIT:
+            return text
+        message = message[: len(message) * 9 // 10]
+
+
 def _report_end(launch: Launch, store: Store | None, code: Exit, reason: str, message: str) -> None:
     """Termination message for the kubelet, exit report for when the pod is gone."""
-    short = message.encode()[:_TERMINATION_LIMIT].decode(errors="ignore")
+    said = termination_message(reason, message)
     try:
-        Path(TERMINATION_PATH).write_text(json.dumps({"reason": reason, "message": short}))
+        Path(TERMINATION_PATH).write_text(said)
     except OSError as error:  # on a terminal there is no such file
         log.debug("no termination message: %s", error)
     if store is None:
@@ -208,7 +217,7 @@ def _report_end(launch: Launch, store: Store | None, code: Exit, reason: str, me
         pod=socket.gethostname(),
         exit_code=code,
         reason=reason,
-        message=short,
+        message=json.loads(said)["message"],
         at=datetime.now(UTC),
     )
     try:

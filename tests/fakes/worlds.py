@@ -60,7 +60,7 @@ def fill(store: Store, per_category: int = 10) -> None:
 
 
 def truth(asked: Asked) -> str:
-    category, number = asked.question.split(":")[0].split()
+    number = asked.question.split(":")[0].split()[1]
     return COLORS[int(number) % len(COLORS)]
 
 

@@ -4,11 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import REGISTRY
+from tests.fakes.openai_server import Asked, Reply, serving
+from tests.fakes.worlds import picture
 
 from dpe_jobs import client as module
 from dpe_jobs.client import Answers, ModelClient, RequestFailed, data_uri, retry_after_s
-from tests.fakes.openai_server import Asked, Reply, serving
-from tests.fakes.worlds import picture
 
 PICTURE = picture("red")
 

@@ -2,6 +2,9 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+from tests.fakes import worlds
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.openai_server import Asked, Reply, serving
 
 from dpe_api.artifacts import DiagnosisReport, DiagnosisSummary, Quota
 from dpe_api.spec import Probe
@@ -9,9 +12,6 @@ from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run
 from dpe_jobs.runtime import Transient
 from dpe_jobs.store import NotFound
-from tests.fakes import worlds
-from tests.fakes.memory_store import MemoryStore
-from tests.fakes.openai_server import Asked, Reply, serving
 
 OUT = f"{worlds.ROOT}/diagnosis"
 
@@ -183,7 +183,7 @@ def test_answers_are_not_reused_when_the_probe_was_uploaded_again(store):
 
 def test_a_missing_probe_names_its_address(store):
     store.delete([f"{worlds.PROBE_URI}/part-0.parquet"])
-    with pytest.raises(NotFound, match="s3://dpe/data/probe holds no .parquet file"):
+    with pytest.raises(NotFound, match=r"s3://dpe/data/probe holds no .parquet file"):
         run(worlds.diagnosis("http://127.0.0.1:1"), store)
 
 

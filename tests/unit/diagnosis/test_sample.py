@@ -3,11 +3,11 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.fakes import worlds
+from tests.fakes.memory_store import MemoryStore
 
 from dpe_jobs.diagnosis.sample import even_sizes, sample_probe, stratify, take
 from dpe_jobs.runtime import BadData
-from tests.fakes import worlds
-from tests.fakes.memory_store import MemoryStore
 
 sizes = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 30), min_size=1, max_size=8)
 

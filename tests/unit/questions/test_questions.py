@@ -5,13 +5,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.worlds import picture, questions
 
 from dpe_api.artifacts import AnswerType
 from dpe_jobs.questions import SCHEMA, Question, check_image, read_facets, read_questions, write_questions
 from dpe_jobs.runtime import BadData
 from dpe_jobs.store import NotFound
-from tests.fakes.memory_store import MemoryStore
-from tests.fakes.worlds import picture, questions
 
 URI = "s3://dpe/data/set"
 
@@ -86,7 +86,7 @@ def test_a_duplicate_id_names_both_rows(tmp_path):
     store = MemoryStore()
     upload(store, [good(0)], tmp_path, "part-0.parquet")
     upload(store, [good(1), good(0)], tmp_path, "part-1.parquet")
-    with pytest.raises(BadData, match="part-1.parquet row 1, column id: 'color-0' is also in .*part-0.parquet row 0"):
+    with pytest.raises(BadData, match=r"part-1.parquet row 1, column id: 'color-0' is also in .*part-0.parquet row 0"):
         read(store)
 
 
@@ -105,13 +105,13 @@ def test_missing_columns_are_all_named(tmp_path):
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
     store = MemoryStore()
     store.put(f"{URI}/part-0.parquet", b"hello")
-    with pytest.raises(BadData, match="part-0.parquet is no Parquet file"):
+    with pytest.raises(BadData, match=r"part-0.parquet is no Parquet file"):
         read(store)
 
 
 def test_an_empty_set_and_a_missing_one_are_refused(tmp_path):
     store = MemoryStore()
-    with pytest.raises(NotFound, match="holds no .parquet file"):
+    with pytest.raises(NotFound, match=r"holds no .parquet file"):
         read(store)
     upload(store, [], tmp_path)
     with pytest.raises(BadData, match="holds no rows"):
