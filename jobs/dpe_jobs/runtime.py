@@ -196,6 +196,7 @@ def classify(error: BaseException) -> tuple[Exit, str, str]:
 
 def termination_message(reason: str, message: str) -> str:
     """The JSON of a termination message, cut so that what the kubelet keeps of it is still JSON."""
+    message = message.encode(errors="replace").decode()  # another program's output may hold lone surrogates
     while True:
         text = json.dumps({"reason": reason, "message": message}, ensure_ascii=False)
         if len(text.encode()) <= _TERMINATION_LIMIT:
@@ -207,7 +208,7 @@ def _report_end(launch: Launch, store: Store | None, code: Exit, reason: str, me
     """Termination message for the kubelet, exit report for when the pod is gone."""
     said = termination_message(reason, message)
     try:
-        Path(TERMINATION_PATH).write_text(said)
+        Path(TERMINATION_PATH).write_text(said, encoding="utf-8")
     except OSError as error:  # on a terminal there is no such file
         log.debug("no termination message: %s", error)
     if store is None:

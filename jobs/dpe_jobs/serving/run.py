@@ -87,6 +87,8 @@ class Server:
 
     process: subprocess.Popen[str]
     warm: threading.Event = field(default_factory=threading.Event)
+    useless: str | None = None
+    """What vLLM said to a question about an image when it lives but does not answer."""
     tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
 
     @classmethod
@@ -163,8 +165,8 @@ def warm_up(server: Server, base_url: str = _LOCAL) -> None:
     try:
         asyncio.run(_one_question(base_url))
     except RequestFailed as error:
-        # a model that cannot look at an image is of no use here; main() says so when the process has ended
-        server.tail.append(f"WarmUpError: the model does not answer a question about an image: {error}\n")
+        if healthy(base_url):  # else the engine died, and its output says why
+            server.useless = str(error)
         server.process.terminate()
         return
     log.info("vLLM was up after %.1f s and answered after another %.1f s", up - started, time.monotonic() - up)
@@ -206,6 +208,8 @@ def explain(server: Server, uri: str) -> Exception:
     if server.warm.is_set():
         cause = root_cause(lines)  # a server whose engine died says why, and exits 0
         return ProgramDied("ServerDied", f"vLLM ended while serving ({how}){': ' + cause if cause else ''}")
+    if server.useless:
+        return BadData("ModelCannotSee", f"{uri} does not answer a question about an image: {server.useless}")
     complaint = wrong_arguments(lines)
     if status == 2 and complaint:
         return BadConfig("ServingArguments", f"vLLM refuses its arguments: {complaint}: correct spec.serving.extraArgs")

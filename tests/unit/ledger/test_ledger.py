@@ -59,18 +59,28 @@ def test_a_slow_stage_flushes_by_time(monkeypatch):
 
 def test_a_stopped_stage_flushes_what_it_has():
     store = MemoryStore()
-    with pytest.raises(Stopped), Ledger(store, FOLDER) as ledger:
-        ledger.append({"id": "a"})
-        raise Stopped
+
+    def stage() -> None:
+        with Ledger(store, FOLDER) as ledger:
+            ledger.append({"id": "a"})
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        stage()
     assert "a" in Ledger(store, FOLDER)
 
 
 def test_trouble_of_the_store_does_not_hide_why_the_stage_ends():
     store = MemoryStore()
-    with pytest.raises(ValueError, match="the real reason"), Ledger(store, FOLDER) as ledger:
-        ledger.append({"id": "a"})
-        store.down = True
-        raise ValueError("the real reason")
+
+    def stage() -> None:
+        with Ledger(store, FOLDER) as ledger:
+            ledger.append({"id": "a"})
+            store.down = True
+            raise ValueError("the real reason")
+
+    with pytest.raises(ValueError, match="the real reason"):
+        stage()
 
 
 def test_a_failed_flush_loses_nothing():
