@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dev.cluster.config import Cluster, ClusterError
@@ -120,22 +120,29 @@ class Processes:
                 wait_until(lambda: self.alive(name) is None, 10)
         self._record(name).unlink(missing_ok=True)
 
-    def kill_strays(self) -> int:
-        """Kill processes of this instance that have no record (its folder was deleted by hand); how many there were."""
+    def _strays(self) -> list[int]:
+        """Leaders of sessions that were started for this instance, whether they have a record or not."""
         mark = f"{_MARK}={self._cluster.state}".encode()
-        strays = 0
+        found = []
         for folder in Path("/proc").iterdir():
             if not folder.name.isdecimal():
                 continue
             try:
                 pid = int(folder.name)
-                ours = mark in (folder / "environ").read_bytes().split(b"\0")
-                if ours and os.getsid(pid) == pid:
-                    os.kill(pid, signal.SIGKILL)
-                    strays += 1
+                if mark in (folder / "environ").read_bytes().split(b"\0") and os.getsid(pid) == pid:
+                    found.append(pid)
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue  # ended meanwhile, or somebody else's
-        return strays
+        return found
+
+    def kill_strays(self) -> int:
+        """Kill what is left of this instance without a record (its folder was deleted by hand); how many there were."""
+        strays = self._strays()
+        for pid in strays:
+            with suppress(ProcessLookupError):  # the end of a node takes its processes with it
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not self._strays(), 10)
+        return len(strays)
 
     def log(self, name: str) -> Path:
         """Where the process's output goes."""

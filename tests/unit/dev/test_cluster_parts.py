@@ -1,0 +1,157 @@
+"""Parts of the embedded cluster that need neither root nor a cluster."""
+
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from dev.cluster import pki, preflight
+from dev.cluster.config import Cluster, ClusterError
+from dev.cluster.images import Image, write_archive
+from dev.cluster.processes import Processes, locked, wait_until
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    monkeypatch.setenv("DPE_CACHE", str(tmp_path))
+    it = Cluster(4)
+    it.state.mkdir()
+    return it
+
+
+@pytest.fixture
+def processes(cluster: Cluster) -> Processes:
+    it = Processes(cluster)
+    it.prepare()
+    return it
+
+
+def sleeper(processes: Processes) -> int:
+    """A process that does nothing, past the shell that recorded it."""
+    assert processes.start("sleeper", ["sleep", "600"])
+    pid = processes.alive("sleeper")
+    assert pid is not None
+    assert wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", 10)
+    return pid
+
+
+def test_without_root_the_cluster_says_what_else_can_be_done(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(ClusterError, match=r"needs root .* KUBE_CONTEXT"):
+        preflight.check(cluster, down=True)
+
+
+def test_everything_that_a_machine_lacks_is_said_at_once(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ClusterError) as caught:
+        preflight.check(cluster, down=True)
+    said = str(caught.value)
+    assert "no command `runc`: apt-get install runc" in said
+    assert "kubelet is not built: run `make setup`" in said
+
+
+@pytest.mark.parametrize("value", ["9", "x", "-1"])
+def test_a_wrong_instance_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("DPE_CLUSTER_INSTANCE", value)
+    with pytest.raises(ClusterError, match="DPE_CLUSTER_INSTANCE"):
+        Cluster.from_env()
+
+
+def test_instances_share_no_address_port_or_name() -> None:
+    def owned(c: Cluster) -> set[object]:
+        networks = {c.network, c.cluster_cidr, c.service_cidr, c.bridge, c.state, c.lock_file}
+        ports = {c.port(base) for base in (23790, 23800, 10257, 10259)}
+        return networks | ports | {n.veth for n in c.nodes.values()} | {c.cgroup(n) for n in c.nodes}
+
+    both = [owned(Cluster(i)) for i in range(5)]
+    assert len(set().union(*both)) == sum(map(len, both))
+
+
+def test_a_process_is_started_once_and_stopped_by_its_record(processes: Processes) -> None:
+    pid = sleeper(processes)
+    assert not processes.start("sleeper", ["sleep", "600"])
+    processes.stop("sleeper")
+    assert processes.alive("sleeper") is None
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or ") Z " in stat.read_text()  # nobody waits for it here
+
+
+def test_a_process_id_that_went_to_another_program_is_not_signalled(cluster: Cluster, processes: Processes) -> None:
+    bystander = subprocess.Popen(["sleep", "600"])
+    try:
+        stat = Path(f"/proc/{bystander.pid}/stat").read_text()
+        head, tail = stat.rsplit(")", 1)
+        fields = tail.split()
+        fields[19] = "1"  # started at another time
+        (cluster.run / "sleeper").write_text(f"{head}) {' '.join(fields)}")
+        processes.stop("sleeper", signal.SIGKILL)
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_records_from_before_a_reboot_are_forgotten(cluster: Cluster, processes: Processes) -> None:
+    sleeper(processes)
+    record = (cluster.run / "sleeper").read_text()
+    try:
+        (cluster.state / "boot_id").write_text("another")
+        processes.prepare()
+        assert processes.alive("sleeper") is None
+    finally:
+        (cluster.run / "sleeper").write_text(record)
+        processes.stop("sleeper")
+
+
+def test_processes_without_a_record_are_found_and_killed(cluster: Cluster, processes: Processes) -> None:
+    sleeper(processes)
+    (cluster.run / "sleeper").unlink()
+    assert processes.kill_strays() == 1
+    assert processes.kill_strays() == 0
+
+
+def test_a_program_that_ends_at_once_is_reported_with_its_words(processes: Processes) -> None:
+    processes.start("broken", ["sh", "-c", "echo no such port >&2; exit 1"])
+    assert wait_until(lambda: processes.alive("broken") is None, 10)
+    with pytest.raises(ClusterError, match="no such port"):
+        processes.require("broken")
+
+
+def test_a_command_that_waits_too_long_for_the_lock_says_who_holds_it(cluster: Cluster) -> None:
+    with cluster.lock_file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(ClusterError, match="fuser -v"), locked(cluster, wait_s=0.1):
+            pass
+
+
+def test_an_interrupted_making_of_certificates_leaves_none(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pki, "_kubeconfig", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            pki.ensure(cluster)
+    assert not cluster.pki.exists()
+    assert pki.ensure(cluster)
+    assert not pki.ensure(cluster)
+    assert cluster.kubeconfig.stat().st_mode & 0o777 == 0o600
+    found = json.loads(cluster.kubeconfig.read_text())
+    assert found["clusters"][0]["cluster"]["server"] == "https://10.93.0.1:6443"
+
+
+def test_the_same_content_makes_the_same_archive(tmp_path: Path) -> None:
+    image = Image({"app/a.py": (b"1", 0o644)}, {"bin": "usr/bin"}, ("usr",), ("/bin/sh",), "65532", ("A=1",))
+    for name in ("one", "two"):
+        write_archive(tmp_path / name, "localhost/x:1", image)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+    with tarfile.open(tmp_path / "one") as tar:
+        index = json.load(tar.extractfile("index.json"))  # type: ignore[arg-type]
+    assert index["manifests"][0]["annotations"]["io.containerd.image.name"] == "localhost/x:1"

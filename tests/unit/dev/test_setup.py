@@ -1,0 +1,125 @@
+import os
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from dev import paths
+from dev.setup import binaries, packages, python, steps
+
+LOCKS = [paths.REQUIREMENTS, *sorted((paths.CHECKOUT / "images" / "requirements").glob("*.txt"))]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("DPE_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def entries(text: str) -> list[str]:
+    return [e for e in re.split(r"\n(?=[A-Za-z0-9])", text) if not e.startswith("#")]
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda p: p.stem)
+def test_every_package_is_pinned_by_version_and_hash_and_no_index_is_named(lock: Path) -> None:
+    text = lock.read_text()
+    assert not re.search(r"https?://|^\s*--(?!hash)|file:", text, re.MULTILINE)
+    for entry in entries(text):
+        assert re.match(r"[A-Za-z0-9._-]+(\[[a-z,-]+\])?==\S+", entry), entry
+        assert "--hash=sha256:" in entry, entry
+
+
+def test_the_lock_covers_what_pyproject_asks_for() -> None:
+    project = tomllib.loads((paths.CHECKOUT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *(r for extra in project["optional-dependencies"].values() for r in extra)]
+    names = {re.split(r"[\[=<>! ]", r)[0].lower().replace("_", "-") for r in asked}
+    locked = {re.split(r"[\[=]", e)[0].lower() for e in entries(paths.REQUIREMENTS.read_text())}
+    assert names <= locked, f"run `make lock`: {names - locked}"
+
+
+def test_what_is_built_from_source_is_taken_out_with_its_hashes() -> None:
+    wheels, sources = python.split_requirements(
+        "a==1 \\\n    --hash=sha256:1\n    # via dpe\n"
+        "deepspeed==2 \\\n    --hash=sha256:2\n"
+        "z==3 \\\n    --hash=sha256:3\n"
+    )
+    assert wheels == "a==1 \\\n    --hash=sha256:1\n    # via dpe\nz==3 \\\n    --hash=sha256:3\n\n"
+    assert sources == "deepspeed==2 \\\n    --hash=sha256:2\n"
+
+
+def test_comments_of_the_lock_do_not_make_another_environment(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = tmp_path / "requirements.txt"
+    monkeypatch.setattr(paths, "REQUIREMENTS", lock)
+    lock.write_text("a==1\n    # via b\n")
+    first = paths.venv()
+    lock.write_text("a==1\n    # via c\n")
+    assert paths.venv() == first
+    lock.write_text("a==2\n    # via c\n")
+    assert paths.venv() != first
+
+
+def fake_go(folder: Path, version: str, toolchain: str) -> None:
+    script = folder / "go"
+    script.write_text(f"#!/bin/sh\necho {version}\necho {toolchain}\n")
+    script.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("version", "toolchain", "accepted"),
+    [
+        ("go1.26.1", "local", True),
+        ("go1.27", "auto", True),
+        ("go1.22.3", "auto", True),
+        ("go1.22.3", "local", False),
+        ("go1.19.8", "", False),
+    ],
+)
+def test_an_old_go_is_accepted_only_when_it_can_fetch_a_newer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, toolchain: str, accepted: bool
+) -> None:
+    fake_go(tmp_path, version, toolchain)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    if accepted:
+        assert binaries.go_version() >= (1, 22)
+    else:
+        with pytest.raises(steps.SetupError, match=r"is too old: Go 1\.26"):
+            binaries.go_version()
+
+
+def test_a_machine_without_go_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(steps.SetupError, match="no `go` on PATH"):
+        binaries.go_version()
+
+
+def test_missing_packages_are_named_where_they_cannot_be_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "apt-get").touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(steps.SetupError, match=r"run as root: apt-get install .*containerd.*runc"):
+        packages.ensure(cluster=True)
+
+
+def test_a_failed_step_shows_the_end_of_its_output(cache: Path) -> None:
+    with pytest.raises(steps.SetupError, match="ended with 3") as caught:
+        steps.call(["sh", "-c", "echo the reason; exit 3"], "thing")
+    assert "the reason" in str(caught.value)
+    assert str(cache / "log" / "thing.log") in str(caught.value)
+
+
+def test_a_step_says_how_long_it_took_the_last_time(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (cache / "times.json").write_text('{"thing": 41.6}')
+    with steps.timed("thing"):
+        pass
+    assert "thing, 42 s the last time" in capsys.readouterr().err
+    assert steps.last_time("thing") == 0.0
+
+
+def test_an_interrupted_step_is_not_remembered(cache: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), steps.timed("thing"):
+        raise KeyboardInterrupt
+    assert steps.last_time("thing") is None
