@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy.special import ndtri, stdtrit  # scipy.stats has them too, and takes seconds to import
 
 from dpe_api.artifacts import Interval
 
@@ -13,7 +13,7 @@ Floats = NDArray[np.float64]
 
 def quantile(confidence: float) -> float:
     """The normal quantile of a two-sided interval: 1.96 for 0.95."""
-    return float(stats.norm.ppf(0.5 + confidence / 2))
+    return float(ndtri(0.5 + confidence / 2))
 
 
 def wilson(successes: ArrayLike, n: ArrayLike, confidence: float) -> tuple[Floats, Floats]:
@@ -56,7 +56,7 @@ def pass_rate(rates: ArrayLike, rollouts: int, confidence: float) -> Interval:
         variance = float(values.var(ddof=1)) / k
         if variance > 0 and 0 < p < 1:
             effective = min(max(p * (1 - p) / variance, float(k)), float(rollouts))
-        effective *= (quantile(confidence) / float(stats.t.ppf(0.5 + confidence / 2, k - 1))) ** 2
+        effective *= (quantile(confidence) / float(stdtrit(k - 1, 0.5 + confidence / 2))) ** 2
     low, high = wilson(p * effective, effective, confidence)
     return Interval(value=p, low=min(float(low), p), high=max(float(high), p))
 
