@@ -114,10 +114,14 @@ def first_process(cluster: Cluster, name: str) -> int | None:
     if not pid:
         return None
     try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            status = Path(f"/proc/{child}/status").read_text().splitlines()
+            numbers = next(line for line in status if line.startswith("NSpid:")).split()[1:]
+            if len(numbers) > 1 and numbers[-1] == "1":  # else a helper of the shell that becomes the node
+                return int(child)
     except (FileNotFoundError, ProcessLookupError):
-        return None
-    return int(children[0]) if children else None
+        return None  # ended while it was looked at
+    return None
 
 
 def enter(cluster: Cluster, name: str) -> list[str]:

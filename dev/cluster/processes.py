@@ -36,7 +36,7 @@ def locked(cluster: Cluster, wait_s: float = 300) -> Iterator[None]:
                 if time.monotonic() > end:
                     raise ClusterError(
                         f"another command has held {cluster.lock_file} for {wait_s:.0f} s: "
-                        f"`fuser -v {cluster.lock_file}` shows which one; end it and try again"
+                        f"`lslocks` shows which one; end it and try again"
                     ) from error
                 time.sleep(0.2)
         yield

@@ -93,8 +93,14 @@ def node_is(core: client.CoreV1Api, name: str, ready: str) -> bool:
 
 
 def containers(core: client.CoreV1Api) -> set[str]:
-    pods = core.list_namespaced_pod("kube-system").items
-    return {s.container_id for pod in pods for s in pod.status.container_statuses or []}
+    """Containers of the cluster's own pods, once both replicas of CoreDNS are ready."""
+
+    def ready() -> list[client.V1ContainerStatus]:
+        pods = core.list_namespaced_pod("kube-system").items
+        return [s for pod in pods for s in pod.status.container_statuses or [] if s.ready]
+
+    wait_for(lambda: len(ready()) == 2, 60, "CoreDNS is not ready on both nodes")
+    return {status.container_id for status in ready()}
 
 
 def test_a_second_cluster_up_changes_nothing(own: Cluster, core: client.CoreV1Api) -> None:

@@ -127,7 +127,7 @@ def test_a_program_that_ends_at_once_is_reported_with_its_words(processes: Proce
 def test_a_command_that_waits_too_long_for_the_lock_says_who_holds_it(cluster: Cluster) -> None:
     with cluster.lock_file.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(ClusterError, match="fuser -v"), locked(cluster, wait_s=0.1):
+        with pytest.raises(ClusterError, match="lslocks"), locked(cluster, wait_s=0.1):
             pass
 
 
