@@ -180,6 +180,9 @@ class Demo:
             except CommandFailed as error:
                 if "the server doesn't have a resource type" not in str(error):
                     raise
+            # a pod that is still stopping may write its last words into the store
+            ours = f"dpe.dev/iteration in ({','.join(NAMES)})"
+            self.target.kubectl("wait", "--for=delete", "jobs,pods", "-l", ours, "--timeout=120s")
         if platform is None:
             self.console.print("The chart is not installed, so nothing says where artifacts would be.")
             return 0
