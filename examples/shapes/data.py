@@ -18,6 +18,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import easy_vqa
 from PIL import Image
@@ -87,7 +88,7 @@ def facets_of(question: str) -> dict[str, str]:
     return facets
 
 
-def pixel_key(path: Path) -> str:
+def pixel_key(picture: Path | BinaryIO) -> str:
     """sha256 of an image's size and RGB pixels: equal pictures have equal keys, however they are encoded."""
     with Image.open(path) as image:
         return pixel_digest(image)
