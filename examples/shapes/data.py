@@ -90,7 +90,7 @@ def facets_of(question: str) -> dict[str, str]:
 
 def pixel_key(picture: Path | BinaryIO) -> str:
     """sha256 of an image's size and RGB pixels: equal pictures have equal keys, however they are encoded."""
-    with Image.open(path) as image:
+    with Image.open(picture) as image:
         return pixel_digest(image)
 
 
