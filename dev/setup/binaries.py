@@ -1,6 +1,5 @@
 """The cluster's binaries, built from source through the Go module proxy, once per version."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -80,8 +79,9 @@ def ensure() -> None:
     go_version()
     for name in wanted:
         folder = paths.binary_folder(name)
-        part = folder.with_name(folder.name + f".{os.getpid()}")
+        part = folder.with_name(f".building-{name}")
         with timed(f"building {name}"):
+            shutil.rmtree(part, ignore_errors=True)  # what an interruption left
             part.mkdir(parents=True)
             try:
                 _build(name, part)
