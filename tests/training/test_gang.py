@@ -73,3 +73,22 @@ def test_lost_rank_ends_its_peer_with_76_and_the_resumed_run_equals_the_undistur
     tensors = load_file(tmp_path / "model.safetensors")
     (embedding,) = [t for n, t in tensors.items() if n.endswith("embed_tokens.weight")]
     assert (tensors["lm_head.weight"] == embedding).all()
+
+
+def test_a_stopped_pod_takes_the_gang_to_a_checkpoint_and_its_peer_leaves_with_76(world: World) -> None:
+    launch = world.launch("evicted", nodes=2, zero=2, max_steps=400, checkpoint_every_steps=1000)
+    pods = world.start(launch)
+    wait_for("three steps", lambda: pods[0].steps() >= 3)
+    pods[1].process.send_signal(signal.SIGTERM)
+    assert [p.wait(40) for p in pods] == [Exit.PEER_GONE, Exit.STOPPED], outputs(pods)
+    assert [p.reason() for p in pods] == ["PeerStopped", "Stopped"]
+    assert complete_steps(world.store, launch)[0] == pods[0].steps() == pods[1].steps()
+
+
+def test_a_pod_that_vanishes_whole_is_noticed_by_its_peer(world: World) -> None:
+    pods = world.start(world.launch("vanished", nodes=2, zero=0, max_steps=400))
+    wait_for("two steps", lambda: pods[0].steps() >= 2)
+    pods[0].process.kill()
+    for pid in pods[0].rank_pids():
+        os.kill(pid, signal.SIGKILL)
+    assert pods[1].wait(60) == Exit.PEER_GONE, outputs(pods)

@@ -1,23 +1,183 @@
 """One pod, one rank: the whole stage against a real object store."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
-from tests.training.support import World
+import torch
+from PIL import Image
+from tests.training.support import BASE, World, free_port, publish_folder, wait_for
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from dpe_api.artifacts import TrainingSummary
+from dpe_api.launch import TrainingLaunch
+from dpe_api.names import MANIFEST, Exit
+from dpe_jobs.runtime import Transient
 from dpe_jobs.store import join
+from dpe_jobs.training import gang
+from dpe_jobs.training.checkpoints import complete_steps
+from dpe_jobs.training.metrics import last_row
+from dpe_jobs.training.pod import Pod
+from dpe_jobs.training.run import fetch_samples
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
-def test_one_pod_trains_and_publishes_a_whole_model(world: World, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def trained(world: World) -> TrainingLaunch:
+    """A finished run."""
     launch = world.launch("one")
+    (pod,) = world.start(launch)
+    assert pod.wait() == 0, pod.output()
+    return launch
+
+
+def test_one_pod_publishes_every_file_that_its_manifests_promise(
+    world: World, trained: TrainingLaunch, tmp_path: Path
+) -> None:
+    manifest = world.store.manifest(trained.output)
+    assert manifest is not None
+    summary = TrainingSummary.model_validate(manifest.summary)
+    assert (summary.steps, summary.resumed_from_step, summary.world_size) == (6, None, 1)
+    assert summary.tokens.completion > 0
+    for output in manifest.outputs:
+        world.store.download(join(trained.output, output.path), tmp_path / output.path, output.sha256)
+    model = world.store.manifest(join(trained.output, "model"))
+    assert model is not None
+    assert model.stage == "model"
+    assert {f"model/{o.path}" for o in model.outputs} | {"model/manifest.json", "metrics.jsonl"} == {
+        o.path for o in manifest.outputs
+    }
+    for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json"):
+        assert (tmp_path / "model" / name).read_bytes() == (BASE / name).read_bytes()
+
+
+def test_the_published_model_answers_in_transformers(world: World, trained: TrainingLaunch, tmp_path: Path) -> None:
+    world.store.fetch_tree(join(trained.output, "model"), tmp_path)
+    model, loading = AutoModelForImageTextToText.from_pretrained(
+        tmp_path, dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(loading[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys")), loading
+    processor = AutoProcessor.from_pretrained(tmp_path)
+    question = [{"type": "image", "image": Image.new("RGB", (64, 64), "red")}, {"type": "text", "text": "what color?"}]
+    inputs = processor.apply_chat_template(
+        [{"role": "user", "content": question}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    answer = model.generate(**inputs, max_new_tokens=4, do_sample=False)[0, inputs["input_ids"].shape[1] :]
+    assert processor.decode(answer, skip_special_tokens=True).strip()
+
+
+def test_a_finished_run_is_not_trained_again(world: World, trained: TrainingLaunch) -> None:
+    before = world.store.get(join(trained.output, MANIFEST))
+    (pod,) = world.start(trained.model_copy(update={"attempt": 1}))
+    assert pod.wait() == 0, pod.output()
+    assert "published already" in pod.output()
+    assert world.store.get(join(trained.output, MANIFEST)) == before
+
+
+def test_an_attempt_lost_before_its_last_manifest_is_finished_without_training(
+    world: World, trained: TrainingLaunch
+) -> None:
+    before = world.store.manifest(trained.output)
+    assert before is not None
+    world.store.delete([join(trained.output, MANIFEST)])
+    (pod,) = world.start(trained.model_copy(update={"attempt": 2}))
+    assert pod.wait() == 0, pod.output()
+    after = world.store.manifest(trained.output)
+    assert after is not None
+    assert after.attempt == 2
+    assert (after.outputs, after.summary) == (before.outputs, before.summary)
+    assert pod.steps() == 0
+
+
+def test_sigterm_saves_leaves_with_143_and_the_next_attempt_goes_on(world: World) -> None:
+    launch = world.launch("stopped", max_steps=400, checkpoint_every_steps=1000)
+    (pod,) = world.start(launch)
+    wait_for("three steps", lambda: pod.steps() >= 3)
+    pod.process.send_signal(signal.SIGTERM)
+    assert pod.wait(25) == Exit.STOPPED, pod.output()
+    assert pod.reason() == "Stopped"
+    saved = complete_steps(world.store, launch)[0]
+    assert saved >= 3
+    (pod,) = world.start(launch.model_copy(update={"attempt": 1}))
+    wait_for("a step after the saved one", lambda: pod.steps() > saved)
+    assert f"resuming after step {saved}" in pod.output()
+    pod.process.send_signal(signal.SIGTERM)
+    assert pod.wait(25) == Exit.STOPPED
+
+
+def test_a_killed_rank_is_transient_and_says_that_it_died(world: World) -> None:
+    (pod,) = world.start(world.launch("killed", max_steps=400))
+    wait_for("a rank", lambda: pod.rank_pids() != [])
+    os.kill(pod.rank_pids()[0], signal.SIGKILL)
+    assert pod.wait(30) == Exit.TRANSIENT, pod.output()
+    assert pod.reason() == "RankDied"
+
+
+def test_vllm_without_cuda_is_bad_configuration(world: World) -> None:
+    (pod,) = world.start(world.launch("vllm", rollout_engine="vllm"))
+    assert pod.wait(60) == Exit.BAD_CONFIG, pod.output()
+    assert pod.reason() == "NoCuda"
+
+
+def test_samples_that_are_no_parquet_are_bad_data(world: World, tmp_path: Path) -> None:
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1 and then nothing")
+    uri = "s3://dpe/broken"
+    publish_folder(world.store, {"samples/part-00000.parquet": tmp_path / "broken.parquet"}, uri, "generation")
+    (pod,) = world.start(world.launch("broken").model_copy(update={"samples_artifact": uri}))
+    assert pod.wait(60) == Exit.BAD_DATA, pod.output()
+    assert pod.reason() == "UnreadableSamples"
+
+
+def test_a_generation_that_did_not_finish_is_bad_data_before_anything_starts(world: World) -> None:
+    (pod,) = world.start(world.launch("early").model_copy(update={"samples_artifact": "s3://dpe/nowhere"}))
+    assert pod.wait(30) == Exit.BAD_DATA, pod.output()
+    assert pod.reason() == "NoSamples"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"precision": "bf16"},
+        {"precision": "bf16", "zero": 1},
+        {"beta": 0.05, "micro_batch_size": 4, "gradient_checkpointing": True, "warmup_steps": 2},
+    ],
+    ids=["bf16", "bf16-zero-1", "kl-accumulation-checkpointing"],
+)
+def test_the_other_settings_train_too(world: World, fields: dict[str, object], request: pytest.FixtureRequest) -> None:
+    launch = world.launch(f"set-{request.node.callspec.id}", max_steps=2, **fields)  # type: ignore[arg-type]
     (pod,) = world.start(launch)
     assert pod.wait() == 0, pod.output()
     manifest = world.store.manifest(launch.output)
     assert manifest is not None
-    summary = TrainingSummary.model_validate(manifest.summary)
-    assert (summary.steps, summary.resumed_from_step, summary.world_size) == (6, None, 1)
-    for output in manifest.outputs:
-        world.store.download(join(launch.output, output.path), tmp_path / output.path, output.sha256)
+    assert TrainingSummary.model_validate(manifest.summary).steps == 2
+
+
+def test_ranks_that_hang_are_ended_with_their_stacks(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    launch = world.launch("hanging", max_steps=400)
+    pod = Pod(0, BASE, tmp_path, free_port())
+    pod.prepare(launch)
+    fetch_samples(launch, world.store, pod)
+    monkeypatch.setattr(gang, "STEP_WITHIN_S", 3.0)
+    seen: list[int] = []
+
+    def hang_after_two_steps() -> None:
+        row = last_row(pod.metrics_file)
+        if row is not None and row.step >= 2 and not seen:
+            (pid,) = pod.pids().values()
+            seen.append(pid)
+            os.kill(pid, signal.SIGUSR1)
+            wait_for("stacks", lambda: "most recent call first" in capfd.readouterr().err, 10)
+            os.kill(pid, signal.SIGSTOP)
+
+    with pytest.raises(Transient, match="no step for") as caught:
+        gang.run_gang(launch, pod, hang_after_two_steps)
+    assert caught.value.reason == "NoStep"
+    wait_for("the rank is gone", lambda: not Path(f"/proc/{seen[0]}").exists(), 10)

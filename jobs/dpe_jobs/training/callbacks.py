@@ -137,7 +137,7 @@ class Checkpointer(TrainerCallback):  # type: ignore[misc]
         gather(None)  # every rank has written its shards, and the old marker is gone
         outputs: list[OutputFile] = []
         if self._local_rank == 0:  # ranks of a pod share the folder
-            outputs = checkpoints.upload(self._store, self._launch, step, local)
+            outputs = checkpoints.upload(self._store, self._launch, step, local, self._pod.beat)
         everyone = [o for part in gather(outputs) for o in part]
         if state.is_world_process_zero:
             checkpoints.commit(self._store, self._launch, step, everyone)

@@ -6,6 +6,8 @@ does not exist. On resume every pod gets all files, because each rank reads its 
 
 import logging
 import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from dpe_jobs.store import ChecksumMismatch, NotFound, Store, join
 log = logging.getLogger(__name__)
 
 KEPT = 2  # complete checkpoints that stay in the store
+_UPLOADS = 4  # files at once
 
 
 def folder(launch: TrainingLaunch, step: int | None = None) -> str:
@@ -68,9 +71,19 @@ def withdraw(store: Store, launch: TrainingLaunch, step: int) -> None:
     store.delete([join(folder(launch, step), MANIFEST)])
 
 
-def upload(store: Store, launch: TrainingLaunch, step: int, local: Path) -> list[OutputFile]:
-    """Upload what this pod's ranks wrote."""
-    return store.upload_tree(local, folder(launch, step))
+def upload(
+    store: Store, launch: TrainingLaunch, step: int, local: Path, uploaded: Callable[[], None] = lambda: None
+) -> list[OutputFile]:
+    """Upload what this pod's ranks wrote; `uploaded` is called after each file, for shards are large."""
+
+    def one(name: str) -> OutputFile:
+        output = store.upload(local / name, join(folder(launch, step), name))
+        uploaded()
+        return output.model_copy(update={"path": name})
+
+    names = sorted(path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file())
+    with ThreadPoolExecutor(_UPLOADS) as pool:
+        return list(pool.map(one, names))
 
 
 def commit(store: Store, launch: TrainingLaunch, step: int, outputs: list[OutputFile]) -> None:

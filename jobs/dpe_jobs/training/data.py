@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
@@ -36,18 +38,27 @@ def as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     }
 
 
+def _rows(path: Path) -> int:
+    """Rows of one file; BadData when it is no Parquet file or lacks a column. `datasets` would not say which."""
+    try:
+        metadata = pq.read_metadata(path)
+    except (pa.ArrowException, OSError) as error:
+        raise BadData("UnreadableSamples", f"{path.name} is no readable Parquet file: {error}") from error
+    missing = [c for c in _NEEDED if c not in metadata.schema.to_arrow_schema().names]
+    if missing:
+        raise BadData("MissingColumn", f"{path.name} has no column {', '.join(missing)}: generate the samples again")
+    return int(metadata.num_rows)
+
+
 def load_samples(folder: Path, cache: Path, prompts: int, seed: int) -> Dataset:
     """The run's prompts in order, from the Parquet files of a folder. Images are decoded when they are looked at.
 
     Raises BadData when there is no row or a column is missing.
     """
-    files = sorted(str(p) for p in folder.rglob("*.parquet"))
-    dataset = Dataset.from_parquet(files, cache_dir=str(cache), keep_in_memory=False)
-    missing = [c for c in _NEEDED if c not in dataset.column_names]
-    if missing:
-        raise BadData("MissingColumn", f"the samples have no column {', '.join(missing)}: generate them again")
-    if not len(dataset):
+    files = [str(path) for path in sorted(folder.rglob("*.parquet")) if _rows(path)]
+    if not files:
         raise BadData("NoSamples", "the samples hold no row: generation kept nothing to train on")
+    dataset = Dataset.from_parquet(files, cache_dir=str(cache), keep_in_memory=False)
     dataset = dataset.select_columns([c for c in (*_NEEDED, "choices") if c in dataset.column_names])
     dataset = dataset.cast_column("image", Image(decode=False))
     return dataset.select(prompt_order(len(dataset), prompts, seed)).with_transform(as_prompts)

@@ -53,11 +53,13 @@ class StepDeadline:
 
     def __init__(self, pod: Pod) -> None:
         self._pod, self._slowest_s = pod, 0.0
+        restored = last_row(pod.metrics_file)
+        self._before = 0 if restored is None else restored.step
 
     def allowed_s(self) -> float:
         """The present limit."""
         row = last_row(self._pod.metrics_file)
-        if row is None:
+        if row is None or row.step <= self._before:
             return START_WITHIN_S
         self._slowest_s = max(self._slowest_s, row.seconds)
         return max(STEP_WITHIN_S, 10 * self._slowest_s)

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Callable
 
 from prometheus_client import REGISTRY
 
@@ -41,31 +42,25 @@ def train(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
     if resumed is not None:
         shutil.copy(checkpoints.local_folder(pod.output, resumed) / pod.metrics_file.name, pod.metrics_file)
     REGISTRY.register(StepCollector(pod.metrics_file))
-    look = _reporter(launch, store, pod, resumed or 0) if pod.index == 0 else _nothing
-    run_gang(launch, pod, look)
+    run_gang(launch, pod, _progress(launch, store, pod, resumed or 0))
     if pod.index == 0:
         publish(launch, store, pod, resumed)
 
 
-def _nothing() -> None:
-    """Only the first pod reports."""
+def _progress(launch: TrainingLaunch, store: Store, pod: Pod, done: int) -> Callable[[], None]:
+    """What looks at metrics.jsonl and reports new steps; the first pod does it for all."""
+    if pod.index != 0:
+        return lambda: None
+    reporter = ProgressReporter(launch, store, launch.training.max_steps, done, unit="steps")
 
+    def look() -> None:
+        nonlocal done
+        row = last_row(pod.metrics_file)
+        if row is not None and row.step > done:
+            done = row.step
+            reporter.set(done)
 
-class _Look:
-    """Turns new rows of metrics.jsonl into progress."""
-
-    def __init__(self, reporter: ProgressReporter, pod: Pod, done: int) -> None:
-        self._reporter, self._pod, self._done = reporter, pod, done
-
-    def __call__(self) -> None:
-        row = last_row(self._pod.metrics_file)
-        if row is not None and row.step > self._done:
-            self._done = row.step
-            self._reporter.set(row.step)
-
-
-def _reporter(launch: TrainingLaunch, store: Store, pod: Pod, done: int) -> _Look:
-    return _Look(ProgressReporter(launch, store, launch.training.max_steps, done, unit="steps"), pod, done)
+    return look
 
 
 def _body(launch: Launch, store: Store) -> None:

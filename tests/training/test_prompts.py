@@ -1,0 +1,106 @@
+"""What the trainer shows the model is what the server shows it."""
+
+import io
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from tests.training.support import BASE, draw_samples
+from transformers import AutoProcessor
+from trl.data_utils import prepare_multimodal_messages
+
+from dpe_jobs.questions import SCHEMA
+from dpe_jobs.runtime import BadData
+from dpe_jobs.training.data import correctness, load_samples
+
+
+@pytest.fixture(scope="module")
+def processor() -> AutoProcessor:
+    return AutoProcessor.from_pretrained(BASE)
+
+
+def tokens(processor: AutoProcessor, messages: list[dict[str, object]]) -> dict[str, torch.Tensor]:
+    return dict(
+        processor.apply_chat_template(
+            [messages], add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+        )
+    )
+
+
+def test_training_prompts_are_those_of_serving_token_for_token(tmp_path: Path, processor: AutoProcessor) -> None:
+    draw_samples(tmp_path / "part.parquet", 5)
+    raw = {row["id"]: row for row in pq.read_table(tmp_path / "part.parquet").to_pylist()}
+    for row in load_samples(tmp_path, tmp_path / "cache", 5, seed=0):
+        (trained,) = [prepare_multimodal_messages(row["prompt"], images=[row["image"]])]
+        (source,) = [r for r in raw.values() if r["answer"] == row["answer"] and _same(r, row["image"])][:1]
+        image = Image.open(io.BytesIO(source["image"]["bytes"])).convert("RGB")
+        served = [
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": image}, {"type": "text", "text": source["question"]}],
+            }
+        ]
+        ours, theirs = tokens(processor, trained), tokens(processor, served)
+        assert ours["input_ids"].tolist() == theirs["input_ids"].tolist()
+        assert torch.equal(ours["pixel_values"], theirs["pixel_values"])
+
+
+def _same(row: dict[str, dict[str, bytes]], image: Image.Image) -> bool:
+    return Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB").tobytes() == image.tobytes()
+
+
+def test_the_template_reads_the_servers_content_type_the_same_way(processor: AutoProcessor) -> None:
+    texts = [
+        processor.apply_chat_template(
+            [{"role": "user", "content": [{"type": kind}, {"type": "text", "text": "what shape is it?"}]}],
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+        for kind in ("image", "image_url")
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_reward_is_the_grade() -> None:
+    completions = [[{"role": "assistant", "content": text}] for text in (" red", "Red.", "blue", "B")]
+    rewards = correctness(
+        completions,
+        answer=["red", "red", "red", "B"],
+        answer_type=["exact", "exact", "exact", "choice"],
+        choices=[[], [], [], ["teal", "gray"]],
+        prompts=[],
+    )
+    assert rewards == [1.0, 1.0, 0.0, 1.0]
+
+
+def test_an_image_that_does_not_decode_names_its_sample(tmp_path: Path) -> None:
+    draw_samples(tmp_path / "part.parquet", 1)
+    table = pq.read_table(tmp_path / "part.parquet").to_pylist()
+    table[0]["image"] = {"bytes": b"not an image", "path": None}
+    pq.write_table(pa.Table.from_pylist(table, SCHEMA), tmp_path / "part.parquet")
+    samples = load_samples(tmp_path, tmp_path / "cache", 1, seed=0)
+    with pytest.raises(BadData, match="sample s-0: its image does not decode"):
+        samples[0]
+
+
+def test_samples_without_a_needed_column_are_refused(tmp_path: Path) -> None:
+    draw_samples(tmp_path / "part.parquet", 2)
+    table = pq.read_table(tmp_path / "part.parquet").drop_columns(["answer_type"]).replace_schema_metadata()
+    pq.write_table(table, tmp_path / "part.parquet")
+    with pytest.raises(BadData, match="no column answer_type"):
+        load_samples(tmp_path, tmp_path / "cache", 2, seed=0)
+
+
+def test_a_file_that_is_no_parquet_is_named(tmp_path: Path) -> None:
+    (tmp_path / "part-00001.parquet").write_bytes(b"PAR1 and then nothing")
+    with pytest.raises(BadData, match=r"part-00001\.parquet is no readable Parquet file"):
+        load_samples(tmp_path, tmp_path / "cache", 2, seed=0)
+
+
+def test_no_samples_at_all_are_refused(tmp_path: Path) -> None:
+    pq.write_table(SCHEMA.empty_table(), tmp_path / "part.parquet")
+    with pytest.raises(BadData, match="hold no row"):
+        load_samples(tmp_path, tmp_path / "cache", 2, seed=0)
