@@ -1,0 +1,111 @@
+"""One whole turn of the spiral on two real nodes, and the next one after it while the operator is killed."""
+
+import pytest
+from examples.shapes.verify import Evidence, Finding, findings
+
+from dpe_api.names import BATCH_STAGES, Stage
+from dpe_api.status import Phase, StageState, Status
+from tests.e2e.conftest import Turn
+from tests.e2e.world import World, example
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+
+
+def published(world: World, root: str) -> set[str]:
+    """What an iteration published: ledgers, exit reports and checkpoints depend on how often it was interrupted."""
+    passing = ("/ledger/", "/attempts/", "/checkpoints/")
+    names = {o.uri.removeprefix(root) for o in world.store.list(root)}
+    return {n for n in names if not any(p in n for p in passing)}
+
+
+def wrong(world: World, status: Status) -> list[Finding]:
+    """What `make verify` finds amiss in an iteration's artifacts."""
+    found = list(findings(Evidence(world.store, status)))
+    assert len(found) > 10, "the verification looked at nearly nothing"
+    return [f for f in found if not f.ok]
+
+
+def test_first_iteration_makes_the_model_measurably_better(first_turn: Turn) -> None:
+    benchmark = next(e for e in first_turn.status.evaluation if e.name == "test")
+    assert first_turn.status.phase is Phase.SUCCEEDED
+    assert benchmark.delta.value >= 0.05, "macro accuracy rises by at least 5 points"
+    assert benchmark.delta.low > 0, "and the rise is no accident"
+    diagnosed = {c.name: c for c in first_turn.status.diagnosis.categories}
+    changes = {c.name: c for c in benchmark.categories}
+    weakest = min((c for c in diagnosed.values() if c.reachable), key=lambda c: c.accuracy)
+    assert changes[weakest.name].delta.value >= 0.15, f"{weakest.name} was weakest within reach"
+    assert all(c.delta.value >= -0.05 for c in changes.values()), changes
+
+
+def test_artifacts_verify_and_the_table_equals_the_parquet(first_turn: Turn, world: World) -> None:
+    assert not wrong(world, first_turn.status)
+
+
+def test_serving_gives_its_gpus_back_before_training_starts(first_turn: Turn) -> None:
+    serving = first_turn.timeline.of(first_turn.name, Stage.SERVE_BASE)
+    training = first_turn.timeline.of(first_turn.name, Stage.TRAINING)
+    assert serving
+    assert all(s.gone is not None for s in serving)
+    assert max(s.gone for s in serving if s.gone) <= min(t.appeared for t in training)
+
+
+def test_training_spreads_over_both_nodes(first_turn: Turn) -> None:
+    training = first_turn.timeline.of(first_turn.name, Stage.TRAINING)
+    assert len(training) == 2
+    assert len({t.node for t in training}) == 2
+
+
+def test_events_tell_the_story(first_turn: Turn, world: World) -> None:
+    told = " ".join(f"{e.reason} {e.message}" for e in world.events(first_turn.name))
+    for stage in Stage:
+        assert stage in told, f"no event names {stage}:\n{told}"
+
+
+def test_nothing_is_left_running_after_success(first_turn: Turn, world: World) -> None:
+    live = [p.metadata.name for p in world.pods(first_turn.name) if p.status.phase in ("Pending", "Running")]
+    assert live == []
+
+
+def test_second_iteration_survives_operator_kills_in_every_stage(first_turn: Turn, world: World) -> None:
+    name = "shapes-2"
+    world.create(name, example("iteration-2.yaml"))
+    for stage in Stage:
+        if stage is Stage.DIAGNOSIS:
+            continue  # the answers are reused: it is over before it could be interrupted; see below
+        world.wait_stage_running(name, stage, deadline_s=240)
+        world.kill_operator()
+    status = world.wait_phase(name, Phase.SUCCEEDED, Phase.REJECTED, deadline_s=300)
+
+    assert status.diagnosis is not None
+    assert status.diagnosis.reused, "the re-diagnosis of the first iteration was not reused"
+    before = {c.name: c.quota for c in first_turn.status.diagnosis.categories}
+    assert {c.name: c.quota for c in status.diagnosis.categories} != before, "same model, same mixture?"
+    assert [s.name for s in status.stages] == list(Stage)
+    for entry in status.stages:
+        assert (entry.attempt, entry.failures, entry.disruptions) == (1, 0, 0), f"{entry.name} ran twice"
+        assert entry.state is StageState.DONE
+    jobs = sorted(j.metadata.name for j in world.jobs(name))
+    assert len(jobs) == len(set(jobs)) <= len(Stage)
+    assert published(world, world.artifacts(name)) == published(world, first_turn.root)
+    assert not wrong(world, status)
+
+
+def test_deleted_pod_of_each_stage_resumes_without_charge(first_turn: Turn, world: World) -> None:
+    name = "bruised"
+    spec = example(
+        "iteration-1.yaml",
+        probe={"sampleSize": 140},
+        generation={"targetSamples": 64, "maxCandidates": 600},
+        training={"maxSteps": 8, "checkpointEverySteps": 2},
+        evaluation={"gate": {"maxRegression": 1.0}},
+    )
+    world.create(name, spec)
+    for stage in Stage:
+        pod = world.wait_stage_running(name, stage, deadline_s=240)
+        world.delete_pod(pod)
+    status = world.wait_phase(name, Phase.SUCCEEDED, deadline_s=600)
+    for stage in BATCH_STAGES:
+        entry = status.stage_status(stage)
+        assert entry.state is StageState.DONE
+        assert entry.failures == 0, f"{stage}: a deleted pod was charged: {world.story(name)}"
+    assert not wrong(world, status)
