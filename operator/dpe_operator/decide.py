@@ -91,7 +91,7 @@ def _admit(spec: Spec, status: Status, seen: Observed, platform: Platform, now: 
         message = "; ".join(p.message for p in against)
         conditions = with_condition(new.conditions, ACCEPTED, False, first.reason, message, generation, now)
         new = new.model_copy(update={"conditions": conditions})
-        notes = (Note("NotAccepted", shorten(message), f"NotAccepted/{generation}/{message}", warning=True),)
+        notes = (Note("NotAccepted", shorten(message), f"NotAccepted/{generation}/{first.reason}", warning=True),)
         return Plan(
             status=None if new == status else new, notes=notes if new != status else (), look_again_in=look_again_in
         )

@@ -1,0 +1,127 @@
+from datetime import timedelta
+
+import pytest
+from tests.unit.operator import given
+from tests.unit.operator.given import at, ended
+
+from dpe_api.artifacts import ExitReport
+from dpe_api.names import Stage
+from dpe_operator.failures import Outcome, Verdict, backoff_s, disruption_delay_s, judge
+from dpe_operator.platform import Backoff
+from dpe_operator.world import JobSeen, PodSeen
+
+TRAINING = Stage.TRAINING
+FAILED = given.job(TRAINING, ended_at=at(11), message="Job has reached the specified backoff limit")
+
+
+def verdict(pods: list[PodSeen], job: JobSeen | None = FAILED, reports=(), now: float = 20) -> Outcome | None:
+    return judge(job, pods, reports, 2, at(now))
+
+
+def rank(index: int, code: int | None = None, **changes) -> PodSeen:
+    end = {} if code is None else {"phase": "Failed", "ended": ended(code, message=f"rank {index}")}
+    return given.pod(TRAINING, index=index, **{**end, **changes})
+
+
+def said(index: int, code: int) -> ExitReport:
+    pod = f"shapes-1-training-1-{index}"
+    return ExitReport(attempt=1, pod=pod, exit_code=code, reason="Said", message="in the store", at=at(10))
+
+
+@pytest.mark.parametrize(
+    ("pods", "expected", "reason"),
+    [
+        pytest.param([rank(0, 65), rank(1, 76)], Verdict.FATAL, "Broke", id="bad data"),
+        pytest.param([rank(0, 76), rank(1, 78)], Verdict.FATAL, "Broke", id="bad configuration"),
+        pytest.param([rank(0, 1), rank(1, 76)], Verdict.CHARGED, "Broke", id="a crash and its consequence"),
+        pytest.param(
+            [rank(0, 1), rank(1, 143, deleted_at=at(10))],
+            Verdict.CHARGED,
+            "Broke",
+            id="a crash, the rest is told to stop",
+        ),
+        pytest.param(
+            [rank(0, 137, disrupted="EvictionByEvictionAPI"), rank(1, 76)],
+            Verdict.DISRUPTED,
+            "PodDisrupted",
+            id="an eviction",
+        ),
+        pytest.param([rank(1, 76)], Verdict.DISRUPTED, "PodVanished", id="a pod removed by force"),
+        pytest.param([rank(0, gone=True), rank(1, 76)], Verdict.DISRUPTED, "PodVanished", id="a pod seen to vanish"),
+        pytest.param(
+            [rank(0, 143, deleted_at=at(9)), rank(1, 76)],
+            Verdict.DISRUPTED,
+            "PodStopped",
+            id="a pod deleted by a person",
+        ),
+        pytest.param(
+            [rank(0, 1, deleted_at=at(9)), rank(1, 76)],
+            Verdict.DISRUPTED,
+            "PodStopped",
+            id="a deleted pod that ends badly was still deleted",
+        ),
+        pytest.param([rank(0, 76), rank(1, 76)], Verdict.CHARGED, "Broke", id="nobody says why"),
+        pytest.param(
+            [rank(0, 137, deleted_at=at(12)), rank(1, 76)], Verdict.CHARGED, "Broke", id="deleted after its end"
+        ),
+    ],
+)
+def test_the_root_cause_of_a_lost_gang_is_found(pods, expected, reason):
+    outcome = verdict(pods)
+    assert outcome is not None
+    assert (outcome.verdict, outcome.reason) == (expected, reason)
+
+
+def test_a_crash_that_only_the_store_remembers_is_charged():
+    outcome = verdict([rank(1, 76)], reports=(said(0, 70),))
+    assert outcome is not None
+    assert (outcome.verdict, outcome.message) == (Verdict.CHARGED, "pod shapes-1-training-1-0: in the store")
+
+
+def test_a_pod_that_was_stopped_and_vanished_is_a_disruption():
+    outcome = verdict([rank(0, gone=True), rank(1, 76)], reports=(said(0, 143),))
+    assert outcome is not None
+    assert outcome.verdict is Verdict.DISRUPTED
+
+
+def test_the_verdict_waits_until_every_pod_has_said_why_it_stops():
+    pods = [rank(0), rank(1, 76)]
+    assert verdict(pods) is None
+    late = verdict(pods, now=75)
+    assert late is not None
+
+
+def test_a_pod_that_does_not_stop_means_a_lost_node():
+    outcome = verdict([rank(0, deleted_at=at(0))], job=given.job(TRAINING), now=61)
+    assert outcome is not None
+    assert (outcome.verdict, outcome.reason) == (Verdict.DISRUPTED, "NodeLost")
+
+
+def test_a_running_job_is_not_judged():
+    assert verdict([rank(0), rank(1)], job=given.job(TRAINING)) is None
+
+
+def test_a_deleted_job_is_a_disruption():
+    outcome = verdict([], job=None)
+    assert outcome is not None
+    assert (outcome.verdict, outcome.reason) == (Verdict.DISRUPTED, "JobDeleted")
+
+
+def test_an_end_without_an_artifact_is_charged():
+    done = given.job(Stage.DIAGNOSIS, ended_at=at(11), complete=True)
+    pod = given.pod(Stage.DIAGNOSIS, phase="Succeeded", ended=ended(0))
+    outcome = judge(done, [pod], (), 1, at(12))
+    assert outcome is not None
+    assert (outcome.verdict, outcome.reason) == (Verdict.CHARGED, "NothingPublished")
+
+
+def test_backoff_doubles_up_to_its_cap_and_a_first_disruption_costs_no_time():
+    backoff = Backoff(base=10, cap=60)
+    assert [backoff_s(backoff, n) for n in (1, 2, 3, 4, 40)] == [10, 20, 40, 60, 60]
+    assert [disruption_delay_s(backoff, n) for n in (1, 2, 3)] == [0, 10, 20]
+
+
+def test_a_pod_is_stuck_only_after_its_grace_period():
+    pod = rank(0, deleted_at=at(0))
+    assert not pod.is_stuck(at(59))
+    assert pod.is_stuck(at(0) + timedelta(seconds=60))

@@ -1,0 +1,189 @@
+import json
+
+import pytest
+from tests.unit.operator import given
+
+from dpe_api.launch import parse_launch
+from dpe_api.names import Stage
+from dpe_api.status import Resolved
+from dpe_operator.manifests import build
+from dpe_operator.manifests.common import Attempt
+from dpe_operator.platform import Platform
+
+LONGEST = "a" * 40
+
+
+def attempt(stage: Stage, number: int = 2, platform: Platform | None = None, **spec) -> Attempt:
+    resolved = Resolved(
+        round=1, model_uri="s3://dpe/models/base", reuse_diagnosis=None, spec=given.spec(**spec).resolve()
+    )
+    server = None if stage.is_serving or stage is Stage.TRAINING else "shapes-1-serve-base-1"
+    root = "s3://dpe/lab/shapes-1-01234567"
+    return Attempt(given.ITERATION, platform or given.platform(), resolved, root, stage, number, server)
+
+
+def children(stage: Stage, **more):
+    return {c.kind: c.body for c in build(attempt(stage, **more))}
+
+
+def pod_of(stage: Stage, **more):
+    return children(stage, **more)["Job"]["spec"]["template"]
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_every_pod_passes_the_restricted_profile_and_holds_no_token(stage):
+    spec = pod_of(stage)["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == 65532
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["enableServiceLinks"] is False
+    for container in [*spec["containers"], *spec.get("initContainers", [])]:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+    assert all(set(v) & {"emptyDir", "configMap"} for v in spec["volumes"])
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_children_carry_their_name_labels_and_owner(stage):
+    for body in children(stage).values():
+        meta = body["metadata"]
+        assert meta["name"] == f"shapes-1-{stage}-2"
+        assert (
+            meta["labels"].items()
+            >= {
+                "app.kubernetes.io/name": "dpe",
+                "app.kubernetes.io/component": stage.value,
+                "app.kubernetes.io/managed-by": "dpe-operator",
+                "dpe.dev/iteration": "shapes-1",
+                "dpe.dev/stage": stage.value,
+                "dpe.dev/attempt": "2",
+            }.items()
+        )
+        (owner,) = meta["ownerReferences"]
+        assert (owner["uid"], owner["controller"]) == (given.ITERATION.uid, True)
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_credentials_come_by_reference_only(stage):
+    text = json.dumps(children(stage))
+    assert '"secretKeyRef": {"name": "dpe-store", "key": "secretKey"}' in text
+    env = pod_of(stage)["spec"]["containers"][0]["env"]
+    assert all("value" not in e for e in env if e["name"].startswith("DPE_S3"))
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_the_launch_in_the_config_map_is_what_the_stage_reads(stage):
+    config = children(stage)["ConfigMap"]
+    assert config["immutable"] is True
+    launch = parse_launch(config["data"]["launch.json"])
+    assert (launch.stage, launch.attempt, launch.round) == (stage, 2, 1)
+    assert launch.output == f"s3://dpe/lab/shapes-1-01234567/{stage}"
+    assert launch.iteration.uid == given.ITERATION.uid
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_jobs_are_never_retried_by_the_job_controller(stage):
+    job = children(stage)["Job"]["spec"]
+    assert job["backoffLimit"] == 0
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
+    assert "podFailurePolicy" not in job
+
+
+def test_the_command_is_the_platforms_followed_by_the_stage():
+    argument = {s: pod_of(s)["spec"]["containers"][0]["command"][-1] for s in Stage}
+    assert argument == {
+        Stage.SERVE_BASE: "serve",
+        Stage.DIAGNOSIS: "diagnosis",
+        Stage.GENERATION: "generation",
+        Stage.TRAINING: "training",
+        Stage.SERVE_CANDIDATE: "serve",
+        Stage.EVALUATION: "evaluation",
+    }
+    assert pod_of(Stage.TRAINING)["spec"]["containers"][0]["image"] == "training:1"
+
+
+def test_serving_asks_for_gpus_fetches_the_model_and_is_ready_by_its_wrapper():
+    found = children(Stage.SERVE_BASE, serving={"gpusPerReplica": 4, "replicas": 3})
+    spec = found["Job"]["spec"]["template"]["spec"]
+    (main,), (fetch,) = spec["containers"], spec["initContainers"]
+    assert main["resources"]["limits"] == {"memory": "8Gi", "nvidia.com/gpu": "4"}
+    assert main["readinessProbe"]["httpGet"] == {"path": "/ready", "port": 9090}
+    assert fetch["command"][-1] == "fetch-model"
+    assert fetch["image"] == "jobs:1"
+    assert "nvidia.com/gpu" not in json.dumps(fetch)
+    assert spec["nodeSelector"] == {"pool": "i"}
+    assert {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}} in spec["volumes"]
+    assert found["Job"]["spec"]["parallelism"] == 3
+    launch = parse_launch(found["ConfigMap"]["data"]["launch.json"])
+    assert launch.tensor_parallel_size == 4
+
+
+def test_each_model_server_has_a_service_of_its_own_attempt():
+    service = children(Stage.SERVE_CANDIDATE)["Service"]["spec"]
+    assert service["selector"] == {
+        "dpe.dev/iteration": "shapes-1",
+        "dpe.dev/stage": "serve-candidate",
+        "dpe.dev/attempt": "2",
+    }
+    assert {p["port"] for p in service["ports"]} == {8000, 9090}
+    launch = parse_launch(children(Stage.SERVE_CANDIDATE)["ConfigMap"]["data"]["launch.json"])
+    assert launch.model_uri == "s3://dpe/lab/shapes-1-01234567/training/model"
+
+
+def test_clients_are_given_the_address_of_one_model_server():
+    found = children(Stage.DIAGNOSIS)
+    launch = parse_launch(found["ConfigMap"]["data"]["launch.json"])
+    assert launch.model.url == "http://shapes-1-serve-base-1.lab.svc:8000"
+    assert found["Job"]["metadata"]["annotations"] == {"dpe.dev/served-by": "shapes-1-serve-base-1"}
+
+
+def test_training_is_a_gang_of_one_pod_per_node_behind_a_headless_service():
+    found = children(Stage.TRAINING)
+    job, service = found["Job"]["spec"], found["Service"]["spec"]
+    assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 2, 2)
+    assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
+    spec = job["template"]["spec"]
+    assert spec["subdomain"] == "shapes-1-training-2"
+    (term,) = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    launch = parse_launch(found["ConfigMap"]["data"]["launch.json"])
+    assert launch.rendezvous_host == "shapes-1-training-2-0.shapes-1-training-2"
+    env = {e["name"]: e.get("value") for e in spec["containers"][0]["env"]}
+    assert env.items() >= {"NCCL_DEBUG": "WARN", "OMP_NUM_THREADS": "1", "HOME": "/tmp", "LOGNAME": "dpe"}.items()
+
+
+def test_queue_labels_of_the_iteration_go_to_its_jobs_and_others_do_not():
+    labels = children(Stage.TRAINING)["Job"]["metadata"]["labels"]
+    assert labels["kueue.x-k8s.io/queue-name"] == "gpus"
+    assert "team" not in labels
+
+
+def test_platform_knobs_reach_the_pods():
+    platform = given.platform(
+        pods={
+            "runtimeClassName": "devhost",
+            "priorityClassName": "low",
+            "imagePullSecrets": [{"name": "r"}],
+            "extraVolumes": [{"name": "e", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "e", "mountPath": "/e"}],
+            "annotations": {"a": "b"},
+            "labels": {"c": "d", "dpe.dev/stage": "not this"},
+        },
+        jobsPool="training",
+    )
+    template = pod_of(Stage.DIAGNOSIS, platform=platform)
+    assert template["metadata"]["annotations"]["a"] == "b"
+    assert template["metadata"]["labels"].items() >= {"c": "d", "dpe.dev/stage": "diagnosis"}.items()
+    spec = template["spec"]
+    assert (spec["runtimeClassName"], spec["priorityClassName"]) == ("devhost", "low")
+    assert {"name": "e", "mountPath": "/e"} in spec["containers"][0]["volumeMounts"]
+    assert spec["nodeSelector"] == {"pool": "t"}
+
+
+def test_the_longest_names_are_still_names():
+    for stage in Stage:
+        assert len(f"{LONGEST}-{stage}-9999") <= 63
