@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from enum import Enum
 
 # "(EngineCore pid=12) ERROR 11-23 16:00:00 [core.py:700] ValueError: ..." -> "ValueError: ..."
 _PREFIX = re.compile(
@@ -10,23 +11,28 @@ _PREFIX = re.compile(
 _ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt)(?:: .*)?$")
 _CONSEQUENCES = ("Engine core initialization failed", "Engine process failed to start", "EngineDeadError")
 _USAGE = re.compile(r"^\S*(?:api_server\.py|vllm\S*)?: error: (.+)$")
+# pydantic writes its complaints on the lines after the error
+_VALIDATION = re.compile(r"ValidationError: \d+ validation errors? for (\w+)$")
+_VALIDATION_LINES = 8
+_ADVICE = re.compile(r"\s*(For further information visit \S+|\[type=.*)$")
 
-# the machine's fault, or a matter of size: the same weights may load elsewhere or later
-_NOT_THE_MODEL = re.compile(
+# the machine's trouble, or a matter of memory: the same weights may load elsewhere or later
+_MACHINE = re.compile(
     r"out of memory|cannot allocate memory|MemoryError|No space left|No available memory|Free memory on device|"
-    r"KV cache is needed|CUDA error|CUDA driver|NCCL|NVML|address already in use|Errno 28|Errno 98|Bus error|"
-    r"TimeoutError|timed out|Failed to infer device type|shared memory|ConnectionError|PermissionError",
+    r"CUDA|NCCL|NVML|libcuda|address already in use|Errno 28|Errno 98|Bus error|shared memory|"
+    r"TimeoutError|timed out|Failed to infer device type|ConnectionError|PermissionError|ImportError|"
+    r"ModuleNotFoundError",
     re.IGNORECASE,
 )
-# what loading and configuring a model raises when the folder is at fault
-_THE_MODEL = re.compile(
-    r"Safetensor|safetensors|config\.json|ModelConfig|model_type|architecture|tokenizer|processor|state_dict|size "
-    r"mismatch|weight|checkpoint|chat.?template|shape|Unrecognized model|not supported|KeyError|AttributeError|"
-    r"image_token|JSONDecodeError|Repo id|HFValidationError|preprocessor|max_model_len|max_position|"
-    r"AssertionError|ValueError|OSError|TypeError|RuntimeError",
-    re.IGNORECASE,
-)
-_MAX_LINES = 4  # of one error, pydantic's run on
+_ARGUMENTS = re.compile(r"validation errors? for (?!ModelConfig)\w+Config|max_model_len|KV cache is needed")
+
+
+class Fault(Enum):
+    """Whose fault a failed start is."""
+
+    MODEL = "model"
+    ARGUMENTS = "arguments"
+    MACHINE = "machine"
 
 
 def plain(line: str) -> str:
@@ -34,22 +40,29 @@ def plain(line: str) -> str:
     return _PREFIX.sub("", line.rstrip(), count=1)
 
 
+def _complaints(lines: list[str]) -> list[str]:
+    """What follows a ValidationError: pairs of a field's name and an indented complaint."""
+    found: list[str] = []
+    for number, line in enumerate(lines[:_VALIDATION_LINES]):
+        follows = lines[number + 1] if number + 1 < len(lines) else ""
+        if not line.startswith("  ") and not (re.fullmatch(r"[\w.]+", line) and follows.startswith("  ")):
+            break
+        text = _ADVICE.sub("", line).strip()
+        if text:
+            found.append(text)
+    return found
+
+
 def root_cause(lines: Iterable[str]) -> str | None:
     """The last error in the output that is not a mere consequence of another; None when there is none."""
     texts = [plain(line) for line in lines]
-    found: str | None = None
-    for number, text in enumerate(texts):
+    for number in range(len(texts) - 1, -1, -1):
+        text = texts[number]
         if not _ERROR.match(text) or any(c in text for c in _CONSEQUENCES):
             continue
-        parts = [text]
-        for more in texts[number + 1 : number + _MAX_LINES]:
-            if not more.strip() or more.startswith(("Traceback", "During", "The above")) or _ERROR.match(more):
-                break
-            if not more.startswith("  ") and not text.rstrip().endswith(("ModelConfig", "VllmConfig")):
-                break
-            parts.append(more.strip())
-        found = " ".join(parts)
-    return found
+        details = _complaints(texts[number + 1 :]) if _VALIDATION.search(text) else []
+        return " ".join([text, *details])
+    return None
 
 
 def wrong_arguments(lines: Iterable[str]) -> str | None:
@@ -61,6 +74,11 @@ def wrong_arguments(lines: Iterable[str]) -> str | None:
     return None
 
 
-def is_the_models_fault(cause: str) -> bool:
-    """Whether an error at start-up is about the model's files, so that another attempt would find the same."""
-    return not _NOT_THE_MODEL.search(cause) and bool(_THE_MODEL.search(cause))
+def fault(cause: str) -> Fault:
+    """Whose fault an error at start-up is. What is neither the machine's nor the arguments' is the model's.
+
+    Loading the same files with the same arguments is deterministic, so that the latter two need no other attempt.
+    """
+    if _ARGUMENTS.search(cause):
+        return Fault.ARGUMENTS
+    return Fault.MACHINE if _MACHINE.search(cause) else Fault.MODEL

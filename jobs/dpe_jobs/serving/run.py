@@ -26,7 +26,7 @@ from dpe_api.launch import Launch, ServingLaunch
 from dpe_api.names import METRICS_PORT, MODEL_DIR, SERVED_MODEL_NAME, SERVING_PORT, Exit
 from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.runtime import BadConfig, BadData, ProgramDied, Stopped, run_stage
-from dpe_jobs.serving.output import is_the_models_fault, root_cause, wrong_arguments
+from dpe_jobs.serving.output import Fault, fault, root_cause, wrong_arguments
 from dpe_jobs.store import Store
 
 log = logging.getLogger(__name__)
@@ -210,11 +210,14 @@ def explain(server: Server, uri: str) -> Exception:
         return ProgramDied("ServerDied", f"vLLM ended while serving ({how}){': ' + cause if cause else ''}")
     if server.useless:
         return BadData("ModelCannotSee", f"{uri} does not answer a question about an image: {server.useless}")
-    complaint = wrong_arguments(lines)
-    if status == 2 and complaint:
-        return BadConfig("ServingArguments", f"vLLM refuses its arguments: {complaint}: correct spec.serving.extraArgs")
-    cause = root_cause(lines)
-    if cause and status >= 0 and is_the_models_fault(cause):
+    complaint, cause = wrong_arguments(lines), root_cause(lines)
+    whose = fault(cause) if cause and status >= 0 else Fault.MACHINE
+    if (status == 2 and complaint) or whose is Fault.ARGUMENTS:
+        return BadConfig(
+            "ServingArguments",
+            f"vLLM refuses its arguments: {complaint or cause}: correct spec.serving.extraArgs or maxModelLen",
+        )
+    if whose is Fault.MODEL:
         return BadData("ModelNotLoadable", f"vLLM cannot load {uri}: {cause}")
     last = cause or next((line.strip() for line in reversed(lines) if line.strip()), "no output")
     return ProgramDied("ServerDidNotStart", f"vLLM ended before it was ready ({how}): {last}")

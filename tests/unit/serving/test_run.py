@@ -97,7 +97,7 @@ def test_refused_arguments_are_a_bad_configuration(start):
     until(lambda: any("unrecognized" in line for line in server.tail))
     error = explain(server, LAUNCH.model_uri)
     assert error.exit_code == Exit.BAD_CONFIG
-    assert "unrecognized arguments: --x: correct spec.serving.extraArgs" in str(error)
+    assert "unrecognized arguments: --x: correct spec.serving.extraArgs or maxModelLen" in str(error)
 
 
 def test_a_model_that_does_not_load_is_bad_data_with_vllms_own_words(start):
