@@ -60,7 +60,7 @@ class Target:
         context = os.environ.get("KUBE_CONTEXT") or None
         if context is None and not os.environ.get("KUBECONFIG"):
             raise Unusable('KUBECONFIG is not set: start with `make demo`, or run `eval "$(make -s env)"` first')
-        config.load_kube_config(context=context)
+        config.load_kube_config(os.environ.get("KUBECONFIG"), context=context)  # the client read the variable at import
         return cls(context, os.environ.get("DPE_NAMESPACE") or "dpe")
 
     def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
