@@ -58,8 +58,8 @@ encountered an issue. See stack trace (above) for the root cause.
         (
             LENGTH,
             f"{PYDANTIC}: 1 validation error for ModelConfig Value error, User-specified "
-            "max_model_len (999999) is greater than the derived max_model_len. Positions exceeding it can cause CUDA array "
-            "out-of-bounds errors.",
+            "max_model_len (999999) is greater than the derived max_model_len. Positions exceeding it can cause CUDA "
+            "array out-of-bounds errors.",
             Fault.ARGUMENTS,
         ),
         (
