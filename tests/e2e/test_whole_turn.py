@@ -45,8 +45,8 @@ def test_serving_gives_its_gpus_back_before_training_starts(first_turn: Turn) ->
     serving = first_turn.timeline.of(first_turn.name, Stage.SERVE_BASE)
     training = first_turn.timeline.of(first_turn.name, Stage.TRAINING)
     assert serving
-    assert all(s.gone is not None for s in serving)
-    assert max(s.gone for s in serving if s.gone) <= min(t.appeared for t in training)
+    assert all(s.over is not None for s in serving)
+    assert max(s.over for s in serving if s.over) <= min(t.appeared for t in training)
 
 
 def test_training_spreads_over_both_nodes(first_turn: Turn) -> None:

@@ -1,4 +1,4 @@
-"""Records when each pod of a namespace existed, by a watch in a thread."""
+"""Records when each pod of a namespace appeared and when it held no resources any more, by a watch in a thread."""
 
 import threading
 from dataclasses import dataclass, field
@@ -20,7 +20,8 @@ class Lifetime:
     stage: str
     node: str | None
     appeared: datetime
-    gone: datetime | None = None
+    over: datetime | None = None
+    """Its containers have ended or it was removed: its GPUs are free."""
 
 
 @dataclass
@@ -65,15 +66,16 @@ class Timeline:
                     ),
                 )
                 entry.node = pod.spec.node_name or entry.node
-                if event["type"] == "DELETED" and entry.gone is None:
-                    entry.gone = now
+                ended = event["type"] == "DELETED" or pod.status.phase in ("Succeeded", "Failed")
+                if ended and entry.over is None:
+                    entry.over = now
             self._sweep(seen)
 
     def _sweep(self, seen: set[str]) -> None:
         """A pod deleted between two watches is missing from the next one's initial list."""
         for uid, entry in self.pods.items():
-            if uid not in seen and entry.gone is None:
-                entry.gone = datetime.now(UTC)
+            if uid not in seen and entry.over is None:
+                entry.over = datetime.now(UTC)
 
     def of(self, iteration: str, stage: str) -> list[Lifetime]:
         """Pods of one stage."""
