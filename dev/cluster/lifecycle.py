@@ -140,7 +140,8 @@ def start_control_plane(cluster: Cluster, name: str) -> None:
             object_store.wait_ready(cluster)
         else:
             control_plane.start(cluster, name)
-            if Processes(cluster).alive("apiserver") and Processes(cluster).alive("etcd"):
+            other = {"etcd": "apiserver", "apiserver": "etcd"}.get(name)
+            if other and Processes(cluster).alive(other):  # else it is not to be ready yet
                 control_plane.wait_ready(cluster)
 
 

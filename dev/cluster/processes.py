@@ -86,9 +86,11 @@ class Processes:
         try:
             pid, _, start = _fields(self._record(name).read_text())
             _, state, now = _fields(Path(f"/proc/{pid}/stat").read_text())
+            # while other threads end, the first one is a zombie already, and ports are still taken
+            ended = state in "ZX" and len(list(Path(f"/proc/{pid}/task").iterdir())) <= 1
         except (FileNotFoundError, ProcessLookupError):
             return None
-        return pid if now == start and state not in "ZX" else None
+        return pid if now == start and not ended else None
 
     def start(self, name: str, command: Sequence[str | Path], env: Mapping[str, str] | None = None) -> bool:
         """Start a process unless it runs already; whether it was started. Output goes to log/NAME.log."""

@@ -12,7 +12,7 @@ import pytest
 from dev import image as local_image
 from dev.cluster import lifecycle, nodes
 from dev.cluster.config import GPU_RESOURCE, GPUS_PER_NODE, Cluster
-from dev.cluster.processes import Processes
+from dev.cluster.processes import Processes, wait_until
 from kubernetes import client, config
 from tests.cluster.pods import PYTHON, manifest, output, phase, wait_for
 from tests.conftest import RESTRICTED
@@ -192,14 +192,6 @@ def test_a_dead_kubelet_comes_back_and_the_gpus_stay(own: Cluster, core: client.
     assert core.read_node("n1").status.allocatable[GPU_RESOURCE] == str(GPUS_PER_NODE)
 
 
-def test_a_power_cut_is_noticed_and_the_node_comes_back(own: Cluster, core: client.CoreV1Api) -> None:
-    lifecycle.kill_node(own, "n2")
-    wait_for(lambda: node_is(core, "n2", "Unknown"), 60, "a node without power is still Ready")
-    lifecycle.start_node(own, "n2")
-    assert node_is(core, "n2", "True")
-    assert core.read_node("n2").status.allocatable[GPU_RESOURCE] == str(GPUS_PER_NODE)
-
-
 @pytest.mark.parametrize("name", ["etcd", "apiserver", "minio"])
 def test_a_killed_server_is_started_again_without_harm(own: Cluster, core: client.CoreV1Api, name: str) -> None:
     before = containers(core)
@@ -209,13 +201,27 @@ def test_a_killed_server_is_started_again_without_harm(own: Cluster, core: clien
     assert containers(core) == before
 
 
-@pytest.mark.parametrize("moment", ["pki.new", "run/etcd", "run/node-n1", "run/kcm"])
+def test_a_power_cut_is_noticed_and_the_node_comes_back(own: Cluster, core: client.CoreV1Api) -> None:
+    def on_n2() -> set[str]:
+        pods = core.list_namespaced_pod("kube-system", field_selector="spec.nodeName=n2").items
+        return {s.container_id for pod in pods for s in pod.status.container_statuses or []}
+
+    before = on_n2()
+    lifecycle.kill_node(own, "n2")
+    wait_for(lambda: node_is(core, "n2", "Unknown"), 60, "a node without power is still Ready")
+    lifecycle.start_node(own, "n2")
+    assert node_is(core, "n2", "True")
+    assert core.read_node("n2").status.allocatable[GPU_RESOURCE] == str(GPUS_PER_NODE)
+    wait_for(lambda: before.isdisjoint(on_n2()), 60, "what ran on the node is said to run still")
+
+
+@pytest.mark.parametrize("moment", ["pki", "run/etcd", "run/node-n1", "run/kcm"])
 def test_an_interrupted_cluster_up_is_repaired_by_the_next(own: Cluster, moment: str) -> None:
     lifecycle.down(own)
     interrupted = command("up")
-    wait_for(lambda: (own.state / moment).exists() or interrupted.poll() is not None, 60, moment)
-    os.kill(interrupted.pid, signal.SIGKILL)
-    interrupted.communicate()
+    assert wait_until((own.state / moment).exists, 60, 0.002), moment
+    interrupted.kill()
+    assert interrupted.wait() == -signal.SIGKILL, "it was done before it could be interrupted"
     lifecycle.up(own)
     assert all(pids().values())
     etcds = [t for t in traces() if t.startswith("process") and t.endswith(" etcd")]
