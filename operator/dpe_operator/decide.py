@@ -34,7 +34,7 @@ from dpe_operator.stages import (
     sweep,
 )
 from dpe_operator.summaries import fit
-from dpe_operator.world import Observed, Problem
+from dpe_operator.world import CYCLE, Observed, Problem
 
 PHASES = {
     Stage.DIAGNOSIS: Phase.DIAGNOSING,
@@ -82,7 +82,9 @@ def _admit(spec: Spec, status: Status, seen: Observed, platform: Platform, now: 
     """Accept, or say why not. Nothing is created before the resolved spec has been written down."""
     generation = seen.iteration.generation
     look_again_in = timedelta(seconds=platform.resync_seconds)
-    against = [*problems(spec, seen.previous, platform), *seen.problems]
+    against = list(seen.problems)
+    if not any(p.reason == CYCLE for p in against):  # which says more than that the other one has not finished
+        against = [*problems(spec, seen.previous, platform), *against]
     if seen.store_error is not None:
         against.append(Problem("StoreUnavailable", f"{seen.store_error}: waits until it answers"))
     new = status.model_copy(update={"observed_generation": generation, "phase": Phase.PENDING, "stage": None})
@@ -151,6 +153,10 @@ def _advance(turn: Turn) -> None:
         return _finish(turn) if all(gone) else None
     turn.status = turn.status.model_copy(update={"phase": PHASES[current], "stage": current})
     if needed is not None:
+        trainers = still_stopping(turn, Stage.TRAINING)  # published, but not yet off their GPUs
+        if trainers and turn.entry(needed).state is not StageState.RUNNING:
+            turn.update(needed, message=f"waits until {trainers[0]} has stopped")
+            return None
         start(turn, needed)
         ready = is_ready(turn, needed)
         if not ready and turn.entry(current).state is not StageState.RUNNING:

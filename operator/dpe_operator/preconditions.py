@@ -9,7 +9,7 @@ from dpe_operator.gateway import Gateway
 from dpe_operator.platform import Platform
 from dpe_operator.resolve import resolve
 from dpe_operator.storage import Storage, StoreRefused
-from dpe_operator.world import Iteration, Previous, Problem
+from dpe_operator.world import CYCLE, Iteration, Previous, Problem
 
 _LONGEST_CHAIN = 1000  # iterations that refer to each other
 
@@ -34,7 +34,7 @@ async def cycle(gateway: Gateway, iteration: Iteration, spec: Spec) -> Problem |
         if reference.name in path:
             way = " -> ".join([*path, reference.name])
             return Problem(
-                "IterationCycle",
+                CYCLE,
                 f"spec.model.iterationRef.name is {spec.model.iteration_ref.name if spec.model.iteration_ref else ''}, "
                 f"which leads back: {way}: let one of them start from spec.model.uri",
             )

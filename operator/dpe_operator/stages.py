@@ -150,6 +150,8 @@ def finish_from_manifest(turn: Turn, stage: Stage) -> bool:
         completion_time=turn.now.replace(microsecond=0),
         next_attempt_time=None,
         artifact=f"{turn.status.artifacts}/{stage}",
+        progress=entry.progress
+        and entry.progress.model_copy(update={"done": entry.progress.total, "eta_seconds": None}),
         message=line,
     )
     turn.note("StageDone", f"{stage}: {line}", f"{stage}")

@@ -1,6 +1,7 @@
 """What the operator reads from the object store: manifests, progress, exit reports, and whether inputs exist."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from pydantic import ValidationError
 from dpe_api.artifacts import ExitReport, Manifest, Progress
 from dpe_api.names import MANIFEST, PROGRESS, Stage
 from dpe_operator.platform import ObjectStore
+
+log = logging.getLogger(__name__)
 
 CONNECT_S, READ_S = 3.0, 10.0
 IN_FLIGHT = 8  # requests at once
@@ -133,8 +136,12 @@ class Storage:
         reports = []
         for name in await self.names(folder):
             data = await self.get(f"s3://{bucket}/{name}")
-            if data is not None and name.rsplit("/", 1)[-1].startswith("exit-"):
+            if data is None or not name.rsplit("/", 1)[-1].startswith("exit-"):
+                continue
+            try:
                 reports.append(ExitReport.model_validate_json(data))
+            except ValidationError as error:
+                log.warning("%s is no exit report: %s", name, error)
         return tuple(reports)
 
     def forget(self, root: str) -> None:

@@ -8,6 +8,7 @@ from dpe_api.artifacts import ExitReport, IterationId, Manifest, Progress
 from dpe_api.names import Stage
 from dpe_api.status import Status
 
+CYCLE = "IterationCycle"  # reason of a Problem
 GRACE_S = 30  # terminationGracePeriodSeconds of every pod
 STUCK_AFTER = timedelta(seconds=GRACE_S + 30)  # a pod that is still terminating then sits on a lost node
 

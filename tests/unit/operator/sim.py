@@ -40,6 +40,7 @@ class World:
     exits: dict[tuple[Stage, int], list[ExitReport]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
     store_is_away: bool = False
+    answers_since: datetime = given.T0
     filled: set[str] = field(default_factory=set)
     """Jobs whose pods were made: with backoffLimit 0 they are never made again."""
     lost: set[str] = field(default_factory=set)
@@ -54,7 +55,7 @@ class World:
             jobs=tuple(self.jobs.values()),
             pods=tuple(self.pods.values()),
             store_error="the store is away" if self.store_is_away else None,
-            watching_since=self.now,
+            watching_since=self.answers_since,
         )
         if self.store_is_away:
             return seen
@@ -213,6 +214,12 @@ class World:
                 for pod in pods:
                     self.end_pod(pod.uid, 0)
 
+    def set_store(self, *, away: bool) -> None:
+        """The store goes away, or comes back."""
+        if self.store_is_away and not away:
+            self.answers_since = self.now
+        self.store_is_away = away
+
     def publish(self, stage: Stage) -> None:
         """The manifest appears; the first one stays."""
         self.manifests.setdefault(stage, given.manifest(stage, **_gate(stage, self.accepted)))
@@ -223,7 +230,7 @@ class World:
 
     def behave(self, steps: int = 400) -> None:
         """From now on nothing goes wrong; runs until a final phase, or so many steps."""
-        self.store_is_away = False
+        self.set_store(away=False)
         self.spec = self.spec.model_copy(update={"suspend": False})
         for _ in range(steps):
             self.turn()

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 from tests.unit.operator import given
-from tests.unit.operator.sim import World
+from tests.unit.operator.sim import Crash, World
 
 from dpe_api.names import Stage
 from dpe_api.status import ModelStatus, Phase, Resolved, StageState, Status
@@ -400,3 +400,45 @@ def test_a_manifest_that_cannot_be_read_fails_the_stage_and_says_which():
     assert failed is not None
     assert failed.reason == "InvalidManifest"
     assert "diagnosis" in failed.message
+
+
+@pytest.mark.parametrize("died_after", [1, 2, 3])
+def test_an_attempt_that_was_created_but_not_written_down_is_taken_over(died_after):
+    it = world()
+    it.turn()
+    with pytest.raises(Crash):
+        it.apply(it.plan(), die_after=died_after)
+    before = dict(it.jobs)
+    it.turn()
+    assert entry(it, Stage.SERVE_BASE).attempt == 1
+    assert entry(it, Stage.SERVE_BASE).state is StageState.RUNNING
+    assert it.jobs.items() >= before.items()
+    assert len(it.jobs) == 1
+
+
+def test_the_candidate_is_served_only_when_the_trainers_are_off_their_gpus():
+    it = world()
+    while not any(p.stage is Stage.TRAINING and p.phase == "Running" for p in it.pods.values()):
+        it.finish_work()
+        it.control()
+        it.turn()
+        it.control()
+        it.run_pods()
+        it.pass_time(6)
+    it.publish(Stage.TRAINING)
+    assert not names(it.turn())
+    assert "waits until shapes-1-training-1" in (entry(it, Stage.SERVE_CANDIDATE).message or "")
+    it.finish_work()
+    it.control()
+    assert names(it.turn()) == ["shapes-1-serve-candidate-1"]
+
+
+def test_iterations_that_wait_for_each_other_are_told_so():
+    spec = given.spec(model={"iterationRef": {"name": "b"}}, probe=None)
+    cycle = Problem("IterationCycle", "spec.model.iterationRef.name is b, which leads back: shapes-1 -> b -> shapes-1")
+    seen = Observed(given.ITERATION, previous=Previous("b", Status()), problems=(cycle,))
+    plan = decide(spec, Status(), seen, given.platform(), given.T0)
+    assert plan.status is not None
+    accepted = condition(plan.status.conditions, "Accepted")
+    assert accepted is not None
+    assert (accepted.reason, accepted.message) == ("IterationCycle", cycle.message)

@@ -11,7 +11,7 @@ from tests.unit.operator.sim import Crash, World
 from dpe_api.names import Exit, Stage
 from dpe_api.status import Phase, StageState, Status
 
-LIMIT = 3
+LIMIT = 2
 CODES = st.sampled_from([*Exit, 1, 137])
 
 
@@ -90,6 +90,24 @@ class History(RuleBasedStateMachine):
         if run:
             self.world.run_pods()
 
+    @rule(seconds=st.sampled_from([0.5, 2, 6]))
+    def person_suspends_and_thinks_better_of_it(self, seconds: float) -> None:
+        for suspend in (True, False):
+            self.world.spec = self.world.spec.model_copy(update={"suspend": suspend})
+            self.world.turn()
+            self.world.pass_time(seconds)
+        self.life_goes_on(moves=3, work=False, seconds=1)
+
+    @rule(times=st.integers(1, LIMIT + 1))
+    def a_stage_keeps_crashing(self, times: int) -> None:
+        for _ in range(times):
+            self.life_goes_on(moves=8, work=False, seconds=12)
+            for pod in list(self.world.pods.values()):
+                if not pod.stage.is_serving:
+                    self.world.end_pod(pod.uid, 75)
+        self.life_goes_on(moves=3, work=False, seconds=12)
+        self.charged_failures_stay_within_the_limit()
+
     @rule(pick=st.integers(0, 5), code=CODES, report=st.booleans())
     def pod_ends(self, pick: int, code: int, report: bool) -> None:
         if running := [p.uid for p in self.world.pods.values() if p.phase == "Running"]:
@@ -125,7 +143,7 @@ class History(RuleBasedStateMachine):
 
     @rule()
     def store_goes_or_comes(self) -> None:
-        self.world.store_is_away = not self.world.store_is_away
+        self.world.set_store(away=not self.world.store_is_away)
 
     @rule()
     def person_suspends_or_resumes(self) -> None:
@@ -176,5 +194,5 @@ class History(RuleBasedStateMachine):
 
 TestHistories = History.TestCase
 TestHistories.settings = settings(
-    max_examples=150, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=250, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -1,0 +1,77 @@
+"""Stands for the stages in tests of the operator: real pods that end as a test wants, and publish what it gave them.
+
+Mounted into the pods, run as `python stage_double.py STAGE`. It obeys s3://BUCKET/tests/NAMESPACE/STAGE/ATTEMPT.json:
+{"hold": true} waits until the object says otherwise, {"exit": CODE, "reason": ..., "message": ...} ends like that;
+without the object the stage publishes s3://BUCKET/tests/NAMESPACE/STAGE/summary.json.
+"""
+
+import json
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from dpe_api.artifacts import Manifest
+from dpe_api.launch import Launch, read_launch
+from dpe_api.names import METRICS_PORT, Exit, Stage
+from dpe_jobs.runtime import ProgressReporter, StageError, run_stage
+from dpe_jobs.store import Store, split_uri
+
+POLL_S = 0.2
+
+
+class Ready(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+
+def wish(launch: Launch, store: Store, name: str) -> dict[str, Any] | None:
+    bucket, _ = split_uri(launch.output)
+    data = store.find(f"s3://{bucket}/tests/{launch.iteration.namespace}/{launch.stage}/{name}.json")
+    return None if data is None else json.loads(data)
+
+
+def obey(launch: Launch, store: Store) -> None:
+    while True:
+        wanted = wish(launch, store, str(launch.attempt)) or {}
+        if "exit" in wanted:
+            error = StageError(wanted.get("reason", "Told"), wanted.get("message", "as told"))
+            error.exit_code = Exit(wanted["exit"])
+            raise error
+        if not wanted.get("hold"):
+            return
+        time.sleep(POLL_S)
+
+
+def serve(launch: Launch, store: Store) -> None:
+    server = ThreadingHTTPServer(("", METRICS_PORT), Ready)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    while True:
+        obey(launch, store)
+        time.sleep(POLL_S)
+
+
+def work(launch: Launch, store: Store) -> None:
+    progress = ProgressReporter(launch, store, total=10)
+    obey(launch, store)
+    progress.set(10)
+    summary = wish(launch, store, "summary")
+    assert summary is not None
+    manifest = Manifest(stage=launch.stage.value, attempt=launch.attempt, created_at=datetime.now(UTC), summary=summary)
+    store.publish(launch.output, manifest)
+
+
+def main() -> Exit:
+    if sys.argv[1] == "fetch-model":
+        return Exit.DONE
+    launch = read_launch()
+    if launch.stage in (Stage.SERVE_BASE, Stage.SERVE_CANDIDATE):
+        return run_stage(launch, serve, metrics=False)
+    return run_stage(launch, work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

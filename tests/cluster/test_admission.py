@@ -1,0 +1,220 @@
+"""What the API server itself refuses, and with which words."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+from kubernetes.client import ApiException
+
+from dpe_api.names import GROUP, PLURAL, VERSION
+
+pytestmark = pytest.mark.cluster
+
+CRD = Path(__file__).parents[2] / "crds" / "dpe.dev_dpeiterations.yaml"
+GOOD: dict[str, Any] = {"model": {"uri": "s3://dpe/models/base"}, "probe": {"uri": "s3://dpe/data/probe"}}
+
+
+@pytest.fixture
+def iterations(api: client.ApiClient, crd: None, namespace: str) -> "Iterations":
+    return Iterations(client.CustomObjectsApi(api), namespace)
+
+
+class Iterations:
+    def __init__(self, custom: client.CustomObjectsApi, namespace: str) -> None:
+        self._custom, self._where = custom, (GROUP, VERSION, namespace, PLURAL)
+
+    def create(self, spec: dict[str, Any], name: str = "shapes-1", dry_run: bool = False) -> dict[str, Any]:
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "DPEIteration", "metadata": {"name": name}, "spec": spec}
+        more = {"dry_run": "All"} if dry_run else {}
+        return self._custom.create_namespaced_custom_object(*self._where, body, field_validation="Strict", **more)
+
+    def patch(self, spec: dict[str, Any], name: str = "shapes-1") -> dict[str, Any]:
+        return self._custom.patch_namespaced_custom_object(
+            *self._where, name, {"spec": spec}, _content_type="application/merge-patch+json"
+        )
+
+    def set_status(self, status: dict[str, Any], name: str = "shapes-1") -> None:
+        self._custom.patch_namespaced_custom_object_status(
+            *self._where, name, {"status": status}, _content_type="application/merge-patch+json"
+        )
+
+
+def changed(path: str, value: object) -> dict[str, Any]:
+    """The good spec with one field set, addressed by dots; None removes it."""
+    spec = copy.deepcopy(GOOD)
+    *way, last = path.split(".")
+    place = spec
+    for step in way:
+        place = place.setdefault(step, {})
+    if value is None:
+        place.pop(last)
+    else:
+        place[last] = value
+    return spec
+
+
+def refusal(make: Any) -> str:
+    with pytest.raises(ApiException) as caught:
+        make()
+    assert caught.value.status in (400, 422), caught.value
+    return str(caught.value.body)
+
+
+def test_the_least_spec_is_accepted_and_keeps_what_was_left_out_absent(iterations):
+    found = iterations.create(GOOD)
+    assert found["spec"]["probe"]["sampleSize"] == 200
+    assert found["spec"]["suspend"] is False
+    assert "training" not in found["spec"]
+
+
+def test_an_iteration_that_refers_to_another_needs_nothing_else(iterations):
+    iterations.create({"model": {"iterationRef": {"name": "shapes-0"}}})
+
+
+BOTH = {"uri": "s3://dpe/models/base", "iterationRef": {"name": "x"}}
+BENCHMARK = {"name": "test", "uri": "s3://dpe/data/test"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"),
+    [
+        ("model", None, ["spec.model", "Required"]),
+        ("model", {}, ["spec.model", "exactly one of uri", "iterationRef"]),
+        ("model", BOTH, ["spec.model", "exactly one of uri", "iterationRef"]),
+        ("model.uri", "models/base", ["spec.model.uri"]),
+        ("model.uri", "s3://dpe/models/base/", ["spec.model.uri"]),
+        ("model.uri", "hf://org/name", ["spec.model.uri"]),
+        ("probe", None, ["spec.probe is required unless spec.model.iterationRef"]),
+        ("probe.uri", "s3://dpe", ["spec.probe.uri"]),
+        ("probe.sampleSize", 0, ["spec.probe.sampleSize", "greater than or equal to 1"]),
+        ("seed", -1, ["spec.seed"]),
+        ("diagnosis.rolloutsPerItem", 0, ["spec.diagnosis.rolloutsPerItem"]),
+        ("diagnosis.rolloutsPerItem", 65, ["spec.diagnosis.rolloutsPerItem"]),
+        ("diagnosis.temperature", 0, ["spec.diagnosis.temperature"]),
+        ("diagnosis.temperature", 2.5, ["spec.diagnosis.temperature"]),
+        ("diagnosis.maxTokens", 0, ["spec.diagnosis.maxTokens"]),
+        ("diagnosis.concurrency", 0, ["spec.diagnosis.concurrency"]),
+        ("diagnosis.confidence", 0.4, ["spec.diagnosis.confidence"]),
+        ("diagnosis.confidence", 1, ["spec.diagnosis.confidence"]),
+        ("diagnosis.maxErrorRate", 1.5, ["spec.diagnosis.maxErrorRate"]),
+        ("mixture.policy", "best", ["spec.mixture.policy", "thresholds"]),
+        ("mixture.explorationFloor", 0.5, ["spec.mixture.explorationFloor"]),
+        ("mixture.retentionFloor", -0.1, ["spec.mixture.retentionFloor"]),
+        ("mixture.reach", 1.1, ["spec.mixture.reach"]),
+        ("mixture.targetAccuracy", 0, ["spec.mixture.targetAccuracy"]),
+        ("generation.targetSamples", 0, ["spec.generation.targetSamples"]),
+        ("generation", {"targetSamples": 100, "maxCandidates": 99}, ["maxCandidates must be at least targetSamples"]),
+        ("generation.sources", [], ["spec.generation.sources"]),
+        ("generation.sources", [{"kind": "search", "program": "x"}], ["spec.generation.sources[0].kind", "render"]),
+        ("generation.sources", [{"kind": "render"}], ["spec.generation.sources[0].program", "Required"]),
+        (
+            "generation.filter",
+            {"minPassRate": 0.9, "maxPassRate": 0.8},
+            ["spec.generation.filter.minPassRate must be below maxPassRate", "swap"],
+        ),
+        ("generation.filter.rollouts", 0, ["spec.generation.filter.rollouts"]),
+        ("generation.filter.topK", -2, ["spec.generation.filter.topK"]),
+        ("serving.replicas", 0, ["spec.serving.replicas"]),
+        ("serving.gpusPerReplica", 17, ["spec.serving.gpusPerReplica"]),
+        ("serving.pool", "No Such", ["spec.serving.pool"]),
+        ("serving.maxModelLen", 1, ["spec.serving.maxModelLen"]),
+        ("serving.extraArgs", ["x"] * 33, ["spec.serving.extraArgs"]),
+        ("training.nodes", 0, ["spec.training.nodes"]),
+        ("training.gpusPerNode", -1, ["spec.training.gpusPerNode"]),
+        (
+            "training",
+            {"nodes": 3, "gpusPerNode": 1, "promptsPerStep": 4, "rolloutsPerPrompt": 4},
+            ["promptsPerStep * rolloutsPerPrompt must be a multiple of the number of ranks"],
+        ),
+        ("training.rolloutsPerPrompt", 1, ["spec.training.rolloutsPerPrompt"]),
+        ("training.learningRate", 0, ["spec.training.learningRate"]),
+        ("training.precision", "fp8", ["spec.training.precision", "bf16"]),
+        ("training.rolloutEngine", "hf", ["spec.training.rolloutEngine", "transformers"]),
+        ("training.deepspeed.zeroStage", 4, ["spec.training.deepspeed.zeroStage"]),
+        ("training.checkpointEverySteps", 0, ["spec.training.checkpointEverySteps"]),
+        ("evaluation.benchmarks", [BENCHMARK, BENCHMARK], ["spec.evaluation.benchmarks: names must differ"]),
+        ("evaluation.benchmarks", [{"name": "a"}], ["spec.evaluation.benchmarks[0].uri", "Required"]),
+        ("evaluation.gate.maxRegression", 2, ["spec.evaluation.gate.maxRegression"]),
+        ("retry.maxAttempts", 0, ["spec.retry.maxAttempts"]),
+        ("ttlSecondsAfterFinished", -1, ["spec.ttlSecondsAfterFinished"]),
+        ("suspend", "yes", ["spec.suspend"]),
+    ],
+)
+def test_a_wrong_field_is_refused_by_a_message_that_names_it(iterations, path, value, words):
+    message = refusal(lambda: iterations.create(changed(path, value), dry_run=True))
+    assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize("path", ["modle", "training.lr", "generation.filter.minimum", "probe.size"])
+def test_an_unknown_field_is_refused_by_name(iterations, path):
+    message = refusal(lambda: iterations.create(changed(path, 1), dry_run=True))
+    assert f'unknown field \\"spec.{path}\\"' in message
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("a" * 41, "at most 40 characters"),
+        ("shapes.1", "lower case letters, digits and '-'"),
+    ],
+)
+def test_a_name_that_children_cannot_be_named_after_is_refused(iterations, name, words):
+    assert words in refusal(lambda: iterations.create(GOOD, name=name, dry_run=True))
+
+
+def test_a_name_of_forty_characters_is_accepted(iterations):
+    iterations.create(GOOD, name="a" * 40, dry_run=True)
+
+
+STARTED = {"resolved": {"round": 0, "modelUri": "s3://dpe/models/base", "spec": {}}}
+
+
+def test_before_the_start_everything_may_change(iterations):
+    iterations.create(GOOD)
+    iterations.set_status({"phase": "Pending"})
+    iterations.patch({"seed": 5, "training": {"nodes": 4}})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 5},
+        {"model": {"uri": "s3://dpe/models/other"}},
+        {"probe": {"uri": "s3://dpe/data/other"}},
+        {"training": {"nodes": 4}},
+        {"evaluation": {"benchmarks": []}},
+        {"mixture": {"policy": "gap"}},
+    ],
+)
+def test_after_the_start_the_science_is_immutable(iterations, change):
+    iterations.create(GOOD)
+    iterations.set_status(STARTED)
+    message = refusal(lambda: iterations.patch(change))
+    assert "spec is immutable once the iteration has started" in message
+    assert "create a new DPEIteration instead" in message
+
+
+@pytest.mark.parametrize("change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}, {"retry": {"maxAttempts": 9}}])
+def test_after_the_start_what_steers_it_may_still_change(iterations, change):
+    iterations.create(GOOD)
+    iterations.set_status(STARTED)
+    found = iterations.patch(change)
+    assert found["spec"].items() >= change.items()
+
+
+def test_the_crd_has_the_columns_and_short_names_that_people_use(api, crd):
+    found = client.ApiextensionsV1Api(api).read_custom_resource_definition(f"{PLURAL}.{GROUP}")
+    assert found.spec.names.short_names == ["dpei"]
+    columns = [c.name for c in found.spec.versions[0].additional_printer_columns if not c.priority]
+    assert columns == ["Phase", "Stage", "Before", "After", "Accepted", "Age"]
+    assert found.spec.versions[0].subresources.status is not None
+
+
+def test_the_crd_in_the_checkout_is_the_one_that_is_served(api, crd):
+    written = yaml.safe_load(CRD.read_text())["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    found = client.ApiextensionsV1Api(api).read_custom_resource_definition(f"{PLURAL}.{GROUP}").to_dict()
+    served = found["spec"]["versions"][0]["schema"]["open_apiv3_schema"]
+    assert set(served["properties"]["spec"]["properties"]) == set(written["properties"]["spec"]["properties"])
