@@ -62,7 +62,8 @@ def ensure() -> Path:
         path = os.pathsep.join([str(venv / "bin"), os.environ.get("PATH", os.defpath)])
         for name, text, more, flags in (
             ("wheels", wheels, [], {}),
-            ("sources", sources, ["--no-build-isolation"], {**_BUILD_FLAGS, "PATH": path}),
+            # uv's cache does not know which flags a wheel was built with
+            ("sources", sources, ["--no-build-isolation", "--no-cache"], {**_BUILD_FLAGS, "PATH": path}),
         ):
             listing = venv / f"requirements-{name}.txt"
             listing.write_text(text)
