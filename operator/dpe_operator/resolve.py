@@ -22,7 +22,8 @@ def reference_problem(spec: Spec, previous: Previous | None) -> Problem | None:
             f"{where}, which has failed: create it anew after mending its cause, or name one that succeeded",
         )
     if not phase.is_final:
-        return Problem("IterationNotFinished", f"{where}, which is {phase}: this one starts when it has finished")
+        # without the phase: the same trouble is one Event, however far the other one gets
+        return Problem("IterationNotFinished", f"{where}, which has not finished: this one starts when it has")
     if previous.status.model is None or previous.status.resolved is None:
         return Problem("IterationHasNoModel", f"{where}, whose status names no model: name another one")
     return None
