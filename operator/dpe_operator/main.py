@@ -48,7 +48,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     """The login, the daemon, and the events that wake it."""
     kopf.on.login(registry=registry)(kopf.login_via_client)
 
-    @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_timeout=40)  # type: ignore[untyped-decorator]
+    @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_backoff=40, cancellation_timeout=5)  # type: ignore[untyped-decorator]
     async def look_after(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         loop = operator.loops[namespace, name] = Loop(namespace, name, uid)
         ended = asyncio.Event()

@@ -84,8 +84,10 @@ async def _store_problems(storage: Storage, platform: Platform, spec: Spec, prev
             )
         ]
     resolved = resolve(spec, previous)
+    reference = spec.model.iteration_ref
+    model = "spec.model.uri" if reference is None else f"the model of iteration {reference.name}"
     wanted = [
-        ("spec.model.uri", resolved.model_uri, "config.json", "ModelNotFound"),
+        (model, resolved.model_uri, "config.json", "ModelNotFound"),
         ("spec.probe.uri", resolved.spec.probe.uri, ".parquet", "ProbeNotFound"),
         *(
             (f"spec.evaluation.benchmarks[{i}].uri", b.uri, ".parquet", "BenchmarkNotFound")

@@ -58,6 +58,8 @@ def work(launch: Launch, store: Store) -> None:
     progress = ProgressReporter(launch, store, total=10)
     obey(launch, store)
     progress.set(10)
+    if launch.stage is Stage.TRAINING:
+        store.put(f"{launch.output}/model/config.json", b"{}")
     summary = wish(launch, store, "summary")
     assert summary is not None
     manifest = Manifest(stage=launch.stage.value, attempt=launch.attempt, created_at=datetime.now(UTC), summary=summary)

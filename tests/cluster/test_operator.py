@@ -51,6 +51,8 @@ def idle(
     if lab.process is None:
         lab.start()
     lab.until(lambda: not lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL)["items"])
+    # their last words go to the bucket
+    lab.until(lambda: not lab.core.list_namespaced_pod(namespace).items)
     lab.stop()
 
 
@@ -67,8 +69,10 @@ def is_final(lab: Lab, name: str = "turn") -> bool:
 
 
 def runs(lab: Lab, stage: Stage, attempt: int = 1) -> bool:
+    """It works: its first progress is written after it has learnt to stop when told."""
     entry = lab.status().stage_status(stage)
-    return (entry.state, entry.attempt) == (StageState.RUNNING, attempt) and bool(lab.pods(stage))
+    working = (entry.state, entry.attempt) == (StageState.RUNNING, attempt) and entry.progress is not None
+    return working and bool(lab.pods(stage))
 
 
 def test_a_turn_succeeds_and_tells_its_story(lab):
