@@ -62,8 +62,7 @@ def _schema(model: type[ApiModel]) -> dict[str, Any]:
     return structural(schema, schema.get("$defs", {}))
 
 
-def crd() -> dict[str, Any]:
-    """The CRD as a dict."""
+def _status() -> dict[str, Any]:
     status = _schema(Status)
     status.pop("required", None)
     # kept verbatim: an older operator's status must never be refused or pruned by a newer schema
@@ -73,70 +72,77 @@ def crd() -> dict[str, Any]:
         "x-kubernetes-preserve-unknown-fields": True,
     }
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    return status
+
+
+def _columns() -> list[dict[str, Any]]:
+    """What `kubectl get dpei` prints."""
 
     def column(name: str, path: str, kind: str = "string", **more: Any) -> dict[str, Any]:
         return {"name": name, "type": kind, "jsonPath": path, **more}
 
+    return [
+        column("Phase", ".status.phase"),
+        column("Stage", ".status.stage"),
+        column("Before", ".status.accuracyBefore"),
+        column("After", ".status.accuracyAfter"),
+        column("Accepted", '.status.conditions[?(@.type=="ModelAccepted")].status'),
+        column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', priority=1),
+        column("Age", ".metadata.creationTimestamp", "date"),
+    ]
+
+
+def _root_rules() -> list[dict[str, str]]:
+    """CEL rules that need the name or the status beside the spec."""
+    return [
+        {
+            "rule": "size(self.metadata.name) <= 40",
+            "message": "metadata.name must have at most 40 characters: the names of its Jobs are made from it",
+        },
+        {
+            "rule": "self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
+            "message": "metadata.name must consist of lower case letters, digits and '-': a Service is named after it",
+        },
+        immutability_rule(),
+    ]
+
+
+def crd() -> dict[str, Any]:
+    """The CRD as a dict."""
+    schema = {
+        "type": "object",
+        "description": "One turn of diagnostic-driven progressive evolution (arXiv 2602.22859).",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": _schema(Spec),
+            "status": _status(),
+        },
+        "x-kubernetes-validations": _root_rules(),
+    }
+    version = {
+        "name": VERSION,
+        "served": True,
+        "storage": True,
+        "subresources": {"status": {}},
+        "additionalPrinterColumns": _columns(),
+        "schema": {"openAPIV3Schema": schema},
+    }
+    names = {
+        "kind": KIND,
+        "listKind": f"{KIND}List",
+        "plural": PLURAL,
+        "singular": "dpeiteration",
+        "shortNames": ["dpei"],
+        "categories": ["dpe", "all"],
+    }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
         "metadata": {"name": f"{PLURAL}.{GROUP}", "annotations": {"helm.sh/resource-policy": "keep"}},
-        "spec": {
-            "group": GROUP,
-            "scope": "Namespaced",
-            "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": "dpeiteration",
-                "shortNames": ["dpei"],
-                "categories": ["dpe", "all"],
-            },
-            "versions": [
-                {
-                    "name": VERSION,
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": [
-                        column("Phase", ".status.phase"),
-                        column("Stage", ".status.stage"),
-                        column("Before", ".status.accuracyBefore"),
-                        column("After", ".status.accuracyAfter"),
-                        column("Accepted", '.status.conditions[?(@.type=="ModelAccepted")].status'),
-                        column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', priority=1),
-                        column("Age", ".metadata.creationTimestamp", "date"),
-                    ],
-                    "schema": {
-                        "openAPIV3Schema": {
-                            "type": "object",
-                            "description": "One turn of diagnostic-driven progressive evolution (arXiv 2602.22859).",
-                            "required": ["spec"],
-                            "properties": {
-                                "apiVersion": {"type": "string"},
-                                "kind": {"type": "string"},
-                                "metadata": {"type": "object"},
-                                "spec": _schema(Spec),
-                                "status": status,
-                            },
-                            "x-kubernetes-validations": [
-                                {
-                                    "rule": "size(self.metadata.name) <= 40",
-                                    "message": "metadata.name must have at most 40 characters: "
-                                    "the names of its Jobs are made from it",
-                                },
-                                {
-                                    "rule": "self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
-                                    "message": "metadata.name must consist of lower case letters, digits and '-': "
-                                    "a Service is named after it",
-                                },
-                                immutability_rule(),
-                            ],
-                        }
-                    },
-                }
-            ],
-        },
+        "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }
 
 
