@@ -41,6 +41,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 3, 3, 3)
+    settings.background.instant_exit_timeout = 3  # a daemon ends within milliseconds, but not at once
     settings.queueing.error_delays = (1, 2, 5, 10)
 
 
@@ -48,7 +49,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     """The login, the daemon, and the events that wake it."""
     kopf.on.login(registry=registry)(kopf.login_via_client)
 
-    @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_backoff=40, cancellation_timeout=5)  # type: ignore[untyped-decorator]
+    @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_backoff=5, cancellation_timeout=5)  # type: ignore[untyped-decorator]
     async def look_after(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         loop = operator.loops[namespace, name] = Loop(namespace, name, uid)
         ended = asyncio.Event()
