@@ -85,13 +85,14 @@ def test_a_turn_succeeds_and_tells_its_story(lab):
     assert lab.condition("ModelAccepted")[0] == "True"
     assert all((s.state, s.attempt) == (StageState.DONE, 1) for s in status.stages)
     # model servers are gone, the Jobs of the other stages are kept for their logs
-    assert lab.jobs() == sorted(f"turn-{s}-1" for s in BATCH_STAGES)
+    lab.until(lambda: lab.jobs() == sorted(f"turn-{s}-1" for s in BATCH_STAGES))
     said = [reason for reason, _ in lab.events()]
     assert sorted(said) == sorted(["Accepted", *["StageStarted"] * 6, *["StageDone"] * 4, "GateAccepted"])
     assert any("accuracy 62.2% on test" in message for _, message in lab.events())
-    assert lab.metric(r'dpe_iterations\{phase="Succeeded"\} 1.0')
-    assert lab.metric(r'dpe_stage_attempts_total\{outcome="done",stage="training"\} 1.0')
-    assert lab.metric(r'dpe_tokens_total\{direction="prompt",endpoint="base"\} 2000.0')
+    # a metric may come a moment after the status that it counts
+    lab.until(lambda: lab.metric(r'dpe_iterations\{phase="Succeeded"\} 1.0'))
+    lab.until(lambda: lab.metric(r'dpe_stage_attempts_total\{outcome="done",stage="training"\} 1.0'))
+    lab.until(lambda: lab.metric(r'dpe_tokens_total\{direction="prompt",endpoint="base"\} 2000.0'))
 
 
 def test_an_operator_killed_in_every_stage_repeats_nothing(lab):
