@@ -26,6 +26,7 @@ from dpe_operator.stages import (
     Turn,
     finish_from_manifest,
     is_ready,
+    may_linger,
     retire_server,
     settle,
     start,
@@ -240,7 +241,7 @@ def _fail(turn: Turn, stage: Stage) -> None:
 def _after_the_end(spec: Spec, status: Status, seen: Observed, platform: Platform, now: datetime) -> Plan:
     """Clean up, and remove the resource when its time is over. The status does not change any more."""
     live = [j for j in seen.jobs if j.is_live]
-    delete = tuple(ChildRef(j.name, j.uid) for j in live)
+    delete = tuple(ChildRef(j.name, j.uid) for j in live if not may_linger(status, j, now))
     noted = status.model_copy(update={"observed_generation": seen.iteration.generation})
     new = None if noted == status else noted
     if live:

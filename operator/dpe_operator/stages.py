@@ -337,6 +337,13 @@ def retire_server(turn: Turn, stage: Stage) -> bool:
     return True
 
 
+def may_linger(status: Status, job: JobSeen, now: datetime) -> bool:
+    """A batch stage that has just published: its pod ends by itself, and its Job stays for the logs."""
+    entry = status.stage_status(job.stage)
+    done_at = entry.completion_time if entry.state is StageState.DONE else None
+    return job.stage in BATCH_STAGES and done_at is not None and now - done_at < LINGER
+
+
 def sweep(turn: Turn) -> None:
     """Delete every Job that should not run: all but the running attempts, and failed ones beyond the newest few."""
     wanted = {(s.name, s.attempt) for s in turn.status.stages if s.state is StageState.RUNNING}
@@ -345,10 +352,9 @@ def sweep(turn: Turn) -> None:
             continue
         entry = turn.entry(job.stage)
         if job.is_live:
-            done_at = entry.completion_time if entry.state is StageState.DONE else None
-            if job.stage in BATCH_STAGES and done_at is not None and turn.now - done_at < LINGER:
-                turn.moments.append(done_at + LINGER)
-                continue
-            turn.delete.append(ChildRef(job.name, job.uid))
+            if may_linger(turn.status, job, turn.now):
+                turn.moments.append((entry.completion_time or turn.now) + LINGER)
+            else:
+                turn.delete.append(ChildRef(job.name, job.uid))
         elif job.attempt <= entry.attempt - KEPT_ATTEMPTS:
             turn.delete.append(ChildRef(job.name, job.uid))

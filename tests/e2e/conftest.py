@@ -15,6 +15,7 @@ from examples.shapes.target import Target
 from kubernetes import client
 from rich.console import Console
 
+from dpe_api.names import Stage
 from dpe_api.status import Phase, Status
 from dpe_jobs.store import Store
 from tests.e2e.timeline import Timeline
@@ -61,9 +62,11 @@ def world(
 
 @pytest.fixture(scope="session")
 def first_turn(world: World) -> Turn:
-    """The example's first iteration, run as a user would, once for all tests that look at it."""
+    """The example's first iteration, run once for all tests that look at it; the operator dies while it diagnoses."""
     name = "shapes-1"
     with Timeline(world.api, world.namespace) as timeline:
         world.create(name, example("iteration-1.yaml"))
+        world.wait_stage_running(name, Stage.DIAGNOSIS, deadline_s=300)
+        world.kill_operator()
         status = world.wait_phase(name, Phase.SUCCEEDED, deadline_s=1200)
     return Turn(name, world.artifacts(name), status, timeline)

@@ -65,7 +65,7 @@ def shares_of(weights: Floats, floor_only: Bools, floor: float) -> Floats:
         total = weights[free].sum()
         left = 1.0 - floor * pinned.sum()
         # weights of zero, all of them: nothing to tell the free categories apart by
-        shares[free] = left * weights[free] / total if total > 0 else left / free.sum()
+        shares[free] = left * (weights[free] / total) if total > 0 else left / free.sum()
         below = free & (shares < floor)
         if not below.any() or not (free & ~below).any():
             normal: Floats = shares / shares.sum()

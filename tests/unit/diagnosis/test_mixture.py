@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from dpe_api.artifacts import CategoryReport
@@ -172,6 +172,7 @@ def test_thompson_draws_differ_by_round_and_are_repeatable():
     ),
     st.floats(0, 1),
 )
+@example(([0.0, 5e-324], [False, False]), 1.0)  # the smallest weight that there is, times a half, is zero
 def test_shares_sum_to_one_whatever_the_floor(weights_and_pins, floor):
     weights, pins = weights_and_pins
     shares = shares_of(np.array(weights), np.array(pins), floor)
