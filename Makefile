@@ -71,7 +71,6 @@ lint: setup-python ## ruff, mypy, import-linter, and whether generated files are
 	@$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@$(PY) -m dpe_api.crd --check
 	@$(PY) -m dpe_api.reference --check
-	@$(PY) -m dpe_api.reference --check
 
 format: setup-python ## rewrite the code as ruff formats it
 	@$(PY) -m ruff check --fix $(SOURCES)
@@ -79,7 +78,6 @@ format: setup-python ## rewrite the code as ruff formats it
 
 generate: setup-python ## write the CRD and docs/reference.md from the models
 	@$(PY) -m dpe_api.crd
-	@$(PY) -m dpe_api.reference
 	@$(PY) -m dpe_api.reference
 
 lock: ## pin every package by hash: pyproject.toml -> requirements.txt

@@ -111,6 +111,69 @@ class SetReport(ApiModel):
     categories: list[CategoryReport]
 
 
+class Slice(ApiModel):
+    """Rows of one category or facet combination that the model does significantly worse on than on the rest."""
+
+    category: str | None = None
+    """Looked at within this category; None: over all of them."""
+    facets: dict[str, str]
+    """One or two facets; empty when the slice is the category itself."""
+    n: int
+    """Answered rows."""
+    correct: int
+    accuracy: Interval
+    rest: float
+    """Accuracy of the rows that it is compared with."""
+    effect: float
+    """accuracy - rest: negative, a share."""
+    p_value: float
+    q_value: float
+    """p adjusted for all slices that were tested."""
+
+
+class Confusion(ApiModel):
+    """How often one answer was given instead of another."""
+
+    category: str
+    expected: str
+    given: str
+    count: int
+
+
+class Weakness(ApiModel):
+    """One thing that the model does badly, in a line."""
+
+    category: str
+    text: str
+    error_type: str | None = None
+    """As the endpoint called it; None: found by rules."""
+    count: int
+    """Wrong answers that show it, of those looked at."""
+    examples: list[str]
+    """Ids of a few of them."""
+
+
+class AttributionReport(ApiModel):
+    """Why answers are wrong, as far as it could be told."""
+
+    slices: list[Slice] = Field(default_factory=list)
+    """Most certain first."""
+    tested: int = 0
+    """Slices that were tested."""
+    confusions: list[Confusion] = Field(default_factory=list)
+    """Most frequent first within a category."""
+    error_types: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """Counts by category and error type, of the wrong answers that an endpoint looked at."""
+    weaknesses: list[Weakness] = Field(default_factory=list)
+    """Most frequent first within a category."""
+    wrong: int = 0
+    """Wrong answers in all."""
+    looked_at: int = 0
+    """Wrong answers that the endpoint attributed."""
+    failed: int = 0
+    """Wrong answers that it was asked about without a usable reply."""
+
+
 class DiagnosisReport(ApiModel):
     """`report.json` of a diagnosis and of an evaluation's re-diagnosis."""
 
@@ -119,6 +182,8 @@ class DiagnosisReport(ApiModel):
     fingerprint: str
     """Hash of everything that decides the answers (model, questions, sampling): equal fingerprints, equal answers."""
     sets: list[SetReport]
+    attribution: AttributionReport | None = None
+    """Of the probe; in report.json only, not in the manifest's summary."""
 
     def of(self, name: str) -> SetReport:
         """The report of one set; KeyError when it was not asked."""
@@ -140,6 +205,8 @@ class Quota(ApiModel):
     """False: sampling never solves it, RL gets no gradient."""
     retention: bool
     """True: a strong category, its samples bypass the difficulty filter."""
+    supply: int | None = None
+    """Most samples that the sources can make of it; None: no limit."""
 
 
 class DiagnosisSummary(ApiModel):
@@ -147,6 +214,8 @@ class DiagnosisSummary(ApiModel):
 
     report: DiagnosisReport
     quotas: list[Quota]
+    weaknesses: list[Weakness] = Field(default_factory=list)
+    """The few most frequent."""
     reused: bool = False
     tokens: Tokens = Field(default_factory=Tokens)
 

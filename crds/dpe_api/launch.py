@@ -7,8 +7,10 @@ from pydantic import Field, TypeAdapter
 
 from dpe_api.artifacts import IterationId
 from dpe_api.base import ApiModel
+from dpe_api.diagnosis_spec import Diagnosis, Mixture, Probe
+from dpe_api.endpoints import Endpoint
 from dpe_api.names import LAUNCH_PATH, Stage
-from dpe_api.spec import Benchmark, Diagnosis, Evaluation, Generation, Mixture, Probe, Training
+from dpe_api.spec import Benchmark, Evaluation, Generation, Training
 
 
 class StoreAddress(ApiModel):
@@ -57,9 +59,12 @@ class DiagnosisLaunch(_Launch):
     benchmarks: list[Benchmark]
     diagnosis: Diagnosis
     mixture: Mixture
-    target_samples: int
+    generation: Generation
+    endpoints: list[Endpoint] = Field(default_factory=list)
     reuse: str | None = None
     """Artifact folder whose answers are taken when its fingerprint is the same."""
+    previous: str | None = None
+    """Folder of the referenced iteration's artifacts: its mixture and what came of it."""
 
 
 class GenerationLaunch(_Launch):
@@ -97,6 +102,7 @@ class EvaluationLaunch(_Launch):
     probe: Probe
     benchmarks: list[Benchmark]
     diagnosis: Diagnosis
+    endpoints: list[Endpoint] = Field(default_factory=list)
     diagnosis_artifact: str
     """s3:// folder with the base model's answers."""
     evaluation: Evaluation

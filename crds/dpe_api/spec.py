@@ -3,20 +3,12 @@
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from dpe_api.base import ApiModel
-
-Name = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
-S3Uri = Annotated[str, Field(min_length=6, max_length=512, pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+[^/]$")]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Confidence = Annotated[float, Field(ge=0.5, le=0.999)]
-
-
-def _rules(*rules: tuple[str, str, str]) -> ConfigDict:
-    """CEL rules for the API server: (rule, message, path of the field at fault)."""
-    checks = [{"rule": r, "message": m, **({"fieldPath": p} if p else {})} for r, m, p in rules]
-    return ConfigDict(json_schema_extra={"x-kubernetes-validations": checks})  # type: ignore[dict-item]
+from dpe_api.diagnosis_spec import Diagnosis, Mixture, Probe
+from dpe_api.endpoints import Endpoint
+from dpe_api.fields import Confidence, Fraction, Name, S3Uri, rules
 
 
 class IterationRef(ApiModel):
@@ -29,7 +21,7 @@ class IterationRef(ApiModel):
 class Model(ApiModel):
     """The model to improve: exactly one of `uri` and `iterationRef`."""
 
-    model_config = _rules(
+    model_config = rules(
         (
             "has(self.uri) != has(self.iterationRef)",
             "spec.model needs exactly one of uri (s3://BUCKET/FOLDER) and iterationRef ({name: ITERATION})",
@@ -40,56 +32,6 @@ class Model(ApiModel):
     """Folder of a Hugging Face model that vLLM can load, as s3://BUCKET/FOLDER."""
     iteration_ref: IterationRef | None = None
     """Continue from the model that another iteration accepted; sections left out here are taken from it."""
-
-
-class Probe(ApiModel):
-    """The questions that the model is diagnosed on."""
-
-    uri: S3Uri
-    """Folder of Parquet files with columns id, image, question, answer, answer_type, category."""
-    sample_size: Annotated[int, Field(ge=1, le=1_000_000)] = 200
-    """Rows asked, spread evenly over the categories."""
-
-
-class Diagnosis(ApiModel):
-    """How the model is asked and when an answer set is good enough to trust."""
-
-    rollouts_per_item: Annotated[int, Field(ge=1, le=64)] = 9
-    """Sampled answers per probe row, beside one greedy answer: they give the pass rate."""
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """Temperature of the sampled answers."""
-    max_tokens: Annotated[int, Field(ge=1, le=32768)] = 512
-    """Longest answer, in tokens."""
-    concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Requests in flight."""
-    confidence: Confidence = 0.95
-    """Confidence of every interval."""
-    max_error_rate: Fraction = 0.05
-    """The stage stops when more than this share of rows got no answer from the server."""
-
-
-class MixturePolicy(StrEnum):
-    """From accuracy to weight: the paper's bands, the distance to a target, a posterior draw, or all alike."""
-
-    THRESHOLDS = "thresholds"
-    GAP = "gap"
-    THOMPSON = "thompson"
-    UNIFORM = "uniform"
-
-
-class Mixture(ApiModel):
-    """How the diagnosis becomes the shares of the training data."""
-
-    policy: MixturePolicy = MixturePolicy.THRESHOLDS
-    """thresholds (the paper's accuracy bands), gap (distance to targetAccuracy), thompson (posterior draw), uniform."""
-    exploration_floor: Annotated[float, Field(ge=0, le=0.2)] = 0.02
-    """Least share of every category, also of one never sampled or out of reach."""
-    retention_floor: Annotated[float, Field(ge=0, le=1)] = 0.15
-    """Least weight, before normalising, of a strong category; its samples bypass the difficulty filter."""
-    reach: Fraction = 0.2
-    """A category whose pass rate interval lies below this is out of reach of RL: it gets the exploration floor only."""
-    target_accuracy: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """The accuracy that `gap` aims at; a category above it counts as strong."""
 
 
 class RenderSource(ApiModel):
@@ -104,7 +46,7 @@ class RenderSource(ApiModel):
 class SolverFilter(ApiModel):
     """Keep candidates that the served model solves sometimes."""
 
-    model_config = _rules(
+    model_config = rules(
         (
             "self.minPassRate < self.maxPassRate",
             "spec.generation.filter.minPassRate must be below maxPassRate: swap them or widen the band",
@@ -126,7 +68,7 @@ class SolverFilter(ApiModel):
 class Generation(ApiModel):
     """How many samples are made, from what, and which are kept."""
 
-    model_config = _rules(
+    model_config = rules(
         (
             "self.maxCandidates >= self.targetSamples",
             "spec.generation.maxCandidates must be at least targetSamples",
@@ -186,7 +128,7 @@ class DeepSpeed(ApiModel):
 class Training(ApiModel):
     """GRPO on the kept samples, over several nodes. Names are TRL's where TRL has one."""
 
-    model_config = _rules(
+    model_config = rules(
         (
             "(self.promptsPerStep * self.rolloutsPerPrompt) % "
             "(self.nodes * (self.gpusPerNode > 0 ? self.gpusPerNode : 1)) == 0",
@@ -252,7 +194,7 @@ class Gate(ApiModel):
 class Evaluation(ApiModel):
     """What the candidate is compared on."""
 
-    model_config = _rules(
+    model_config = rules(
         (
             "self.benchmarks.all(b, self.benchmarks.exists_one(c, c.name == b.name))",
             "spec.evaluation.benchmarks: names must differ",
@@ -272,21 +214,44 @@ class Retry(ApiModel):
     """Attempts per stage."""
 
 
-SECTIONS = ("probe", "diagnosis", "mixture", "generation", "serving", "training", "evaluation")
+SECTIONS = ("probe", "diagnosis", "mixture", "generation", "serving", "training", "evaluation", "endpoints")
 """Parts of the spec that an iteration with `model.iterationRef` takes from the other one when it leaves them out."""
 
 _MUTABLE = ("suspend", "ttlSecondsAfterFinished", "retry")
 
 
+def _endpoint_rule(field: str) -> tuple[str, str, str]:
+    """That the endpoint named by a field like `diagnosis.judge` is in the list, or comes from the iterationRef."""
+    parts = field.split(".")
+    given = " && ".join(f"has(self.{'.'.join(parts[: i + 1])})" for i in range(len(parts)))
+    named = f"self.{field}.endpoint"
+    return (
+        f"!({given} && has({named})) || (has(self.endpoints) ? self.endpoints.exists(e, e.name == {named}) : "
+        "has(self.model.iterationRef))",
+        f"spec.{field}.endpoint must be the name of an entry of spec.endpoints",
+        f".{field}.endpoint",
+    )
+
+
+ENDPOINT_USERS = ("probe.categorise", "diagnosis.judge", "diagnosis.attribution")
+"""Sections whose field `endpoint` names an entry of spec.endpoints."""
+
+
 class Spec(ApiModel):
     """One turn of the spiral. Only `model` and, without an iterationRef, `probe` are required."""
 
-    model_config = _rules(
+    model_config = rules(
         (
             "has(self.probe) || has(self.model.iterationRef)",
             "spec.probe is required unless spec.model.iterationRef names an iteration to take it from",
             "",
-        )
+        ),
+        (
+            "!has(self.endpoints) || self.endpoints.all(e, self.endpoints.exists_one(f, f.name == e.name))",
+            "spec.endpoints: names must differ",
+            ".endpoints",
+        ),
+        *(_endpoint_rule(user) for user in ENDPOINT_USERS),
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """All randomness derives from it, the round, the stage and the item."""
@@ -306,6 +271,8 @@ class Spec(ApiModel):
     """GRPO."""
     evaluation: Evaluation | None = None
     """What the candidate is compared on."""
+    endpoints: Annotated[list[Endpoint], Field(max_length=32)] | None = None
+    """Models of others that categorise, judge and attribute."""
     retry: Retry = Field(default_factory=Retry)
     """How many failures of a stage are forgiven. May change while running."""
     suspend: bool = False
@@ -341,6 +308,18 @@ class ResolvedSpec(ApiModel):
     serving: Serving = Field(default_factory=Serving)
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
+    endpoints: list[Endpoint] = Field(default_factory=list)
+
+    def unknown_endpoints(self) -> dict[str, str]:
+        """Fields that name an endpoint which is not in the list, with that name."""
+        known = {e.name for e in self.endpoints}
+        judge, categorise = self.diagnosis.judge, self.probe.categorise
+        named = {
+            "spec.probe.categorise.endpoint": categorise and categorise.endpoint,
+            "spec.diagnosis.judge.endpoint": judge and judge.endpoint,
+            "spec.diagnosis.attribution.endpoint": self.diagnosis.attribution.endpoint,
+        }
+        return {field: name for field, name in named.items() if name and name not in known}
 
     @classmethod
     def of(cls, spec: Spec) -> Self:

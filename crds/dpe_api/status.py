@@ -107,6 +107,10 @@ class DiagnosisStatus(ApiModel):
     categories: list[CategoryDiagnosis] = Field(default_factory=list)
     reused: bool = False
     """Taken from the re-diagnosis of the referenced iteration."""
+    weaknesses: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=8)] = Field(
+        default_factory=list
+    )
+    """The most frequent ones, in words."""
 
 
 class SamplesStatus(ApiModel):
@@ -166,6 +170,8 @@ class Resolved(ApiModel):
     """The model to improve."""
     reuse_diagnosis: str | None = None
     """Artifact folder whose answers describe that model already."""
+    previous: str | None = None
+    """Folder of the referenced iteration's artifacts."""
     spec: ResolvedSpec
     """The spec with every section filled in."""
 

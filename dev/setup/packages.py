@@ -20,6 +20,10 @@ _COMMANDS = {
     "debootstrap": "debootstrap",
     "g++": "g++",
     "git": "git",
+    "chromium": "chromium",
+    "chromedriver": "chromium-driver",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
 }
 """Command -> package that has it. g++ compiles DeepSpeed's shared-memory op."""
 _FILES = {"/usr/lib/cni/bridge": "containernetworking-plugins"}

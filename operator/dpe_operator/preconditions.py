@@ -3,9 +3,10 @@
 from pydantic import ValidationError
 
 from dpe_api.names import SECRET_ACCESS_KEY, SECRET_SECRET_KEY
-from dpe_api.spec import Spec
+from dpe_api.spec import ResolvedSpec, Spec
 from dpe_api.status import Status
 from dpe_operator.gateway import Gateway
+from dpe_operator.manifests.endpoints import endpoints
 from dpe_operator.platform import Platform
 from dpe_operator.resolve import resolve
 from dpe_operator.storage import Storage, StoreRefused
@@ -65,6 +66,34 @@ async def _secret_problem(gateway: Gateway, platform: Platform, namespace: str) 
     return None
 
 
+async def _key_problems(gateway: Gateway, namespace: str, resolved: ResolvedSpec) -> list[Problem]:
+    """API keys of endpoints that are not there; only those that a stage uses."""
+    found = []
+    for number, endpoint in enumerate(resolved.endpoints):
+        reference = endpoint.api_key_secret_ref
+        if reference is None or endpoint not in endpoints(resolved):
+            continue
+        keys = await gateway.secret_keys(namespace, reference.name)
+        field = f"spec.endpoints[{number}].apiKeySecretRef"
+        if keys is None:
+            found.append(
+                Problem(
+                    "SecretNotFound",
+                    f"{field}.name is {reference.name}: no such Secret in namespace {namespace}: create it with key "
+                    f"{reference.key}",
+                )
+            )
+        elif reference.key not in keys:
+            found.append(
+                Problem(
+                    "SecretIncomplete",
+                    f"{field}.key is {reference.key}: Secret {reference.name} has {', '.join(sorted(keys)) or 'no key'}"
+                    ": add the key or correct the name",
+                )
+            )
+    return found
+
+
 async def _folder_problem(storage: Storage, field: str, uri: str, suffix: str, reason: str) -> Problem | None:
     names = await storage.names(uri)
     if any(name.endswith(suffix) for name in names):
@@ -116,6 +145,7 @@ async def outside_problems(
     problems = [p for p in found if p is not None]
     if startable:
         try:
+            problems += await _key_problems(gateway, iteration.namespace, resolve(spec, previous).spec)
             problems += await _store_problems(storage, platform, spec, previous)
         except StoreRefused as error:
             problems.append(

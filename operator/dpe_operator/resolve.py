@@ -40,6 +40,18 @@ def pool_problems(resolved: ResolvedSpec, platform: Platform) -> list[Problem]:
     ]
 
 
+def endpoint_problems(resolved: ResolvedSpec) -> list[Problem]:
+    """Endpoints that are named but not listed, in the spec or in the one that it continues."""
+    known = ", ".join(e.name for e in resolved.endpoints) or "none"
+    return [
+        Problem(
+            "UnknownEndpoint",
+            f"{field} is {name}; the entries of spec.endpoints are {known}: add it or correct the name",
+        )
+        for field, name in resolved.unknown_endpoints().items()
+    ]
+
+
 def resolve(spec: Spec, previous: Previous | None) -> Resolved:
     """What the iteration runs with. Call it only without a `reference_problem`.
 
@@ -60,6 +72,7 @@ def resolve(spec: Spec, previous: Previous | None) -> Resolved:
         round=before.resolved.round + 1,
         model_uri=before.model.uri,
         reuse_diagnosis=f"{before.artifacts}/{describes}" if before.artifacts else None,
+        previous=before.artifacts,
         spec=spec.resolve(before.resolved.spec),
     )
 
@@ -73,4 +86,4 @@ def problems(spec: Spec, previous: Previous | None, platform: Platform) -> list[
         resolved = resolve(spec, previous)
     except ValueError as error:
         return [Problem("InvalidSpec", str(error))]
-    return pool_problems(resolved.spec, platform)
+    return pool_problems(resolved.spec, platform) + endpoint_problems(resolved.spec)

@@ -86,7 +86,8 @@ def _diagnosis(status: Status, summary: DiagnosisSummary, headline: str) -> tupl
         )
         for c in probe.categories[:MAX_CATEGORIES_IN_STATUS]
     ]
-    found = DiagnosisStatus(overall=probe.macro, categories=categories, reused=summary.reused)
+    weaknesses = [shorten(f"{w.category}: {w.text} ({w.count} answers)", 256) for w in summary.weaknesses[:8]]
+    found = DiagnosisStatus(overall=probe.macro, categories=categories, reused=summary.reused, weaknesses=weaknesses)
     how = "reused" if summary.reused else "asked"
     line = f"accuracy {before} on {headline}, {len(probe.categories)} categories, {probe.n} probe rows {how}"
     return status.model_copy(update={"diagnosis": found, "accuracy_before": before}), line

@@ -7,9 +7,10 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from dpe_api.artifacts import AnswerType, IterationId
+from dpe_api.diagnosis_spec import Diagnosis, Mixture, Probe
 from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch, ServedModel, StoreAddress
 from dpe_api.names import Stage
-from dpe_api.spec import Benchmark, Diagnosis, Evaluation, Gate, Mixture, Probe
+from dpe_api.spec import Benchmark, Evaluation, Gate, Generation
 from dpe_jobs.questions import Question, write_questions
 from dpe_jobs.store import Store
 from tests.fakes.openai_server import Asked, Script
@@ -98,7 +99,7 @@ def diagnosis(url: str, *, attempt: int = 1, uri: str = BASE_URI, **changes: obj
             "model": ServedModel(url=url, uri=uri),
             "diagnosis": settings(),
             "mixture": Mixture(),
-            "target_samples": 100,
+            "generation": Generation(target_samples=100),
             **changes,
         }
     )

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from dpe_api.artifacts import Tokens
-from dpe_api.spec import Diagnosis
+from dpe_api.diagnosis_spec import Diagnosis
 from dpe_jobs.client import Answers, ModelClient, RequestFailed
 from dpe_jobs.diagnosis.sample import QuestionSet
 from dpe_jobs.ledger import Ledger

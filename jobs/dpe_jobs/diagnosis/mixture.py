@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv
 
 from dpe_api.artifacts import CategoryReport, Quota
-from dpe_api.spec import Mixture, MixturePolicy
+from dpe_api.diagnosis_spec import Mixture, MixturePolicy
 from dpe_jobs.seeds import derive
 
 MIXTURE = "mixture.json"

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from dpe_api.artifacts import CategoryReport, DiagnosisReport, InputRef, SetReport
-from dpe_api.spec import Diagnosis
+from dpe_api.diagnosis_spec import Diagnosis
 from dpe_jobs.diagnosis import intervals
 from dpe_jobs.diagnosis.items import Items
 from dpe_jobs.diagnosis.sample import QuestionSet

@@ -58,7 +58,7 @@ def run(launch: Launch, store: Store) -> None:
         quotas = mix(
             report.of(PROBE).categories,
             launch.mixture,
-            launch.target_samples,
+            launch.generation.target_samples,
             seed=launch.seed,
             round_number=launch.round,
         )

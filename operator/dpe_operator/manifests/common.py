@@ -138,7 +138,9 @@ def service(attempt: Attempt, ports: dict[str, int], *, headless: bool = False) 
     return Child("Service", attempt.name, body)
 
 
-def _environment(attempt: Attempt, container: Container, pool: Pool | None) -> list[KubernetesObject]:
+def _environment(
+    attempt: Attempt, container: Container, pool: Pool | None, keys: list[KubernetesObject]
+) -> list[KubernetesObject]:
     secret = attempt.platform.object_store.credentials_secret
 
     def reference(name: str, key: str) -> KubernetesObject:
@@ -149,6 +151,7 @@ def _environment(attempt: Attempt, container: Container, pool: Pool | None) -> l
         {"name": "LOGNAME", "value": "dpe"},  # the uid has no passwd entry
         reference(ENV_ACCESS_KEY, SECRET_ACCESS_KEY),
         reference(ENV_SECRET_KEY, SECRET_SECRET_KEY),
+        *keys,
     ]
     named = {str(e["name"]): e for e in [*(pool.env if pool is not None else []), *container.env, *ours]}
     return list(named.values())
@@ -163,9 +166,13 @@ def container(
     pool: Pool | None = None,
     gpus: int = 0,
     mounts: tuple[tuple[str, str], ...] = (),
+    keys: list[KubernetesObject] | None = None,
     **more: object,
 ) -> KubernetesObject:
-    """One container. `mounts` are further (volume, path) pairs; GPUs are requested by the pool's resource name."""
+    """One container. `mounts` are further (volume, path) pairs, `keys` variables of endpoints' API keys.
+
+    GPUs are requested by the pool's resource name.
+    """
     resources = {kind: dict(how.resources.get(kind) or {}) for kind in ("requests", "limits")}
     if gpus and pool is not None:
         for kind in resources.values():
@@ -177,7 +184,7 @@ def container(
         "image": how.image,
         "imagePullPolicy": how.pull_policy,
         "command": [*how.command, *arguments],
-        "env": _environment(attempt, how, pool),
+        "env": _environment(attempt, how, pool, keys or []),
         "resources": {k: v for k, v in resources.items() if v},
         "volumeMounts": [launch, *written, *attempt.platform.pods.extra_volume_mounts],
         "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -198,6 +205,7 @@ def main_container(
     gpus: int = 0,
     mounts: tuple[tuple[str, str], ...] = (),
     ports: dict[str, int] | None = None,
+    keys: list[KubernetesObject] | None = None,
     **more: object,
 ) -> KubernetesObject:
     """The container that does the stage's work."""
@@ -211,6 +219,7 @@ def main_container(
         pool=pool,
         gpus=gpus,
         mounts=(("work", WORK_DIR), *mounts),
+        keys=keys,
         ports=[{"name": n, "containerPort": p} for n, p in named.items()],
         **more,
     )

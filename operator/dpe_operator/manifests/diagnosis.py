@@ -2,6 +2,7 @@
 
 from dpe_api.launch import DiagnosisLaunch
 from dpe_operator.manifests.common import Attempt, config_map, job, jobs_pool, main_container, pod
+from dpe_operator.manifests.endpoints import api_keys, endpoints
 from dpe_operator.plan import Child
 
 
@@ -16,8 +17,10 @@ def launch(attempt: Attempt) -> DiagnosisLaunch:
             "benchmarks": spec.evaluation.benchmarks,
             "diagnosis": spec.diagnosis,
             "mixture": spec.mixture,
-            "target_samples": spec.generation.target_samples,
+            "generation": spec.generation,
+            "endpoints": endpoints(spec),
             "reuse": attempt.resolved.reuse_diagnosis,
+            "previous": attempt.resolved.previous,
         }
     )
 
@@ -25,5 +28,6 @@ def launch(attempt: Attempt) -> DiagnosisLaunch:
 def children(attempt: Attempt) -> tuple[Child, ...]:
     """ConfigMap and Job."""
     pool = jobs_pool(attempt.platform)
-    template = pod(attempt, [main_container(attempt, "diagnosis", pool=pool)], pool=pool)
-    return config_map(attempt, launch(attempt)), job(attempt, template)
+    told = launch(attempt)
+    main = main_container(attempt, "diagnosis", pool=pool, keys=api_keys(told.endpoints))
+    return config_map(attempt, told), job(attempt, pod(attempt, [main], pool=pool))

@@ -3,6 +3,7 @@
 from dpe_api.launch import EvaluationLaunch
 from dpe_api.names import Stage
 from dpe_operator.manifests.common import Attempt, config_map, job, jobs_pool, main_container, pod
+from dpe_operator.manifests.endpoints import api_keys, endpoints
 from dpe_operator.plan import Child
 
 
@@ -16,6 +17,7 @@ def launch(attempt: Attempt) -> EvaluationLaunch:
             "probe": spec.probe,
             "benchmarks": spec.evaluation.benchmarks,
             "diagnosis": spec.diagnosis,
+            "endpoints": endpoints(spec),
             "diagnosis_artifact": attempt.artifact(Stage.DIAGNOSIS),
             "evaluation": spec.evaluation,
         }
@@ -25,5 +27,6 @@ def launch(attempt: Attempt) -> EvaluationLaunch:
 def children(attempt: Attempt) -> tuple[Child, ...]:
     """ConfigMap and Job."""
     pool = jobs_pool(attempt.platform)
-    template = pod(attempt, [main_container(attempt, "evaluation", pool=pool)], pool=pool)
-    return config_map(attempt, launch(attempt)), job(attempt, template)
+    told = launch(attempt)
+    main = main_container(attempt, "evaluation", pool=pool, keys=api_keys(told.endpoints))
+    return config_map(attempt, told), job(attempt, pod(attempt, [main], pool=pool))

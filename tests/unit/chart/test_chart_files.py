@@ -96,7 +96,8 @@ def test_the_reference_page_is_generated_from_the_models() -> None:
 def test_the_reference_page_tells_default_bounds_and_meaning_of_a_field() -> None:
     (line,) = [row for row in reference.text().splitlines() if row.startswith("| `probe.sampleSize`")]
     assert line == (
-        "| `probe.sampleSize` | integer | `200` | ≥ 1, ≤ 1000000 | Rows asked, spread evenly over the categories. |"
+        "| `probe.sampleSize` | integer | `200` | ≥ 1, ≤ 1000000 | Rows asked, spread evenly over the categories; "
+            "each round draws afresh. |"
     )
 
 

@@ -24,8 +24,8 @@ from dpe_api.artifacts import (
     Manifest,
     Quota,
 )
+from dpe_api.diagnosis_spec import Diagnosis
 from dpe_api.names import BATCH_STAGES
-from dpe_api.spec import Diagnosis
 from dpe_api.status import Status
 from dpe_jobs.diagnosis.items import ITEMS, SCHEMA, Items
 from dpe_jobs.diagnosis.report import describe

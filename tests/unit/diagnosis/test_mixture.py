@@ -4,7 +4,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from dpe_api.artifacts import CategoryReport
-from dpe_api.spec import Mixture, MixturePolicy
+from dpe_api.diagnosis_spec import Mixture, MixturePolicy
 from dpe_jobs.diagnosis import intervals
 from dpe_jobs.diagnosis.mixture import largest_remainder, mix, shares_of, threshold_weights
 

@@ -7,7 +7,8 @@ from tests.fakes.memory_store import MemoryStore
 from tests.fakes.openai_server import Asked, Reply, serving
 
 from dpe_api.artifacts import DiagnosisReport, DiagnosisSummary, Quota
-from dpe_api.spec import Probe
+from dpe_api.diagnosis_spec import Probe
+from dpe_api.spec import Generation
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run
 from dpe_jobs.runtime import Transient
@@ -142,7 +143,10 @@ def test_answers_of_the_same_model_are_reused_and_the_mixture_is_made_anew(store
         run(worlds.diagnosis(model.url), store)
         asked = len(model.requests)
         # another seed would draw another sample of the probe
-        run(worlds.diagnosis(model.url, reuse=OUT, output=next_out, seed=99, target_samples=10), store)
+        run(
+            worlds.diagnosis(model.url, reuse=OUT, output=next_out, seed=99, generation=Generation(target_samples=10)),
+            store,
+        )
         assert len(model.requests) == asked
     before, after = summary(store), summary(store, next_out)
     assert after.reused

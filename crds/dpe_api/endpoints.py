@@ -1,0 +1,43 @@
+"""`spec.endpoints`: models of others behind OpenAI-compatible APIs."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from dpe_api.base import ApiModel
+from dpe_api.fields import Name
+
+HttpUrl = Annotated[str, Field(min_length=8, max_length=512, pattern=r"^https?://[^\s?#]+$")]
+
+
+class SecretKeyRef(ApiModel):
+    """A key of a Secret in the iteration's namespace."""
+
+    name: Annotated[str, Field(min_length=1, max_length=253)]
+    """Name of the Secret."""
+    key: Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[-._a-zA-Z0-9]+$")]
+    """Key inside it."""
+
+
+class Endpoint(ApiModel):
+    """A model behind an OpenAI-compatible API."""
+
+    name: Name
+    """How other fields refer to it, and its label in metrics."""
+    url: HttpUrl
+    """Base address as OpenAI clients take it, with /v1 where the server has one."""
+    model: Annotated[str, Field(min_length=1, max_length=256)]
+    """Sent as `model` with each request."""
+    api_key_secret_ref: SecretKeyRef | None = None
+    """Where the API key is; left out: requests carry none."""
+    max_concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Requests in flight."""
+    timeout_seconds: Annotated[int, Field(ge=1, le=3600)] = 120
+    """Longest wait for one answer."""
+    max_tokens: Annotated[int, Field(ge=1, le=131072)] = 1024
+    """Longest answer, in tokens."""
+
+
+def key_variable(endpoint: str) -> str:
+    """Environment variable that holds an endpoint's API key in a job pod."""
+    return "DPE_ENDPOINT_KEY_" + endpoint.upper().replace("-", "_")
