@@ -4,7 +4,7 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,9 @@ from dpe_jobs.runtime import BadData
 from dpe_jobs.store import Store
 
 BATCH_ROWS = 256
+BATCH_BYTES = 32 * 1024 * 1024  # of images read at a time, and of a row group that is written
 MAX_PIXELS = 64 * 1024 * 1024  # a larger image is refused before it is decoded
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")  # as servers take them; Pillow's others are not even tried
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 # a list of pairs, not Arrow's map: `datasets` cannot open a file with a map column
@@ -59,8 +61,17 @@ FIELDS: list[pa.Field] = [
     pa.field("source", pa.string()),
     pa.field("licence", pa.string()),
 ]
-SCHEMA = pa.schema(FIELDS, metadata=hf_metadata(FEATURES))
-REQUIRED = ("id", "image", "question", "answer", "answer_type", "category")
+
+
+def schema(*, categories: bool = True) -> pa.Schema:
+    """The columns of a question set; without `category` when an endpoint is to assign it (spec.probe.categorise)."""
+    left_out = () if categories else ("category",)
+    features = {name: feature for name, feature in FEATURES.items() if name not in left_out}
+    return pa.schema([f for f in FIELDS if f.name not in left_out], metadata=hf_metadata(features))
+
+
+SCHEMA = schema()
+REQUIRED = ("id", "image", "question", "answer", "answer_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +85,7 @@ class Question:
     answer: str
     answer_type: AnswerType
     category: str
+    """Empty only when the set was read without categories."""
     choices: tuple[str, ...] = ()
     facets: Mapping[str, str] = field(default_factory=dict)
     source: str | None = None
@@ -117,7 +129,7 @@ def check_image(data: bytes) -> tuple[int, int]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
                 width, height = image.size
                 if width * height > MAX_PIXELS:
                     raise ValueError(f"{width}x{height} pixels, more than {MAX_PIXELS}")
@@ -155,7 +167,7 @@ class _Row:
             raise self.complain("image", str(error), "replace the image or drop the row") from error
         return data
 
-    def question(self) -> Question:
+    def question(self, *, categories: bool) -> Question:
         kinds = ", ".join(AnswerType)
         try:
             kind = AnswerType(self.text("answer_type"))
@@ -177,7 +189,7 @@ class _Row:
             question=self.text("question"),
             answer=answer,
             answer_type=kind,
-            category=self.text("category"),
+            category=self.text("category") if categories else str(self._cells.get("category") or ""),
             choices=choices,
             facets=facets,
             source=self._cells.get("source"),
@@ -185,39 +197,53 @@ class _Row:
         )
 
 
-def _open(path: Path, uri: str) -> pq.ParquetFile:
+def open_parquet(path: Path) -> pq.ParquetFile:
+    """A Parquet file that is read page by page, never a whole row group at once."""
+    return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+
+
+def batch_rows(file: pq.ParquetFile) -> int:
+    """How many rows of a file to read at a time: at most BATCH_ROWS, and about BATCH_BYTES by the mean row."""
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    largest = max((g.total_byte_size / g.num_rows for g in groups if g.num_rows), default=1.0)
+    return max(1, min(BATCH_ROWS, int(BATCH_BYTES / max(largest, 1.0))))
+
+
+def _open(path: Path, uri: str, required: Sequence[str]) -> pq.ParquetFile:
     try:
-        file = pq.ParquetFile(path)
+        file = open_parquet(path)
     except (pa.ArrowInvalid, OSError) as error:
         raise BadData("BadParquet", f"{uri} is no Parquet file ({error}): write it again and upload it") from error
-    missing = [c for c in REQUIRED if c not in file.schema_arrow.names]
+    missing = [c for c in required if c not in file.schema_arrow.names]
     if missing:
         raise BadData(
             "MissingColumns",
             f"{uri} has no column {', '.join(missing)}; it has {', '.join(file.schema_arrow.names)}: a question set "
-            f"needs {', '.join(REQUIRED)}",
+            f"needs {', '.join(required)}",
         )
     return file
 
 
-def read_questions(store: Store, uri: str) -> Iterator[Question]:
+def read_questions(store: Store, uri: str, *, categories: bool = True) -> Iterator[Question]:
     """All questions of a folder, file by file, checked. BadData names file, row (from 0), column and what to do.
 
+    `categories`: every row must have one; False: a set may be without them, its rows then have category "".
     NotFound when the folder has no Parquet file. One file is on disk and one batch in memory at a time.
     """
+    required = (*REQUIRED, "category") if categories else REQUIRED
     seen: dict[str, str] = {}
     empty = True
     for address in store.parquet_files(uri):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "questions.parquet"
             store.download(address, path)
-            file = _open(path, address)
+            file = _open(path, address, required)
             wanted = [c for c in FEATURES if c in file.schema_arrow.names]
             number = 0
-            for batch in file.iter_batches(BATCH_ROWS, columns=wanted):
+            for batch in file.iter_batches(batch_rows(file), columns=wanted):
                 for cells in batch.to_pylist():
                     row = _Row(address, number, cells)
-                    question = row.question()
+                    question = row.question(categories=categories)
                     if question.id in seen:
                         raise row.complain("id", f"{question.id!r} is also in {seen[question.id]}", "make ids unique")
                     seen[question.id] = f"{address} row {number}"

@@ -1,4 +1,5 @@
 import dataclasses
+import io
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,7 +10,18 @@ from tests.fakes.memory_store import MemoryStore
 from tests.fakes.worlds import picture, questions
 
 from dpe_api.artifacts import AnswerType
-from dpe_jobs.questions import SCHEMA, Question, check_image, read_facets, read_questions, write_questions
+from dpe_jobs.questions import (
+    BATCH_BYTES,
+    SCHEMA,
+    Question,
+    batch_rows,
+    check_image,
+    open_parquet,
+    read_facets,
+    read_questions,
+    schema,
+    write_questions,
+)
 from dpe_jobs.runtime import BadData
 from dpe_jobs.store import NotFound
 
@@ -100,6 +112,42 @@ def test_missing_columns_are_all_named(tmp_path):
     )
     with pytest.raises(BadData, match="no column image, answer, answer_type, category; it has id, question"):
         read(store)
+
+
+def test_a_set_without_categories_is_read_where_an_endpoint_assigns_them(tmp_path):
+    store, row = MemoryStore(), good()
+    row.pop("category")
+    upload(store, [row], tmp_path, schema=schema(categories=False))
+    with pytest.raises(BadData, match="has no column category"):
+        read(store)
+    assert [q.category for q in read_questions(store, URI, categories=False)] == [""]
+
+
+def test_categories_that_are_there_are_read_also_where_they_need_not_be(tmp_path):
+    store = MemoryStore()
+    upload(store, [good(0), good(1) | {"category": None}], tmp_path)
+    assert [q.category for q in read_questions(store, URI, categories=False)] == ["color", ""]
+
+
+def test_large_images_are_read_few_at_a_time(tmp_path):
+    row = questions(1)[0]
+    large = []
+    for number in range(8):
+        Image.effect_noise((1200, 1200), 100).save(tmp_path / "noise.png")
+        large.append(dataclasses.replace(row, id=str(number), image=(tmp_path / "noise.png").read_bytes()))
+    write_questions(large, tmp_path / "large.parquet")
+    write_questions([row] * 8, tmp_path / "small.parquet")
+    assert batch_rows(open_parquet(tmp_path / "small.parquet")) == 256
+    size = BATCH_BYTES // len(large[0].image)
+    assert 0.5 * size <= batch_rows(open_parquet(tmp_path / "large.parquet")) <= 1.1 * size
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "ICO", "PPM"])
+def test_only_what_servers_take_is_an_image(kind):
+    out = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(out, kind)
+    with pytest.raises(ValueError, match="cannot identify image"):
+        check_image(out.getvalue())
 
 
 def test_a_file_that_is_no_parquet_is_named(tmp_path):
