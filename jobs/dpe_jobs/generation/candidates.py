@@ -3,6 +3,7 @@
 import hashlib
 import io
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from PIL import Image
@@ -10,8 +11,7 @@ from PIL import Image
 from dpe_jobs.generation import validator, writer
 from dpe_jobs.generation.dedup import Thumbnail, pixel_digest, thumbnail
 from dpe_jobs.generation.planner import Target
-from dpe_jobs.generation.render import Generator
-from dpe_jobs.generation.writer import Written
+from dpe_jobs.generation.render import Generator, Written
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,8 @@ class Candidate:
     digest: str
     picture: Thumbnail
     written: Written
+    facets: Mapping[str, str]
+    """The target's knobs, and what the program says of the picture."""
     trouble: tuple[str, str] | None
     """Reason and detail of the validator's rejection."""
 
@@ -42,9 +44,11 @@ def make(program: Generator, target: Target, round_number: int) -> Candidate:
     """The candidate of a target: the same one whenever and however often it is made."""
     rng = random.Random(target.seed)
     drawn = program.draw(target.knobs, rng)
-    written = writer.ask(program, target.category, target.knobs, drawn.facts, rng)
+    written = writer.ask(program, target.category, target.knobs, drawn, rng)
     digest = pixel_digest(drawn.image)
-    content = hashlib.sha256("\x1f".join([digest, written.question, written.answer]).encode()).hexdigest()
+    content = hashlib.sha256(
+        "\x1f".join([digest, written.question, written.answer, *written.choices]).encode()
+    ).hexdigest()
     return Candidate(
         id=f"r{round_number}-{target.category}-{target.number:06d}-{content[:8]}",
         target=target,
@@ -54,5 +58,6 @@ def make(program: Generator, target: Target, round_number: int) -> Candidate:
         digest=digest,
         picture=thumbnail(drawn.image),
         written=written,
-        trouble=validator.trouble(program, drawn.image, target.knobs, drawn.facts, written),
+        facets={**drawn.facts, **target.knobs},
+        trouble=validator.trouble(program, drawn, target.knobs, written),
     )

@@ -125,7 +125,7 @@ class Judge:
             await asyncio.to_thread(self._ledger.append, row)  # may flush, for as long as the store is away
         rollouts = tuple(row["rollouts"])
         written = candidate.written
-        passes = [grade(text, written.answer, written.answer_type) for text in rollouts]
+        passes = [grade(text, written.answer, written.answer_type, written.choices) for text in rollouts]
         pass_rate = sum(passes) / len(passes)
         trouble = difficulty(pass_rate, self._launch.generation.filter)
         return self._settled(candidate, trouble, pass_rate, rollouts)

@@ -134,7 +134,7 @@ def settle(verdicts: Sequence[Verdict], plan: Plan, findings: Findings, files: S
                 f"program {program.name} drew another picture for the same target ({verdict.id}, {candidate.id}): its "
                 f"draw must depend on knobs and rng alone",
             )
-        files.keep(sample_row(candidate, verdict, findings.examples(target.category, target.knobs)))
+        files.keep(sample_row(candidate, verdict, findings.examples(target.category, candidate.facets)))
 
 
 def _reasons(plan: Plan) -> str:

@@ -74,7 +74,8 @@ def sample_row(candidate: Candidate, verdict: Verdict, diagnosis_ids: Sequence[s
         answer=candidate.written.answer,
         answer_type=candidate.written.answer_type,
         category=target.category,
-        facets=target.knobs,
+        choices=candidate.written.choices,
+        facets=candidate.facets,
         source=f"render:{candidate.program}",
         licence=candidate.licence,
     )

@@ -1,12 +1,13 @@
-"""The programmatic validator: is a question well put and on target, and does a second look find the same answer?"""
+"""The programmatic validator: is a question well put and on target, and does a second look find the same answer?
+
+The second look at a `PixelProgram`'s picture reads its pixels. That at a `SceneProgram`'s reads the display list, after
+the picture was compared with it: every mark is there in its colour, and every text can be read.
+"""
 
 import re
 from collections.abc import Mapping
 
-from PIL import Image
-
-from dpe_jobs.generation.render import Generator
-from dpe_jobs.generation.writer import Written
+from dpe_jobs.generation.render import Drawn, Generator, PixelProgram, SceneProgram, Written, legible, scene
 from dpe_jobs.graders import grade
 
 LONGEST_QUESTION = 2000  # characters
@@ -32,21 +33,38 @@ def malformed(written: Written) -> str | None:
         return f"longer than {LONGEST_QUESTION} characters"
     if _LEFT_OVER.search(text):
         return "a placeholder or control character was left in it"
+    if len(set(written.choices)) < len(written.choices):
+        return f"an option comes twice in {list(written.choices)}"
+    try:
+        if not grade(written.answer, written.answer, written.answer_type, written.choices):
+            return f"the answer {written.answer!r} is not right by its own grader ({written.answer_type})"
+    except ValueError as error:
+        return str(error)
     return None
 
 
-def trouble(
-    program: Generator, image: Image.Image, knobs: Mapping[str, str], facts: Mapping[str, str], written: Written
-) -> tuple[str, str] | None:
+def second_look(program: Generator, drawn: Drawn, written: Written) -> str:
+    """The answer found anew, blind to the proposed one. ValueError: there is none."""
+    if isinstance(program, PixelProgram):
+        return program.answer(drawn.image, written.question)
+    assert isinstance(program, SceneProgram), "load_programs let nothing else in"
+    if drawn.scene is None:
+        raise ValueError("the program handed out no display list")
+    return program.solve(scene.loads(drawn.scene.dumps()), written.question, written.choices)
+
+
+def trouble(program: Generator, drawn: Drawn, knobs: Mapping[str, str], written: Written) -> tuple[str, str] | None:
     """Reason and detail of a rejection, or None. The answer is found anew, blind to the proposed one, then compared."""
-    if detail := off_target(knobs, facts):
+    if detail := off_target(knobs, drawn.facts):
         return "OffTarget", detail
     if detail := malformed(written):
         return "Malformed", detail
+    if drawn.scene is not None and (found := legible.trouble(drawn.image, drawn.scene)):
+        return found
     try:
-        blind = program.answer(image, written.question)
+        blind = second_look(program, drawn, written)
     except ValueError as error:
         return "Unanswerable", str(error)
-    if not grade(blind, written.answer, written.answer_type):
+    if not grade(blind, written.answer, written.answer_type, written.choices):
         return "WrongAnswer", f"proposed {written.answer!r}, a second look says {blind!r}"
     return None

@@ -8,10 +8,10 @@ from PIL import Image
 from dpe_api.artifacts import AnswerType
 from dpe_api.spec import RenderSource
 from dpe_jobs.generation.planner import choose_knobs
-from dpe_jobs.generation.render import Form, load_programs
+from dpe_jobs.generation.render import Drawn, Form, Written, load_programs
 from dpe_jobs.generation.render.shapes import Shapes
 from dpe_jobs.generation.validator import trouble
-from dpe_jobs.generation.writer import Written, ask, write
+from dpe_jobs.generation.writer import ask, write
 from dpe_jobs.runtime import BadConfig
 
 PROGRAM = Shapes()
@@ -24,8 +24,8 @@ def test_every_drawn_question_is_of_its_category_and_answered_alike_by_a_second_
         rng = random.Random(f"{category}{number}")
         knobs = choose_knobs(PROGRAM.knobs(category), number, 3)
         drawn = PROGRAM.draw(knobs, rng)
-        written = ask(PROGRAM, category, knobs, drawn.facts, rng)
-        assert trouble(PROGRAM, drawn.image, knobs, drawn.facts, written) is None
+        written = ask(PROGRAM, category, knobs, drawn, rng)
+        assert trouble(PROGRAM, drawn, knobs, written) is None
         assert category_of(written.question, written.answer) == category
         answers.add(written.answer)
     assert len(answers) == {"color": 5, "color_fine": 3, "shape": 3, "shape_ref": 3}.get(category, 2)
@@ -58,7 +58,7 @@ def test_answer_about_existence_follows_truth_and_negation(kind, truth, answer):
 def test_validator_finds_what_is_wrong_without_looking_at_the_answer_first(question, answer, reason):
     knobs = {"color": "teal", "shape": "triangle"}
     drawn = PROGRAM.draw(knobs, random.Random(0))
-    found = trouble(PROGRAM, drawn.image, knobs, drawn.facts, Written(question, answer, AnswerType.EXACT))
+    found = trouble(PROGRAM, drawn, knobs, Written(question, answer, AnswerType.EXACT))
     assert (found and found[0]) == reason
 
 
@@ -66,19 +66,19 @@ def test_a_program_that_ignores_its_knobs_is_off_target():
     drawn = PROGRAM.draw({"color": "red", "shape": "circle"}, random.Random(0))
     written = Written("what color is the shape?", "red", AnswerType.EXACT)
     planned = {"color": "teal", "shape": "circle"}
-    found = trouble(PROGRAM, drawn.image, planned, drawn.facts, written)
+    found = trouble(PROGRAM, drawn, planned, written)
     assert found == ("OffTarget", "color is red, planned was teal")
 
 
 def test_an_empty_picture_is_unanswerable():
     written = Written("what color is the shape?", "red", AnswerType.EXACT)
-    found = trouble(PROGRAM, Image.new("RGB", (64, 64), "white"), {}, {}, written)
+    found = trouble(PROGRAM, Drawn(Image.new("RGB", (64, 64), "white"), {}), {}, written)
     assert found == ("Unanswerable", "there is nothing in the picture")
 
 
 def test_unknown_program_names_the_field_and_what_is_installed():
-    sources = [RenderSource(kind="render", program="shapes"), RenderSource(kind="render", program="charts")]
-    with pytest.raises(BadConfig, match=r"spec\.generation\.sources\[1\]\.program is 'charts'; installed are shapes"):
+    sources = [RenderSource(kind="render", program="shapes"), RenderSource(kind="render", program="murals")]
+    with pytest.raises(BadConfig, match=r"spec\.generation\.sources\[1\]\.program is 'murals'; installed are .*shapes"):
         load_programs(sources)
 
 
@@ -88,5 +88,7 @@ def test_an_entry_point_that_is_no_generator_is_refused(tmp_path: Path, monkeypa
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 0\n")
     (info / "entry_points.txt").write_text("[dpe.generators]\nodd = collections:OrderedDict\n")
     monkeypatch.syspath_prepend(str(info.parent))
-    with pytest.raises(BadConfig, match="collections:OrderedDict is no generator: it needs answer, categories, draw"):
+    with pytest.raises(
+        BadConfig, match="collections:OrderedDict is no generator: it needs categories, draw, knobs, licence"
+    ):
         load_programs([RenderSource(kind="render", program="odd")])

@@ -221,8 +221,8 @@ def test_nothing_rejected_publishes_an_empty_table_of_rejections():
 
 
 def test_unknown_program_is_bad_configuration(store):
-    with pytest.raises(BadConfig, match="charts"):
-        run(world.launch("http://x", generation={"sources": [{"kind": "render", "program": "charts"}]}), store)
+    with pytest.raises(BadConfig, match="murals"):
+        run(world.launch("http://x", generation={"sources": [{"kind": "render", "program": "murals"}]}), store)
 
 
 def test_a_missing_diagnosis_names_its_address(store):

@@ -1,7 +1,12 @@
 """Programs that draw images whose contents they know exactly: the entry point group `dpe.generators`.
 
-A package adds one by an entry point that names a class without arguments, in the form of `Generator`. A resource names
-it in `spec.generation.sources`.
+A package adds one by an entry point that names a class without arguments, in the form of `PixelProgram` or
+`SceneProgram`. A resource names it in `spec.generation.sources`.
+
+The two differ in who writes the question and in what the second look reads. A `PixelProgram` says how facts are asked
+about, the writer asks, and the answer is read anew from the pixels. A `SceneProgram` writes its own question and hands
+out a display list beside the picture: marks with outlines, colours and texts, as an SVG file has them, and no data.
+The answer is worked out anew from that list by a reader that shares no code with the drawing.
 """
 
 import random
@@ -12,7 +17,9 @@ from typing import Literal, Protocol, runtime_checkable
 
 from PIL import Image
 
+from dpe_api.artifacts import AnswerType
 from dpe_api.spec import RenderSource
+from dpe_jobs.generation.render.scene import Scene
 from dpe_jobs.runtime import BadConfig
 
 GROUP = "dpe.generators"
@@ -34,39 +41,76 @@ class Form:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A question and the answer that its writer proposes."""
+
+    question: str
+    answer: str
+    answer_type: AnswerType
+    choices: tuple[str, ...] = ()
+    """The options of a multiple-choice question."""
+
+
+@dataclass(frozen=True, slots=True)
 class Drawn:
     """A picture and what is in it, exactly."""
 
     image: Image.Image
     facts: Mapping[str, str]
+    """The sample's facets, beside its knobs; one that has a knob's name must have the knob's value."""
+    scene: Scene | None = None
+    """A `SceneProgram`'s display list."""
+    written: Written | None = None
+    """A `SceneProgram`'s question."""
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """A program that draws pictures, says how to ask about them, and can read them back."""
+    """A program that draws pictures with exactly known answers."""
 
     name: str
     licence: str
     """Of the pictures and questions."""
-    vocabulary: Mapping[str, tuple[str, ...]]
-    """All values of each fact."""
 
     def categories(self) -> tuple[str, ...]:
         """Categories that it can supply."""
 
     def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
-        """What a planner may choose for a picture of this category, and its values."""
-
-    def forms(self, category: str) -> tuple[Form, ...]:
-        """Ways to ask in this category."""
+        """What a planner may choose for a picture of this category, and its values. Any values go together."""
 
     def draw(self, knobs: Mapping[str, str], rng: random.Random) -> Drawn:
         """A picture with what the knobs say; the rest is drawn by `rng` and nothing else."""
+
+
+@runtime_checkable
+class PixelProgram(Generator, Protocol):
+    """A program whose pictures can be read back from their pixels."""
+
+    vocabulary: Mapping[str, tuple[str, ...]]
+    """All values of each fact."""
+
+    def forms(self, category: str) -> tuple[Form, ...]:
+        """Ways to ask in this category."""
 
     def answer(self, image: Image.Image, question: str) -> str:
         """The answer read from the pixels and the question alone, knowing nothing of `draw` or of a proposed answer.
 
         ValueError: the question is not understood, or supposes something that is not in the picture.
+        """
+
+
+@runtime_checkable
+class SceneProgram(Generator, Protocol):
+    """A program that asks by itself, and can work out the answer from what was drawn where."""
+
+    def facets(self, category: str) -> Mapping[str, tuple[str, ...]]:
+        """The facts that `draw` reports in this category, and all their values; the knobs are among them."""
+
+    def solve(self, scene: Scene, question: str, choices: Sequence[str]) -> str:
+        """The answer worked out from display list, question and options alone.
+
+        ValueError: the question is not understood, supposes something that is not in the picture, or the picture
+        contradicts itself.
         """
 
 
@@ -82,11 +126,11 @@ def load_programs(sources: Sequence[RenderSource]) -> list[Generator]:
                 f"{', '.join(sorted(installed)) or 'none'}: name one of them, or install a package that brings it",
             )
         program = installed[source.program].load()()
-        if not isinstance(program, Generator):
+        if not isinstance(program, PixelProgram | SceneProgram):
             raise BadConfig(
                 "UnknownProgram",
                 f"spec.generation.sources[{place}].program: {installed[source.program].value} is no generator: "
-                f"it needs {', '.join(sorted(_NEEDED))}",
+                f"it needs {', '.join(sorted(_NEEDED))}, and {' and '.join(_PIXEL)} or {' and '.join(_SCENE)}",
             )
         programs.append(program)
     return programs
@@ -97,4 +141,6 @@ def choose_program(programs: Sequence[Generator], category: str) -> Generator | 
     return next((program for program in programs if category in program.categories()), None)
 
 
-_NEEDED = {"name", "licence", "vocabulary", "categories", "knobs", "forms", "draw", "answer"}
+_NEEDED = {"name", "licence", "categories", "knobs", "draw"}
+_PIXEL = ("vocabulary", "forms", "answer")
+_SCENE = ("facets", "solve")
