@@ -1,4 +1,4 @@
-"""The programmatic writer: question and answer from the facts of a picture, where its program does not ask by itself."""
+"""The programmatic writer: question and answer from the facts of a picture, unless its program asks by itself."""
 
 import random
 from collections.abc import Mapping

@@ -117,7 +117,7 @@ class SceneProgram(Generator, Protocol):
 def load_programs(sources: Sequence[RenderSource]) -> list[Generator]:
     """The programs of `spec.generation.sources`, in order of preference. BadConfig: one is not installed."""
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
-    programs = []
+    programs: list[Generator] = []
     for place, source in enumerate(sources):
         if source.program not in installed:
             raise BadConfig(

@@ -1,4 +1,4 @@
-"""Draws with Pillow and keeps the display list. Fonts are those that matplotlib ships, so that every machine has them."""
+"""Draws with Pillow and keeps the display list. The fonts are matplotlib's: every machine has the same ones."""
 
 import functools
 import random
@@ -106,7 +106,10 @@ def _corners(box: Box) -> tuple[float, float, float, float]:
 
 
 def noise(rng: random.Random, width: int, height: int, cells: Sequence[int]) -> NDArray[np.float32]:
-    """Smooth noise in [-1, 1], [height, width]: a sum of random grids of so many cells, each half as strong as the last."""
+    """Smooth noise in [-1, 1], [height, width]: a sum of random grids, each half as strong as the one before.
+
+    `cells`: how many cells each grid has on a side.
+    """
     total = np.zeros((height, width), dtype=np.float32)
     strength, sum_of_strengths = 1.0, 0.0
     for count in cells:
