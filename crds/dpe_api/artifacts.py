@@ -119,13 +119,13 @@ class Slice(ApiModel):
     facets: dict[str, str]
     """One or two facets; empty when the slice is the category itself."""
     n: int
-    """Answered rows."""
+    """Answered rows. Over all categories: of those categories that hold other rows to compare with."""
     correct: int
     accuracy: Interval
     rest: float
-    """Accuracy of the rows that it is compared with."""
-    effect: float
-    """accuracy - rest: negative, a share."""
+    """Accuracy of the rows that it is compared with; over all categories, weighted by the slice's own categories."""
+    effect: Interval
+    """accuracy - rest: negative."""
     p_value: float
     q_value: float
     """p adjusted for all slices that were tested."""
@@ -137,6 +137,7 @@ class Confusion(ApiModel):
     category: str
     expected: str
     given: str
+    """Empty: no answer could be read from the response."""
     count: int
 
 
@@ -198,15 +199,17 @@ class Quota(ApiModel):
 
     name: str
     weight: float
-    """Share of the mixture; they sum to 1."""
+    """Share of the mixture that the diagnosis asks for; they sum to 1."""
     quota: int
-    """Samples; they sum to targetSamples."""
+    """Samples; they sum to targetSamples, or to the total supply where that is less."""
     reachable: bool
     """False: sampling never solves it, RL gets no gradient."""
     retention: bool
     """True: a strong category, its samples bypass the difficulty filter."""
     supply: int | None = None
-    """Most samples that the sources can make of it; None: no limit."""
+    """Most samples that the sources can make of it; None: no limit, 0: none of them makes any."""
+    damped: float = 0.0
+    """Part of its weight that it lost because the last round's samples brought no gain."""
 
 
 class DiagnosisSummary(ApiModel):
@@ -229,7 +232,8 @@ class CategorySamples(ApiModel):
     kept: int
     rejected: dict[str, int]
     shortfall_reason: str | None = None
-    """Why the quota was not met: NoGenerator (no source supplies the category) or MaxCandidates."""
+    """Why it got fewer samples than its weight asks for: NoGenerator (no source supplies the category; its quota went to
+    the others), Supply (no source can make more) or MaxCandidates."""
 
 
 class GenerationSummary(ApiModel):
@@ -283,6 +287,8 @@ class Comparison(ApiModel):
     delta: Interval
     """Change of the macro accuracy, paired bootstrap."""
     categories: list[CategoryChange]
+    confidence: float = 0.95
+    """Of all intervals."""
 
 
 class EvaluationSummary(ApiModel):
