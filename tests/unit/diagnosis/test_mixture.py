@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from dpe_api.artifacts import CategoryReport
 from dpe_api.diagnosis_spec import Mixture, MixturePolicy
 from dpe_jobs.diagnosis import intervals
-from dpe_jobs.diagnosis.mixture import largest_remainder, mix, shares_of, threshold_weights
+from dpe_jobs.diagnosis.mixture import mix, shares_of, threshold_weights
 
 POLICIES = list(MixturePolicy)
 
@@ -178,11 +178,6 @@ def test_shares_sum_to_one_whatever_the_floor(weights_and_pins, floor):
     shares = shares_of(np.array(weights), np.array(pins), floor)
     assert shares.sum() == pytest.approx(1)
     assert (shares >= min(floor, 1 / len(weights)) - 1e-9).all()
-
-
-def test_ties_of_largest_remainder_go_by_name():
-    assert largest_remainder(np.full(3, 1 / 3), 4, ["b", "c", "a"]).tolist() == [1, 1, 2]
-    assert largest_remainder(np.array([0.5, 0.3, 0.2]), 7, ["a", "b", "c"]).tolist() == [4, 2, 1]
 
 
 def test_no_category_at_all_is_an_error():

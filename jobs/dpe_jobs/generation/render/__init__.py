@@ -10,7 +10,7 @@ The answer is worked out anew from that list by a reader that shares no code wit
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Literal, Protocol, runtime_checkable
@@ -114,6 +114,14 @@ class SceneProgram(Generator, Protocol):
         """
 
 
+@runtime_checkable
+class LimitedProgram(Generator, Protocol):
+    """A program that cannot go on for ever: it has only so many facts to show."""
+
+    def supply(self, category: str) -> int | None:
+        """Most different samples of a category that it can make; None: no limit."""
+
+
 def load_programs(sources: Sequence[RenderSource]) -> list[Generator]:
     """The programs of `spec.generation.sources`, in order of preference. BadConfig: one is not installed."""
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -139,6 +147,21 @@ def load_programs(sources: Sequence[RenderSource]) -> list[Generator]:
 def choose_program(programs: Sequence[Generator], category: str) -> Generator | None:
     """The first program that can supply a category."""
     return next((program for program in programs if category in program.categories()), None)
+
+
+def supply(programs: Sequence[Generator], categories: Iterable[str]) -> dict[str, int | None]:
+    """Most samples that can be made of each category, by the program that is chosen for it.
+
+    None: no limit. 0: no program supplies it.
+    """
+    limits: dict[str, int | None] = {}
+    for category in categories:
+        program = choose_program(programs, category)
+        if program is None:
+            limits[category] = 0
+        else:
+            limits[category] = program.supply(category) if isinstance(program, LimitedProgram) else None
+    return limits
 
 
 _NEEDED = {"name", "licence", "categories", "knobs", "draw"}
