@@ -287,8 +287,6 @@ class Comparison(ApiModel):
     delta: Interval
     """Change of the macro accuracy, paired bootstrap."""
     categories: list[CategoryChange]
-    confidence: float = 0.95
-    """Of all intervals."""
 
 
 class EvaluationSummary(ApiModel):
@@ -297,6 +295,8 @@ class EvaluationSummary(ApiModel):
     report: DiagnosisReport
     """The candidate, in the form of a diagnosis."""
     comparisons: list[Comparison]
+    confidence: float = 0.95
+    """Of the intervals of change."""
     accepted: bool
     reason: str
     """Why, in one line with the numbers."""

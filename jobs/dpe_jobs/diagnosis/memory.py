@@ -43,4 +43,4 @@ def read_memory(store: Store, previous: str | None, wanted: MixtureMemory) -> Me
     kept = {c.name: c.kept for c in generation.categories}
     changes = {c.name: c.delta for c in probe.categories}
     past = {name: Past(p.share, kept.get(name, 0), changes.get(name)) for name, p in past.items()}
-    return Memory(past, probe.confidence, tuple(inputs))
+    return Memory(past, evaluation.confidence, tuple(inputs))

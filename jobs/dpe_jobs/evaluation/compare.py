@@ -104,7 +104,6 @@ def compare(before: Items, after: Items, name: str, confidence: float, seed: int
         after=float(np.mean([c.after for c in categories])),
         delta=macro_change(pairs, confidence, seed),
         categories=categories,
-        confidence=confidence,
     )
 
 

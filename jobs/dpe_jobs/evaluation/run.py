@@ -86,7 +86,7 @@ def verdict(launch: EvaluationLaunch, before: Items, after: Items, sets: list[Qu
             raise BadData("NothingToCompare", f"no item of {questions.name} was answered by both models")
         comparisons.append(comparison)
     accepted, reason = judge(comparisons, gate)
-    return {"comparisons": comparisons, "accepted": accepted, "reason": reason}
+    return {"comparisons": comparisons, "confidence": gate.confidence, "accepted": accepted, "reason": reason}
 
 
 def publish(

@@ -17,6 +17,7 @@ from dpe_jobs.seeds import derive
 
 NO_GENERATOR = "NoGenerator"
 BUDGET_USED = "MaxCandidates"
+SUPPLY_USED = "Supply"
 SURPLUS = "Surplus"
 
 
@@ -47,16 +48,20 @@ class Tally:
     program: Generator | None
     retention: bool
     weakness: str
+    scarce: bool = False
+    """All sources together supply less than the target: the quota is all that can be had."""
     planned: int = 0
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
 
     @property
     def shortfall_reason(self) -> str | None:
-        """Why the quota was not met, or None."""
-        if self.kept >= self.quota:
-            return None
-        return NO_GENERATOR if self.program is None else BUDGET_USED
+        """Why there are not more, or None. Without a program there are none, whoever got the quota."""
+        if self.program is None:
+            return NO_GENERATOR
+        if self.kept < self.quota:
+            return BUDGET_USED
+        return SUPPLY_USED if self.scarce else None
 
     def wave(self) -> int:
         """How many candidates to try next: what is missing, divided by the share kept so far (Laplace 1814)."""
@@ -88,18 +93,26 @@ class Plan:
         weaknesses: Mapping[str, str],
         max_candidates: int,
         seed: int,
+        target: int | None = None,
     ) -> None:
-        """`seed` is that of this round's generation. BadConfig: the programs can supply none of the categories."""
-        wanted = [quota for quota in quotas if quota.quota > 0]
-        target = sum(quota.quota for quota in wanted)
+        """`seed` is that of this round's generation; `target` is what is wanted, when the quotas may be less.
+
+        BadConfig: the programs can supply none of the categories.
+        """
+        # a category that no source supplies has no quota, and is still told of
+        wanted = [quota for quota in quotas if quota.quota > 0 or quota.supply == 0]
+        planned = sum(quota.quota for quota in wanted)
         self._seed = seed
+        self.target = planned if target is None else target
+        """Samples wanted."""
         self.tallies = {
             q.name: Tally(
                 quota=q.quota,
-                cap=max_candidates * q.quota // target,
+                cap=max_candidates * q.quota // max(planned, 1),
                 program=choose_program(programs, q.name),
                 retention=q.retention,
                 weakness=weaknesses.get(q.name, "never asked"),
+                scarce=planned < self.target,
             )
             for q in wanted
         }
@@ -110,11 +123,6 @@ class Plan:
                 f"spec.generation.sources: {', '.join(p.name for p in programs)} can supply {', '.join(supplied)}; the "
                 f"probe's categories are {', '.join(self.tallies)}: add a source for them, or use their names",
             )
-
-    @property
-    def target(self) -> int:
-        """Samples wanted."""
-        return sum(tally.quota for tally in self.tallies.values())
 
     @property
     def kept(self) -> int:

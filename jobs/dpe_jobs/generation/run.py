@@ -56,6 +56,7 @@ def run(launch: Launch, store: Store) -> None:
         findings.weaknesses,
         launch.generation.max_candidates,
         derive(launch.seed, launch.round, "generation"),
+        launch.generation.target_samples,
     )
     reserved = reserve(store, launch.decontaminate)
     model = store.input_ref(launch.model.uri)

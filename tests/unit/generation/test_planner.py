@@ -3,6 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.generation import world
 
+from dpe_api.artifacts import Quota
 from dpe_jobs.generation.planner import Plan, choose_knobs
 from dpe_jobs.generation.render.shapes import Shapes
 from dpe_jobs.runtime import BadConfig
@@ -79,6 +80,34 @@ def test_category_without_a_program_is_short_for_that_reason_and_nobody_gets_its
     assert (p.kept, p.target) == (3, 8)
 
 
+def test_a_category_that_no_source_supplies_is_told_of_although_its_quota_went_to_the_others():
+    wanted = [
+        *world.quotas({"shape": 8}),
+        Quota(name="reading", weight=0.6, quota=0, reachable=True, retention=False, supply=0),
+        Quota(name="empty", weight=0.0, quota=0, reachable=True, retention=False),
+    ]
+    p = Plan(wanted, [Shapes()], {}, 80, 1, target=8)
+    while wave := p.next_wave():
+        for t in wave:
+            p.settle(t.category, None)
+    assert [(row.name, row.quota, row.kept, row.shortfall_reason) for row in p.report()] == [
+        ("shape", 8, 8, None),
+        ("reading", 0, 0, "NoGenerator"),
+    ]
+
+
+def test_quotas_that_took_all_the_supply_leave_a_shortfall_with_that_reason():
+    p = Plan(world.quotas({"shape": 3, "color": 2}), [Shapes()], {}, 80, 1, target=8)
+    while wave := p.next_wave():
+        for t in wave:
+            p.settle(t.category, "TooHard" if t.category == "color" else None)
+    assert (p.kept, p.target) == (3, 8)
+    assert {row.name: row.shortfall_reason for row in p.report()} == {"shape": "Supply", "color": "MaxCandidates"}
+
+
 def test_no_category_with_a_program_is_a_bad_configuration_that_names_the_field():
     with pytest.raises(BadConfig, match=r"spec\.generation\.sources: shapes can supply color.*categories are reading"):
         plan({"reading": 5})
+    nothing = Quota(name="reading", weight=1.0, quota=0, reachable=True, retention=False, supply=0)
+    with pytest.raises(BadConfig, match=r"spec\.generation\.sources: shapes can supply color.*categories are reading"):
+        Plan([nothing], [Shapes()], {}, 220, 1, target=100)
