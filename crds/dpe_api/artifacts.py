@@ -232,8 +232,8 @@ class CategorySamples(ApiModel):
     kept: int
     rejected: dict[str, int]
     shortfall_reason: str | None = None
-    """Why it got fewer samples than its weight asks for: NoGenerator (no source supplies the category; its quota went to
-    the others), Supply (no source can make more) or MaxCandidates."""
+    """Why it got fewer samples than its weight asks for: NoGenerator (no source supplies the category; its quota went
+    to the others), Supply (the sources can make no more) or MaxCandidates."""
 
 
 class GenerationSummary(ApiModel):
