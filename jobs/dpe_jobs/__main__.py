@@ -1,5 +1,7 @@
 """`python -m dpe_jobs STAGE [--launch FILE]`: run one stage of an iteration.
 
+`python -m dpe_jobs import --help`: make a question set of what you have.
+
 Stages import only what they need: a diagnosis pod has no torch, a training pod no web client.
 """
 
@@ -27,8 +29,12 @@ def main() -> Exit:
     parser = argparse.ArgumentParser(prog="dpe_jobs", description=__doc__)
     parser.add_argument("stage", choices=sorted(STAGES))
     parser.add_argument("--launch", default=LAUNCH_PATH, help="launch file (default: %(default)s)")
-    arguments = parser.parse_args()
     set_up_logging(None)
+    if sys.argv[1:2] == ["import"]:
+        from dpe_jobs.importing import cli  # a person's command, no stage: it has no launch file
+
+        return cli.main(sys.argv[2:])
+    arguments = parser.parse_args()
     try:
         launch = read_launch(arguments.launch)
     except (OSError, ValueError) as error:

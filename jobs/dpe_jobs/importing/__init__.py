@@ -1,0 +1,1 @@
+"""`python -m dpe_jobs import SOURCE --to FOLDER`: what people have becomes a question set. docs/probes.md."""

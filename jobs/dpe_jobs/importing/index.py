@@ -1,0 +1,35 @@
+"""Text -> number on disk: which ids there were, and where; memory does not grow with the number of rows."""
+
+import sqlite3
+from pathlib import Path
+
+
+def _bytes(key: str) -> bytes:
+    return key.encode("utf-8", "surrogatepass")  # a broken file's text must not break the index
+
+
+class Index:
+    """A table in a scratch file. Nothing of it outlives the import, so nothing is synced."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute("CREATE TABLE entries (key BLOB PRIMARY KEY, value INTEGER) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+
+    def add(self, key: str, value: int) -> int | None:
+        """The value that the key has already, which it keeps; None when it is new."""
+        before = self.find(key)
+        if before is None:
+            self._db.execute("INSERT INTO entries VALUES (?, ?)", (_bytes(key), value))
+        return before
+
+    def find(self, key: str) -> int | None:
+        """The value of a key, or None."""
+        found = self._db.execute("SELECT value FROM entries WHERE key = ?", (_bytes(key),)).fetchone()
+        return None if found is None else int(found[0])
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
