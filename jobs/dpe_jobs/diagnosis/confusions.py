@@ -1,7 +1,8 @@
 """Which answer is given instead of which."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from dpe_api.artifacts import Confusion
 
@@ -26,3 +27,47 @@ def count(category: Sequence[str], expected: Sequence[str], given: Sequence[str 
         if len(found) < MAX_PER_CATEGORY:
             found.append(Confusion(category=name, expected=right, given=said, count=times))
     return [confusion for found in by_category.values() for confusion in found]
+
+
+@dataclass(frozen=True, slots=True)
+class Matrix:
+    """Answers of one category: rows by the expected answer, columns by the one given."""
+
+    expected: tuple[str, ...]
+    given: tuple[str, ...]
+    """The expected ones, then others that were given often."""
+    counts: tuple[tuple[int, ...], ...]
+    others: tuple[int, ...]
+    """By row: answers beyond those columns."""
+    unread: tuple[int, ...]
+    """By row: no answer could be read."""
+    left_out: int
+    """Answered rows of the category whose expected answer has no row here."""
+
+
+def matrix(counts: Mapping[tuple[str, str | None], int], most: int = 12) -> Matrix | None:
+    """The matrix of the `most` most frequent expected answers; None where they are not even half of all rows.
+
+    `counts` are answered rows by expected and given answer, both normalised, a right answer with two equal ones.
+    """
+    rows, columns = Counter[str](), Counter[str]()
+    for (right, said), times in counts.items():
+        rows[right] += times
+        if said:
+            columns[said] += times
+    expected = sorted(name for name, _ in sorted(rows.items(), key=lambda item: (-item[1], item[0]))[:most])
+    shown = sum(rows[name] for name in expected)
+    if not shown or 2 * shown < rows.total():
+        return None
+    foreign = sorted(set(columns) - set(expected), key=lambda name: (-columns[name], name))
+    given = [*expected, *sorted(foreign[: max(most - len(expected), 0)])]
+    unread = [counts.get((right, None), 0) + counts.get((right, ""), 0) for right in expected]
+    cells = [[counts.get((right, said), 0) for said in given] for right in expected]
+    return Matrix(
+        expected=tuple(expected),
+        given=tuple(given),
+        counts=tuple(tuple(row) for row in cells),
+        others=tuple(rows[right] - sum(row) - none for right, row, none in zip(expected, cells, unread, strict=True)),
+        unread=tuple(unread),
+        left_out=rows.total() - shown,
+    )

@@ -1,0 +1,172 @@
+"""`report.html`: a diagnosis for looking at. One file that needs nothing else: no script, no request, images inside.
+
+What people and models wrote is hostile data: jinja2 escapes it, and the page's own policy lets nothing run or load.
+"""
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from pathlib import Path
+
+import pyarrow.parquet as pq
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from dpe_api.artifacts import AttributionReport, CategoryReport, Confusion, DiagnosisReport, Quota, Slice, Weakness
+from dpe_api.diagnosis_spec import Diagnosis
+from dpe_jobs.diagnosis.confusions import Matrix, matrix
+from dpe_jobs.diagnosis.failures import Failure, read_failures, readable
+from dpe_jobs.diagnosis.sample import PROBE
+
+PAGE = "report.html"
+_BATCH_ROWS = 4096
+_CONFUSIONS_SHOWN = 12  # of a category without a matrix
+_ERRORS_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """All that the page shows of one category."""
+
+    report: CategoryReport
+    quota: Quota | None
+    weak: bool
+    """It is itself a significant slice."""
+    wrong: int
+    matrix: Matrix | None
+    confusions: Sequence[Confusion]
+    """Shown where there is no matrix."""
+    failures: Sequence[Failure]
+    weaknesses: Sequence[Weakness]
+    error_types: dict[str, int]
+
+
+def write(
+    report: DiagnosisReport,
+    quotas: Sequence[Quota],
+    items_path: Path,
+    questions_path: Path,
+    out: Path,
+    *,
+    settings: Diagnosis,
+    created_at: datetime,
+) -> None:
+    """Write the page. `items_path` is items.parquet, `questions_path` the asked rows of the probe with their images."""
+    attribution = report.attribution or AttributionReport()
+    found = Counts.read(items_path)
+    failures, wrong = read_failures(
+        items_path, questions_path, {example for weakness in attribution.weaknesses for example in weakness.examples}
+    )
+    by_name = {quota.name: quota for quota in quotas}
+    weak = {s.category for s in attribution.slices if not s.facets}
+    categories = [
+        Category(
+            report=category,
+            quota=by_name.get(category.name),
+            weak=category.name in weak,
+            wrong=wrong.get(category.name, 0),
+            matrix=matrix(found.answers.get(category.name, Counter())),
+            confusions=[c for c in attribution.confusions if c.category == category.name][:_CONFUSIONS_SHOWN],
+            failures=failures.get(category.name, ()),
+            weaknesses=[w for w in attribution.weaknesses if w.category == category.name],
+            error_types=attribution.error_types.get(category.name, {}),
+        )
+        for category in sorted(report.of(PROBE).categories, key=_weakest_first)
+    ]
+    shown = [failure.id for category in categories for failure in category.failures]
+    text = (
+        _environment()
+        .get_template("report.html.jinja")
+        .render(
+            report=report,
+            probe=report.of(PROBE),
+            benchmarks=[s for s in report.sets if s.name != PROBE],
+            categories=categories,
+            attribution=attribution,
+            anchors={row_id: f"failure-{number}" for number, row_id in enumerate(shown, 1)},
+            errors=found.errors.most_common(_ERRORS_SHOWN),
+            mixed=bool(quotas),
+            settings=settings,
+            created_at=created_at,
+            css=Markup(_css()),
+            css_hash=base64.b64encode(hashlib.sha256(_css().encode()).digest()).decode(),
+        )
+    )
+    out.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What is counted over the probe's rows."""
+
+    answers: dict[str, Counter[tuple[str, str | None]]]
+    """By category: how often each answer was given where each was expected."""
+    errors: Counter[str]
+    """Why the server gave no answer."""
+
+    @classmethod
+    def read(cls, path: Path) -> "Counts":
+        """Count over items.parquet, batch by batch."""
+        answers: dict[str, Counter[tuple[str, str | None]]] = {}
+        errors = Counter[str]()
+        with pq.ParquetFile(path) as file:
+            known = file.schema_arrow.names
+            wanted = [c for c in ("set", "category", "correct", "expected", "claim", "error") if c in known]
+            for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+                for row in batch.to_pylist():
+                    if row["set"] != PROBE:
+                        continue
+                    if row["correct"] is None:
+                        errors[readable(row["error"] or "no reason given", 200)] += 1
+                    elif row.get("expected") is not None:
+                        right = readable(row["expected"], 60)
+                        said = right if row["correct"] else readable(row["claim"] or "", 60)
+                        answers.setdefault(row["category"], Counter())[right, said] += 1
+        return cls(answers, errors)
+
+
+def _weakest_first(category: CategoryReport) -> tuple[bool, float, str]:
+    return (category.n == 0, category.accuracy.value, category.name)
+
+
+def _css() -> str:
+    return files("dpe_jobs.diagnosis").joinpath("templates", "report.css").read_text(encoding="utf-8")
+
+
+def percent(share: float) -> str:
+    """A share for people: 73.4%."""
+    return f"{100 * share:.1f}%"
+
+
+def points(difference: float) -> str:
+    """A difference of shares, in percentage points, with a real minus sign."""
+    return f"{100 * difference:+.0f}".replace("-", "−")
+
+
+def probability(value: float) -> str:
+    """A p- or q-value for people."""
+    if value < 1e-6:
+        return "< 10⁻⁶"
+    return f"{value:.1g}" if value < 0.001 else f"{value:.3f}"
+
+
+def where(found: Slice) -> str:
+    """The slice in words, for those who hear the page."""
+    facets = " and ".join(f"{key} {value}" for key, value in found.facets.items())
+    return " with ".join(part for part in (found.category or "all categories", facets) if part)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("dpe_jobs.diagnosis", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(percent=percent, points=points, probability=probability, where=where, readable=readable)
+    return environment
