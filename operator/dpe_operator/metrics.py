@@ -1,6 +1,6 @@
 """Prometheus metrics of the operator (names as in the design). Counters follow the transitions between two statuses."""
 
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from dpe_api.names import BATCH_STAGES, Stage
 from dpe_api.status import Phase, StageState, Status
@@ -8,28 +8,68 @@ from dpe_operator.plan import Charge
 from dpe_operator.summaries import InvalidManifest, headline_set, tokens_of
 from dpe_operator.world import Iteration, Observed
 
-ITERATIONS = Gauge("dpe_iterations", "Iterations by phase", ["phase"])
+REGISTRY = CollectorRegistry()  # of its own: the stages' package counts tokens and samples under the same names
+ProcessCollector(registry=REGISTRY)
+
+ITERATIONS = Gauge("dpe_iterations", "Iterations by phase", ["phase"], registry=REGISTRY)
 STAGE_DURATION = Histogram(
     "dpe_stage_duration_seconds",
     "From a stage's first attempt to its end",
     ["stage"],
     buckets=(10, 30, 60, 120, 300, 600, 1800, 3600, 4 * 3600, 12 * 3600, 48 * 3600),
+    registry=REGISTRY,
 )
-ATTEMPTS = Counter("dpe_stage_attempts", "Ended attempts by outcome: done, failed, disrupted", ["stage", "outcome"])
+ATTEMPTS = Counter(
+    "dpe_stage_attempts", "Ended attempts by outcome: done, failed, disrupted", ["stage", "outcome"], registry=REGISTRY
+)
 ACCURACY = Gauge(
     "dpe_iteration_accuracy",
     "Accuracy by category, before and after training",
     ["namespace", "iteration", "category", "model"],
+    registry=REGISTRY,
 )
-SAMPLES = Counter("dpe_samples", "Candidates of the generation: kept, or rejected with a reason", ["outcome"])
-GPU_SECONDS = Counter("dpe_gpu_seconds", "GPU time of ended attempts", ["stage", "pool"])
-TOKENS = Counter("dpe_tokens", "Tokens by model server", ["endpoint", "direction"])
-RECONCILE_DURATION = Histogram("dpe_reconcile_duration_seconds", "One look, decision and its execution")
-RECONCILE_ERRORS = Counter("dpe_reconcile_errors", "Looks that ended in an error")
+SAMPLES = Counter(
+    "dpe_samples", "Candidates of the generation: kept, or rejected with a reason", ["outcome"], registry=REGISTRY
+)
+GPU_SECONDS = Counter("dpe_gpu_seconds", "GPU time of ended attempts", ["stage", "pool"], registry=REGISTRY)
+TOKENS = Counter("dpe_tokens", "Tokens by model server", ["endpoint", "direction"], registry=REGISTRY)
+RECONCILE_DURATION = Histogram(
+    "dpe_reconcile_duration_seconds", "One look, decision and its execution", registry=REGISTRY
+)
+RECONCILE_ERRORS = Counter("dpe_reconcile_errors", "Looks that ended in an error", registry=REGISTRY)
 PROGRESS = Gauge(
-    "dpe_stage_progress_ratio", "Share of the running stage that is finished", ["namespace", "iteration", "stage"]
+    "dpe_stage_progress_ratio",
+    "Share of the running stage that is finished",
+    ["namespace", "iteration", "stage"],
+    registry=REGISTRY,
 )
 
+PHASE = Gauge(
+    "dpe_iteration_phase", "1 for the iteration's phase", ["namespace", "iteration", "phase"], registry=REGISTRY
+)
+ITERATION_SAMPLES = Gauge(
+    "dpe_iteration_samples",
+    "The iteration's candidates: kept, or rejected",
+    ["namespace", "iteration", "outcome"],
+    registry=REGISTRY,
+)
+ITERATION_GPU_SECONDS = Gauge(
+    "dpe_iteration_gpu_seconds", "The iteration's GPU time so far", ["namespace", "iteration"], registry=REGISTRY
+)
+ITERATION_TOKENS = Gauge(
+    "dpe_iteration_tokens", "The iteration's tokens so far", ["namespace", "iteration"], registry=REGISTRY
+)
+STORE_ERRORS = Counter(
+    "dpe_store_errors",
+    "Requests to the object store without a result: unavailable, refused",
+    ["kind"],
+    registry=REGISTRY,
+)
+STALE = Gauge(
+    "dpe_stale_iterations", "Iterations that are not looked after, as /healthz counts them", registry=REGISTRY
+)
+
+_OF_ONE_ITERATION = (ACCURACY, PROGRESS, PHASE, ITERATION_SAMPLES, ITERATION_GPU_SECONDS, ITERATION_TOKENS)
 _ENDPOINTS = {
     Stage.DIAGNOSIS: "base",
     Stage.GENERATION: "base",
@@ -39,6 +79,22 @@ _ENDPOINTS = {
 _phases: dict[tuple[str, str], Phase] = {}
 
 
+def _begin_at_zero() -> None:
+    """A counter that first appears as 1 has not increased, says Prometheus: the first failure would go unseen."""
+    for stage in Stage:
+        for outcome in ("done", "failed", "disrupted"):
+            ATTEMPTS.labels(stage.value, outcome)
+    for stage in BATCH_STAGES:
+        STAGE_DURATION.labels(stage.value)
+        for direction in ("prompt", "completion"):
+            TOKENS.labels(_ENDPOINTS[stage], direction)
+    for kind in ("unavailable", "refused"):
+        STORE_ERRORS.labels(kind)
+
+
+_begin_at_zero()
+
+
 def _count_phases() -> None:
     for phase in Phase:
         ITERATIONS.labels(phase.value).set(sum(1 for p in _phases.values() if p is phase))
@@ -46,9 +102,18 @@ def _count_phases() -> None:
 
 def show(iteration: Iteration, status: Status) -> None:
     """Set the gauges of one iteration; also after a restart of the operator."""
-    _phases[iteration.namespace, iteration.name] = status.phase
-    _count_phases()
     own = (iteration.namespace, iteration.name)
+    old = _phases.get(own, status.phase)
+    _phases[own] = status.phase
+    _count_phases()
+    PHASE.labels(*own, status.phase.value).set(1)
+    if old is not status.phase:
+        PHASE.remove(*own, old.value)
+    ITERATION_GPU_SECONDS.labels(*own).set(status.cost.gpu_seconds)
+    ITERATION_TOKENS.labels(*own).set(status.cost.tokens)
+    if status.samples is not None:
+        for outcome, number in {"kept": status.samples.kept, **status.samples.rejected}.items():
+            ITERATION_SAMPLES.labels(*own, outcome).set(number)
     if status.resolved is not None and status.evaluation:
         headline = headline_set(status.resolved.spec)
         for change in (c for e in status.evaluation if e.name == headline for c in e.categories):
@@ -58,8 +123,10 @@ def show(iteration: Iteration, status: Status) -> None:
         for category in status.diagnosis.categories:
             ACCURACY.labels(*own, category.name, "before").set(category.accuracy)
     for entry in status.stages:
-        if entry.state is StageState.RUNNING and entry.progress is not None and entry.progress.total:
-            PROGRESS.labels(*own, entry.name.value).set(entry.progress.done / entry.progress.total)
+        if entry.state is StageState.RUNNING and entry.name in BATCH_STAGES:
+            progress = entry.progress  # none before the pod's first word: it may wait for a node
+            ratio = progress.done / progress.total if progress is not None and progress.total else 0.0
+            PROGRESS.labels(*own, entry.name.value).set(ratio)
         else:
             PROGRESS.remove_by_labels({"namespace": own[0], "iteration": own[1], "stage": entry.name.value})
 
@@ -100,5 +167,5 @@ def forget(namespace: str, name: str) -> None:
     """Drop the series of an iteration that is gone."""
     _phases.pop((namespace, name), None)
     _count_phases()
-    ACCURACY.remove_by_labels({"namespace": namespace, "iteration": name})
-    PROGRESS.remove_by_labels({"namespace": namespace, "iteration": name})
+    for gauge in _OF_ONE_ITERATION:
+        gauge.remove_by_labels({"namespace": namespace, "iteration": name})

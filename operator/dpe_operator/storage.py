@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from dpe_api.artifacts import ExitReport, Manifest, Progress
 from dpe_api.names import MANIFEST, PROGRESS, Stage
+from dpe_operator import metrics
 from dpe_operator.platform import ObjectStore
 
 log = logging.getLogger(__name__)
@@ -76,9 +77,12 @@ class Storage:
                     return None
                 status = error.response.status if error.response is not None else 0
                 if status >= 500 or error.code in ("SlowDown", "XMinioServerNotInitialized"):
+                    metrics.STORE_ERRORS.labels("unavailable").inc()
                     raise StoreUnavailable(f"object store {self.endpoint} answers {error.code}") from error
+                metrics.STORE_ERRORS.labels("refused").inc()
                 raise StoreRefused(f"object store {self.endpoint} answers {error.code}: {error.message}") from error
             except (urllib3.exceptions.HTTPError, OSError, MinioException) as error:
+                metrics.STORE_ERRORS.labels("unavailable").inc()
                 # without the error's own text: it names sockets and changes from one try to the next
                 raise StoreUnavailable(
                     f"object store {self.endpoint} does not answer ({type(error).__name__})"
