@@ -1,10 +1,8 @@
 """The chart, rendered by Helm and installed on a real API server."""
 
 import json
-import shutil
 import subprocess
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,43 +10,16 @@ import yaml
 from dev.cluster import object_store
 from dev.cluster.config import Cluster
 from kubernetes import client
+from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, one, refused, rendered
 
-from dpe_api.names import Stage
+from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION, Stage
 from dpe_operator.platform import Platform
 
 pytestmark = pytest.mark.cluster
 
-ROOT = Path(__file__).parents[2]
-CHART = ROOT / "charts" / "dpe"
-MINIMAL = ["-f", str(CHART / "ci" / "minimal-values.yaml")]
-
-
-def helm(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    path = shutil.which("helm")
-    if path is None:
-        pytest.fail("helm is not on PATH: `make test-cluster` builds it and puts it there")
-    return subprocess.run([path, *arguments], input=stdin, capture_output=True, text=True, check=False)
-
-
-def rendered(*arguments: str) -> list[dict[str, Any]]:
-    done = helm("template", "dpe", str(CHART), "-n", "science", *MINIMAL, *arguments)
-    assert done.returncode == 0, done.stderr
-    return [document for document in yaml.safe_load_all(done.stdout) if document]
-
-
-def refused(*arguments: str) -> str:
-    done = helm("template", "dpe", str(CHART), "-n", "science", *arguments)
-    assert done.returncode != 0
-    return done.stderr
-
-
-def one(documents: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    (found,) = [document for document in documents if document["kind"] == kind]
-    return found
-
 
 def platform(*arguments: str) -> Platform:
-    text = one(rendered(*arguments), "ConfigMap")["data"]["platform.yaml"]
+    text = one(rendered(*arguments), "ConfigMap", "dpe-operator")["data"]["platform.yaml"]
     return Platform.model_validate(yaml.safe_load(text))
 
 
@@ -174,20 +145,25 @@ def release(cluster: Cluster, namespace: str, image: str, monkeypatch: pytest.Mo
     return namespace
 
 
-def test_the_operator_becomes_ready_in_a_namespace_that_enforces_restricted(
-    api: client.ApiClient, release: str
-) -> None:
+def wait_ready(api: client.ApiClient, namespace: str) -> None:
     apps, core = client.AppsV1Api(api), client.CoreV1Api(api)
     deadline = time.monotonic() + 90
-    while True:
-        status = apps.read_namespaced_deployment("dpe-operator", release).status
-        if status.ready_replicas:
-            break
-        events = [f"{e.reason}: {e.message}" for e in core.list_namespaced_event(release).items]
+    while not apps.read_namespaced_deployment("dpe-operator", namespace).status.ready_replicas:
+        events = [f"{e.reason}: {e.message}" for e in core.list_namespaced_event(namespace).items]
         assert time.monotonic() < deadline, "\n".join(events)
         time.sleep(0.5)
-    (pod,) = core.list_namespaced_pod(release).items
+
+
+def test_the_operator_becomes_ready_in_a_namespace_that_enforces_restricted_and_helm_test_says_so(
+    api: client.ApiClient, release: str
+) -> None:
+    wait_ready(api, release)
+    (pod,) = client.CoreV1Api(api).list_namespaced_pod(release).items
     assert pod.status.container_statuses[0].restart_count == 0
+    done = helm("test", "dpe", "-n", release, "--logs", "--timeout", "90s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for line in ("ok      operator", f"ok      DPEIterations: 0 in {release}", "ok      object store: dpe at"):
+        assert line in done.stdout
 
 
 def test_the_operator_may_do_what_it_must_and_no_more(api: client.ApiClient, release: str) -> None:
@@ -218,11 +194,20 @@ def test_the_operator_may_do_what_it_must_and_no_more(api: client.ApiClient, rel
 
 
 def test_installing_again_changes_nothing_and_uninstalling_leaves_nothing(api: client.ApiClient, release: str) -> None:
+    wait_ready(api, release)
     before = client.AppsV1Api(api).read_namespaced_deployment("dpe-operator", release).metadata.generation
     done = helm("upgrade", "dpe", str(CHART), "-n", release, "--skip-crds", "--reuse-values")
     assert done.returncode == 0, done.stderr
     assert client.AppsV1Api(api).read_namespaced_deployment("dpe-operator", release).metadata.generation == before
-    assert helm("uninstall", "dpe", "-n", release, "--wait").returncode == 0
-    left = client.RbacAuthorizationV1Api(api).list_namespaced_role(release).items
-    assert not left
-    assert not client.AppsV1Api(api).list_namespaced_deployment(release).items
+    custom = client.CustomObjectsApi(api)
+    spec = {"model": {"uri": "s3://no-such-bucket/model"}, "probe": {"uri": "s3://no-such-bucket/probe"}}
+    body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": "left"}, "spec": spec}
+    custom.create_namespaced_custom_object(GROUP, VERSION, release, PLURAL, body)
+    done = helm("uninstall", "dpe", "-n", release, "--wait", "--timeout", "100s")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not custom.list_namespaced_custom_object(GROUP, VERSION, release, PLURAL)["items"]
+    everything = "deploy,job,svc,cm,secret,sa,role,rolebinding,networkpolicy,pdb"
+    names = subprocess.run(
+        ["kubectl", "-n", release, "get", everything, "-o", "name"], check=True, capture_output=True, text=True
+    ).stdout
+    assert [n for n in names.splitlines() if "dpe" in n] == []

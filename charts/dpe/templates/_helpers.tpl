@@ -69,6 +69,10 @@ app.kubernetes.io/component: operator
 {{/* platform.yaml, as JSON; the keys are those of dpe_operator.platform.Platform */}}
 {{- define "dpe.platform" -}}
 {{- $store := .Values.objectStore -}}
+{{- $pods := .Values.pods -}}
+{{- if and .Values.priorityClasses.create (not $pods.priorityClassName) -}}
+{{- $pods = merge (dict "priorityClassName" (include "dpe.priorityStages" .)) $pods -}}
+{{- end -}}
 {{- $platform := dict
   "objectStore" (dict
     "endpoint" $store.endpoint
@@ -79,7 +83,7 @@ app.kubernetes.io/component: operator
   "jobs" (include "dpe.container" (list . "jobs") | fromJson)
   "serving" (include "dpe.container" (list . "serving") | fromJson)
   "training" (include "dpe.container" (list . "training") | fromJson)
-  "pods" .Values.pods
+  "pods" $pods
   "pools" .Values.pools
   "deadlines" .Values.deadlines
   "backoff" .Values.backoff
@@ -90,4 +94,160 @@ app.kubernetes.io/component: operator
 {{- $_ := set $platform "jobsPool" . -}}
 {{- end -}}
 {{- $platform | toJson -}}
+{{- end }}
+
+{{/* First part of the names of what belongs to the release. */}}
+{{- define "dpe.fullname" -}}
+{{ .Release.Name | trunc 50 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Pods of helm test and of the hook before an uninstall. */}}
+{{- define "dpe.hookSelector" -}}
+app.kubernetes.io/name: dpe
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: hook
+{{- end }}
+
+{{- define "dpe.hookLabels" -}}
+{{ include "dpe.labels" . }}
+app.kubernetes.io/component: hook
+{{- end }}
+
+{{/* PriorityClasses are cluster-wide: their names hold the namespace. */}}
+{{- define "dpe.priorityOperator" -}}
+{{ printf "%s-%s" .Release.Namespace (include "dpe.operator" .) }}
+{{- end }}
+
+{{- define "dpe.priorityStages" -}}
+{{ printf "%s-%s-stages" .Release.Namespace (include "dpe.fullname" .) }}
+{{- end }}
+
+{{/* Spec of a pod that runs a script with the operator's image, rights and credentials: (list $ script configmap arguments) */}}
+{{- define "dpe.hookPod" -}}
+{{- $root := index . 0 -}}
+{{- with $root.Values -}}
+restartPolicy: Never
+serviceAccountName: {{ include "dpe.operator" $root }}
+enableServiceLinks: false
+{{- with .pods.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .pods.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .operator.nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .operator.tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext: {{- include "dpe.podSecurity" $root | nindent 2 }}
+containers:
+  - name: main
+    image: {{ include "dpe.image" (list $root "operator") | quote }}
+    imagePullPolicy: {{ .image.pullPolicy }}
+    command: {{- concat (list (first .operator.command) (printf "/etc/dpe-hook/%s" (index $ 1))) (index $ 3) | toYaml | nindent 6 }}
+    env: {{- include "dpe.operatorEnv" $root | nindent 6 }}
+    resources:
+      requests: {cpu: 50m, memory: 128Mi}
+      limits: {memory: 512Mi}
+    securityContext: {{- include "dpe.containerSecurity" $root | nindent 6 }}
+    volumeMounts:
+      - {name: platform, mountPath: /etc/dpe, readOnly: true}
+      - {name: hook, mountPath: /etc/dpe-hook, readOnly: true}
+      - {name: tmp, mountPath: /tmp}
+      {{- with .pods.extraVolumeMounts }}{{ toYaml . | nindent 6 }}{{ end }}
+volumes:
+  - name: platform
+    configMap: {name: {{ include "dpe.operator" $root }}}
+  - name: hook
+    configMap: {name: {{ index $ 2 }}}
+  - name: tmp
+    emptyDir: {}
+  {{- with .pods.extraVolumes }}{{ toYaml . | nindent 2 }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "dpe.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: {{ int64 .Values.pods.runAsUser }}
+runAsGroup: {{ int64 .Values.pods.runAsUser }}
+fsGroup: {{ int64 .Values.pods.runAsUser }}
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "dpe.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- define "dpe.operatorEnv" -}}
+- {name: HOME, value: /tmp}
+# the uid has no passwd entry
+- {name: LOGNAME, value: dpe}
+- {name: PYTHONUNBUFFERED, value: "1"}
+- name: DPE_NAMESPACES
+  value: {{ (include "dpe.namespaces" . | fromJson).items | join "," | quote }}
+- name: DPE_S3_ACCESS_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ include "dpe.secret" . | quote }}, key: accessKey}
+- name: DPE_S3_SECRET_KEY
+  valueFrom:
+    secretKeyRef: {name: {{ include "dpe.secret" . | quote }}, key: secretKey}
+{{- with .Values.operator.env }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* Ports of a NetworkPolicy: TCP ports from numbers. */}}
+{{- define "dpe.tcp" -}}
+{{- range . }}
+- {protocol: TCP, port: {{ int64 . }}}
+{{- end }}
+{{- end }}
+
+{{- define "dpe.egressDns" -}}
+{{- with .Values.networkPolicy.dns }}
+- to: {{- toYaml .to | nindent 4 }}
+  ports:
+    {{- range .ports }}
+    - {protocol: UDP, port: {{ int64 . }}}
+    - {protocol: TCP, port: {{ int64 . }}}
+    {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "dpe.egressApiServer" -}}
+{{- with .Values.networkPolicy.apiServer }}
+- ports: {{- include "dpe.tcp" .ports | trim | nindent 4 }}
+  {{- with .cidrs }}
+  to:
+    {{- range . }}
+    - ipBlock: {cidr: {{ . }}}
+    {{- end }}
+  {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* An address that is no number cannot be written into a NetworkPolicy; a Service's pods may listen on another port than it. */}}
+{{- define "dpe.egressStore" -}}
+{{- $policy := .Values.networkPolicy.objectStore -}}
+{{- $url := urlParse .Values.objectStore.endpoint -}}
+{{- $host := regexReplaceAll ":[0-9]+$" $url.host "" -}}
+{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
+{{- $to := $policy.to -}}
+{{- $ports := $policy.ports | default (list $port) -}}
+{{- if not $to -}}
+{{- if regexMatch "^[0-9]+(\\.[0-9]+){3}$" $host -}}
+{{- $to = list (dict "ipBlock" (dict "cidr" (printf "%s/32" $host))) -}}
+{{- else if regexMatch "^[^.]+\\.[^.]+\\.svc(\\..+)?$" $host -}}
+{{- $to = list (dict "namespaceSelector" (dict "matchLabels" (dict "kubernetes.io/metadata.name" (index (splitList "." $host) 1)))) -}}
+{{- $ports = $policy.ports -}}
+{{- end -}}
+{{- end -}}
+{{- $rule := dict -}}
+{{- with $to }}{{ $_ := set $rule "to" . }}{{ end -}}
+{{- with $ports }}{{ $_ := set $rule "ports" (include "dpe.tcp" . | fromYamlArray) }}{{ end -}}
+- {{ toYaml $rule | nindent 2 | trim }}
 {{- end }}

@@ -6,6 +6,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 import yaml
+from dev import chart_docs
 
 from dpe_api import crd, reference
 from dpe_api.spec import ResolvedSpec, Spec
@@ -27,11 +28,7 @@ def test_default_values_pass_their_schema() -> None:
 
 
 def test_values_of_the_embedded_cluster_pass_the_schema() -> None:
-    jsonschema.validate(yaml.safe_load((ROOT / "dev" / "values.yaml").read_text()) | _required(), SCHEMA)
-
-
-def _required() -> dict[str, object]:
-    return {"objectStore": {"endpoint": "http://s3:9000", "bucket": "dpe"}}
+    jsonschema.validate(VALUES | yaml.safe_load((ROOT / "dev" / "values.yaml").read_text()), SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +44,13 @@ def _required() -> dict[str, object]:
         (("serving", "resources"), {"limits": {"memory": "lots"}}, "serving.resources.limits.memory"),
         (("deadlines", "startup"), 0, "deadlines.startup"),
         (("watchNamespaces",), ["Not_A_Namespace"], "watchNamespaces.0"),
+        (("networkPolicy", "apiServer", "cidrs"), ["10.0.0.1"], "networkPolicy.apiServer.cidrs.0"),
+        (("networkPolicy", "endpoints"), [{"to": [], "ports": [443]}], "networkPolicy.endpoints.0.to"),
+        (("networkPolicy", "prometheus"), [{"namespaceselector": {}}], "networkPolicy.prometheus.0"),
+        (("networkPolicy", "dns", "ports"), ["dns"], "networkPolicy.dns.ports.0"),
+        (("priorityClasses", "stages"), 2000000000, "priorityClasses.stages"),
+        (("monitoring", "interval"), 15, "monitoring.interval"),
+        (("uninstall", "iterations"), "suspend", "uninstall.iterations"),
     ],
 )
 def test_a_wrong_value_is_refused_at_its_own_place(path: tuple[str, ...], value: object, where: str) -> None:
@@ -59,6 +63,14 @@ def test_a_wrong_value_is_refused_at_its_own_place(path: tuple[str, ...], value:
     with pytest.raises(jsonschema.ValidationError) as refused:
         jsonschema.validate(values, SCHEMA)
     assert ".".join(str(part) for part in refused.value.absolute_path) == where
+
+
+def test_every_value_says_what_it_means_in_values_readme_and_schema() -> None:
+    rows = list(chart_docs.rows((CHART / "values.yaml").read_text()))
+    assert [".".join(row.path) for row in rows if not row.description] == []
+    for name, text in chart_docs.FILES.items():
+        assert (CHART / name).read_text() == text(), f"charts/dpe/{name}: run `python -m dev.chart_docs`"
+    assert "| backoff.cap | int | `300` | Longest wait, in seconds. |" in (CHART / "README.md").read_text()
 
 
 def test_every_fact_of_the_platform_can_be_set_in_the_values() -> None:
@@ -97,7 +109,7 @@ def test_the_reference_page_tells_default_bounds_and_meaning_of_a_field() -> Non
     (line,) = [row for row in reference.text().splitlines() if row.startswith("| `probe.sampleSize`")]
     assert line == (
         "| `probe.sampleSize` | integer | `200` | ≥ 1, ≤ 1000000 | Rows asked, spread evenly over the categories; "
-            "each round draws afresh. |"
+        "each round draws afresh. |"
     )
 
 
