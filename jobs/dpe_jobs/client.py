@@ -1,42 +1,38 @@
-"""Questions about images to a model behind an OpenAI-compatible API.
+"""Questions, with an image or without, to a model behind an OpenAI-compatible API.
 
 Retries are tenacity's, HTTP is httpx's. What is still refused or lost after them is a `RequestFailed`: an error of the
-service, never a wrong answer of the model.
+service, never a wrong answer of the model. An endpoint that can never answer (a refused key, a wrong address) is a
+`BadConfig`, which ends the stage at once. docs/endpoints.md has the rules for users.
 """
 
 import asyncio
-import base64
 import logging
-import math
+import os
+import random
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
 from prometheus_client import Counter
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-    stop_after_attempt,
-    stop_after_delay,
-    wait_random_exponential,
-)
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_random_exponential
 
 from dpe_api.artifacts import Tokens
+from dpe_api.endpoints import Endpoint, key_variable
 from dpe_api.names import SERVED_MODEL_NAME
+from dpe_jobs.chat import Answers, Complaint, complaint, messages, parse, retry_after_s
+from dpe_jobs.runtime import BadConfig
+
+__all__ = ["Answers", "Budget", "BudgetSpent", "EndpointDown", "ModelClient", "Refused", "RequestFailed"]
 
 log = logging.getLogger(__name__)
 
 CONNECT_S = 5.0  # a dead Service otherwise hangs for the kernel's own two minutes
 WRITE_S = 30.0
 GIVE_UP_S = 90.0  # longer than a rolling hiccup, shorter than a new serving attempt, which has another address
-MAX_ATTEMPTS = 8
-MAX_RETRY_AFTER_S = 60.0
+ENDPOINT_GIVE_UP_S = 300.0  # rate limits are by the minute
+MAX_ATTEMPTS = 8  # those that the server itself puts off are not counted
+BREAK_AFTER = 8  # requests in a row without an answer, each after its retries
 READY_POLL_S = 1.0
 
 TOKENS = Counter("dpe_tokens_total", "Tokens paid for", ["endpoint", "direction"])
@@ -48,67 +44,76 @@ class RequestFailed(Exception):
     """The service gave no answer, in spite of retries. The message says what it said."""
 
 
-class _TryAgain(Exception):
-    def __init__(self, kind: str, message: str, retry_after_s: float | None = None) -> None:
+class Refused(RequestFailed):
+    """The service understood and said no; asking the same again would bring the same."""
+
+    def __init__(self, message: str, status: int, about: Complaint) -> None:
         super().__init__(message)
-        self.kind, self.retry_after_s = kind, retry_after_s
+        self.status, self.about = status, about
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """`n` answers to one question, and what they cost."""
-
-    texts: tuple[str, ...]
-    prompt_tokens: int
-    completion_tokens: int
+class EndpointDown(RequestFailed):
+    """So many requests in a row got no answer that no more are sent."""
 
 
-def data_uri(image: bytes) -> str:
-    """An image file as a data: address. The type is told by its first bytes; unknown ones are called PNG."""
-    kinds = {b"\xff\xd8\xff": "jpeg", b"GIF8": "gif", b"BM": "bmp"}
-    kind = next((name for magic, name in kinds.items() if image.startswith(magic)), "png")
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        kind = "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+class BudgetSpent(RequestFailed):
+    """Not asked: the calls that were allowed are used up."""
 
 
-def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds of a Retry-After header (RFC 9110 10.2.3: seconds or a date), capped; None without a readable one."""
-    value = headers.get("retry-after", "").strip()
-    if not value:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            when = parsedate_to_datetime(value)
-        except ValueError:
-            return None
-        seconds = (when - (now or datetime.now(UTC))).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
+class Budget:
+    """A number of calls that is never exceeded. A call that the server turned down costs nothing."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def take(self) -> None:
+        """Pay for one call; BudgetSpent when none is left."""
+        if self.left <= 0:
+            raise BudgetSpent("not asked: the allowed number of calls is used up")
+        self.left -= 1
+
+    def give_back(self) -> None:
+        """The call brought nothing that could cost anything."""
+        self.left += 1
+
+
+class _TryAgain(Exception):
+    def __init__(self, kind: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.retry_after = kind, retry_after
+
+    @property
+    def put_off(self) -> bool:
+        """The server lives, and asks for patience."""
+        return self.kind == "http_429" or self.retry_after is not None
+
+
+def _trouble(state: RetryCallState) -> _TryAgain | None:
+    error = state.outcome.exception() if state.outcome else None
+    return error if isinstance(error, _TryAgain) else None
 
 
 def _wait(state: RetryCallState) -> float:
     jitter = wait_random_exponential(multiplier=0.5, max=15)(state)
-    error = state.outcome.exception() if state.outcome else None
-    asked = error.retry_after_s if isinstance(error, _TryAgain) else None
+    trouble = _trouble(state)
+    asked = trouble.retry_after if trouble else None
     return jitter if asked is None else asked + min(jitter, 1.0)
 
 
-def _parse(body: Any, n: int) -> Answers:
-    """Answers of a chat completion; _TryAgain when the body is not one."""
-    try:
-        contents = [choice["message"]["content"] for choice in body["choices"]]
-        if not all(text is None or isinstance(text, str) for text in contents):
-            raise TypeError("content is no text")
-        texts = tuple(text or "" for text in contents)
-        usage = body.get("usage") or {}
-        prompt, completion = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise _TryAgain("body", f"the answer is no chat completion: {error!r}") from error
-    if len(texts) != n:
-        raise _TryAgain("body", f"asked for {n} answers, got {len(texts)}")
-    return Answers(texts, prompt, completion)
+def _api_key(endpoint: Endpoint) -> str | None:
+    """The key from the environment; None when the endpoint takes none. BadConfig when it is missing or no header."""
+    if endpoint.api_key_secret_ref is None:
+        return None
+    variable = key_variable(endpoint.name)
+    key = os.environ.get(variable, "").strip()  # a Secret made from a file ends with a newline
+    if not key or not (key.isascii() and key.isprintable()):
+        trouble = "is not one line of printable ASCII" if key else "is missing or empty"
+        raise BadConfig(
+            "EndpointKey",
+            f"endpoint {endpoint.name}: its API key (environment variable {variable}) {trouble}: correct the Secret "
+            "that its apiKeySecretRef names",
+        )
+    return key
 
 
 class ModelClient:
@@ -123,18 +128,49 @@ class ModelClient:
         timeout_s: float = 120.0,
         give_up_s: float = GIVE_UP_S,
         endpoint: str = "model",
+        key: str | None = None,
+        outside: bool = False,
     ) -> None:
-        """`base_url` is without /v1; `timeout_s` is the longest wait for an answer; `endpoint` labels the metrics."""
-        self._model, self._endpoint, self._give_up_s = model, endpoint, give_up_s
+        """`base_url` is without /v1; `timeout_s` is the longest wait for an answer; `endpoint` labels the metrics.
+
+        `outside` the cluster are the spec's endpoints (see `of`): their address is used as it is.
+        """
+        self.model, self.concurrency = model, concurrency
+        self._endpoint, self._give_up_s, self._key, self._outside = endpoint, give_up_s, key, outside
         self._gate = asyncio.Semaphore(concurrency)
-        # no proxy from the environment: the address is a Service in the cluster
         self._http = httpx.AsyncClient(
-            base_url=base_url.rstrip("/"),
+            base_url=base_url.rstrip("/") + ("" if outside else "/v1"),
+            headers={} if key is None else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_S, write=WRITE_S, pool=None),
             limits=httpx.Limits(max_connections=concurrency + 2, max_keepalive_connections=concurrency),
-            trust_env=False,
+            # a Service in the cluster is behind no proxy; outside, the environment may name one, or certificates
+            trust_env=outside,
         )
+        url = self._http.base_url  # its user and password, if any, are nobody's business
+        address = f"{url.scheme}://{url.netloc.decode()}{url.path.rstrip('/')}"
+        self.where = f"endpoint {endpoint} ({address})" if outside else address.removesuffix("/v1")
         self._prompt = self._completion = 0
+        self._has_answered, self._failed_in_row = False, 0
+        self._not_before = 0.0  # time.monotonic() before which the server wants no request
+        self._not_taken: set[str] = set()  # fields that it does not know
+
+    @classmethod
+    def of(cls, endpoint: Endpoint) -> Self:
+        """An endpoint of the spec, with its key from the environment. BadConfig when key or address are no good."""
+        key = _api_key(endpoint)
+        try:
+            return cls(
+                endpoint.url,
+                concurrency=endpoint.max_concurrency,
+                model=endpoint.model,
+                timeout_s=endpoint.timeout_seconds,
+                give_up_s=max(ENDPOINT_GIVE_UP_S, endpoint.timeout_seconds),
+                endpoint=endpoint.name,
+                key=key,
+                outside=True,
+            )
+        except httpx.InvalidURL as error:
+            raise BadConfig("EndpointAddress", f"endpoint {endpoint.name}: its url is no address: {error}") from error
 
     @property
     def tokens(self) -> Tokens:
@@ -154,22 +190,20 @@ class ModelClient:
         end, trouble = time.monotonic() + deadline_s, "not asked yet"
         while True:
             try:
-                response = await self._http.get("/v1/models", timeout=CONNECT_S)
+                response = await self._http.get("models", timeout=CONNECT_S)
                 names = [m["id"] for m in response.json()["data"]] if response.status_code == 200 else []
-                if self._model in names:
+                if self.model in names:
                     return
                 trouble = f"HTTP {response.status_code}, models {names}"
             except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
                 trouble = repr(error)
             if time.monotonic() >= end:
-                raise RequestFailed(
-                    f"{self._http.base_url} does not serve {self._model!r} after {deadline_s:g} s: {trouble}"
-                )
+                raise RequestFailed(f"{self.where} does not serve {self.model!r} after {deadline_s:g} s: {trouble}")
             await asyncio.sleep(READY_POLL_S)
 
     async def ask(
         self,
-        image: bytes,
+        image: bytes | None,
         question: str,
         *,
         n: int = 1,
@@ -177,38 +211,105 @@ class ModelClient:
         max_tokens: int,
         seed: int | None = None,
         top_k: int | None = None,
+        system: str | None = None,
+        response_format: dict[str, Any] | None = None,
+        budget: Budget | None = None,
     ) -> Answers:
-        """`n` answers about an image. RequestFailed when the service refuses or, in spite of retries, gives none."""
-        body: dict[str, object] = {
-            "model": self._model,
-            "messages": [
-                {
-                    "role": "user",
-                    "content": [
-                        {"type": "image_url", "image_url": {"url": data_uri(image)}},
-                        {"type": "text", "text": question},
-                    ],
-                }
-            ],
+        """`n` answers to a question, about an image if there is one.
+
+        RequestFailed when the service gives none: Refused at once, EndpointDown when it has long been silent,
+        BudgetSpent when `budget` allows no more, else after retries. BadConfig when it never will.
+        """
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": messages(image, question, system),
             "n": n,
             "temperature": temperature,
             "max_tokens": max_tokens,
+            "seed": seed,
+            "top_k": top_k,
+            "response_format": response_format,
         }
-        if seed is not None:
-            body["seed"] = seed
-        if top_k is not None:
-            body["top_k"] = top_k
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(_TryAgain),
-            stop=stop_after_delay(self._give_up_s) | stop_after_attempt(MAX_ATTEMPTS),
-            wait=_wait,
-            reraise=True,
-        )
+        body = {name: value for name, value in body.items() if value is not None}
         async with self._gate:
-            try:
-                answers: Answers = await retrying(self._once, body, n)
-            except _TryAgain as error:
-                raise RequestFailed(str(error)) from error
+            while True:
+                sent = self._taken(body)
+                try:
+                    return await self._through_trouble(sent, n, budget)
+                except Refused as error:
+                    if not self._learn(error, sent):
+                        raise
+
+    def _taken(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The body without the fields that this endpoint does not know; max_tokens has a newer name."""
+        sent = {name: value for name, value in body.items() if name not in self._not_taken}
+        if "max_tokens" in self._not_taken:
+            sent["max_completion_tokens"] = body["max_tokens"]
+        return sent
+
+    def _learn(self, refused: Refused, sent: dict[str, Any]) -> bool:
+        """Whether an endpoint refused only because of a field that can be left out: then it is, from now on.
+
+        Reasoning models of OpenAI take neither max_tokens nor a temperature. A served model is never asked otherwise
+        than the spec says.
+        """
+        name = refused.about.parameter
+        known = refused.about.code in ("unsupported_parameter", "unsupported_value")
+        if not (self._outside and known and name in ("max_tokens", "temperature", "seed") and name in sent):
+            return False
+        log.warning("%s takes no %s: it is left out", self.where, name)
+        self._not_taken.add(name)
+        return True
+
+    async def _through_trouble(self, body: dict[str, Any], n: int, budget: Budget | None) -> Answers:
+        self._check_alive()
+        retrying = AsyncRetrying(retry=retry_if_exception_type(_TryAgain), stop=self._enough, wait=_wait, reraise=True)
+        try:
+            answers: Answers = await retrying(self._once, body, n, budget)
+        except _TryAgain as error:
+            self._failed_in_row += 1
+            self._check_alive(error)
+            raise RequestFailed(str(error)) from error
+        except Refused:
+            self._failed_in_row = 0
+            raise
+        self._has_answered, self._failed_in_row = True, 0
+        return answers
+
+    def _check_alive(self, error: _TryAgain | None = None) -> None:
+        """EndpointDown when an endpoint left too many requests in a row without an answer."""
+        if self._outside and self._failed_in_row >= BREAK_AFTER:
+            said = f"; the last one: {error}" if error else ""
+            raise EndpointDown(f"{self.where} left {self._failed_in_row} requests in a row without an answer{said}")
+
+    def _enough(self, state: RetryCallState) -> bool:
+        """Whether to give up a request: too long, too often, or the endpoint was found dead by others."""
+        trouble = _trouble(state)
+        if (state.seconds_since_start or 0.0) >= self._give_up_s:
+            return True
+        if self._outside and self._failed_in_row >= BREAK_AFTER:
+            return True
+        put_off = trouble is not None and trouble.put_off
+        return state.attempt_number >= MAX_ATTEMPTS and not put_off
+
+    async def _once(self, body: dict[str, Any], n: int, budget: Budget | None) -> Answers:
+        wait_s = self._not_before - time.monotonic()
+        if wait_s > 0:  # one request was told to wait: that holds for all, and they come back one by one
+            await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, 1.0)))
+        if budget is not None:
+            budget.take()
+        REQUESTS.labels(self._endpoint).inc()
+        try:
+            response = await self._post(body, budget)
+            answers = self._read(response, n)
+        except _TryAgain as error:
+            ERRORS.labels(self._endpoint, error.kind).inc()
+            if error.retry_after is not None and self._outside:
+                self._not_before = max(self._not_before, time.monotonic() + error.retry_after)
+            raise
+        except (Refused, BadConfig):
+            ERRORS.labels(self._endpoint, "refused").inc()
+            raise
         self._count(answers)
         return answers
 
@@ -218,32 +319,54 @@ class ModelClient:
         TOKENS.labels(self._endpoint, "prompt").inc(answers.prompt_tokens)
         TOKENS.labels(self._endpoint, "completion").inc(answers.completion_tokens)
 
-    async def _once(self, body: dict[str, object], n: int) -> Answers:
-        REQUESTS.labels(self._endpoint).inc()
+    async def _post(self, body: dict[str, Any], budget: Budget | None) -> httpx.Response:
+        """The server's reply, whatever its status. A call that cannot have cost anything goes back to the budget."""
         try:
-            return await self._post(body, n)
-        except _TryAgain as error:
-            ERRORS.labels(self._endpoint, error.kind).inc()
-            raise
-        except RequestFailed:
-            ERRORS.labels(self._endpoint, "refused").inc()
-            raise
-
-    async def _post(self, body: dict[str, object], n: int) -> Answers:
-        try:
-            response = await self._http.post("/v1/chat/completions", json=body)
+            response = await self._http.post("chat/completions", json=body)
         except httpx.TimeoutException as error:
-            raise _TryAgain("timeout", f"{self._http.base_url}: {type(error).__name__}") from error
-        except httpx.TransportError as error:
-            raise _TryAgain("connection", f"{self._http.base_url}: {error!r}") from error
+            raise _TryAgain("timeout", f"{self.where}: {type(error).__name__}") from error
+        except httpx.RequestError as error:
+            if budget is not None and isinstance(error, httpx.ConnectError):
+                budget.give_back()
+            raise _TryAgain("connection", self._clean(f"{self.where}: {error!r}")) from error
+        if budget is not None and response.status_code != 200:
+            budget.give_back()
+        return response
+
+    def _read(self, response: httpx.Response, n: int) -> Answers:
         status = response.status_code
-        if status in (408, 425, 429) or status >= 500:
-            message = f"{self._http.base_url}: HTTP {status}: {response.text[:300]}"
-            raise _TryAgain(f"http_{status}", message, retry_after_s(response.headers))
-        if status != 200:
-            raise RequestFailed(f"{self._http.base_url}: HTTP {status}: {response.text[:300]}")
+        if status == 200:
+            try:
+                return parse(response.json(), n)
+            except ValueError as error:
+                raise _TryAgain("body", self._clean(f"{self.where}: {error}")) from error
         try:
-            parsed = response.json()
-        except ValueError as error:
-            raise _TryAgain("body", f"{self._http.base_url}: the answer is no JSON: {error}") from error
-        return _parse(parsed, n)
+            about = complaint(response.json())
+        except ValueError:
+            about = Complaint()
+        if self._outside:
+            self._check_usable(status, about)
+        message = self._clean(f"{self.where}: HTTP {status}: {response.text[:300]}")
+        if status in (408, 425, 429) or status >= 500:
+            raise _TryAgain(f"http_{status}", message, retry_after_s(response.headers))
+        raise Refused(message, status, about)
+
+    def _check_usable(self, status: int, about: Complaint) -> None:
+        """BadConfig when no request will ever be answered. A body is not quoted: some repeat part of the key."""
+        where = f"{self.where}: HTTP {status}"
+        if status == 401:
+            mend = "correct the key in its Secret" if self._key else "name its key in apiKeySecretRef"
+            raise BadConfig(
+                "EndpointRefused", f"{where}: the API key is {'refused' if self._key else 'missing'}: {mend}"
+            )
+        if status == 402 or about.code == "insufficient_quota":
+            raise BadConfig("EndpointRefused", f"{where}: the account has no credit left: top it up and start again")
+        if not self._has_answered and (300 <= status < 400 or status == 404):
+            raise BadConfig(
+                "EndpointRefused",
+                f"{where}: it has no chat/completions there, or no model {self.model!r}: correct url (with /v1 where "
+                "the server has one) or model",
+            )
+
+    def _clean(self, text: str) -> str:
+        return text if self._key is None else text.replace(self._key, "***")

@@ -8,7 +8,8 @@ from tests.fakes.openai_server import Asked, Reply, serving
 from tests.fakes.worlds import picture
 
 from dpe_jobs import client as module
-from dpe_jobs.client import Answers, ModelClient, RequestFailed, data_uri, retry_after_s
+from dpe_jobs.chat import data_uri, retry_after_s
+from dpe_jobs.client import Answers, ModelClient, RequestFailed
 
 PICTURE = picture("red")
 

@@ -1,0 +1,1 @@
+"""Asking the spec's endpoints: replies of a known form, text that stays data, work that is bounded."""
