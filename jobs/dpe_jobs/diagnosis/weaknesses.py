@@ -53,7 +53,7 @@ class Wrong:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class Note:
     """What the endpoint said of one wrong answer."""
 
     error_type: str
@@ -64,7 +64,7 @@ class Line:
 class Attributed:
     """What the endpoint said of the wrong answers."""
 
-    lines: dict[str, Line]
+    lines: dict[str, Note]
     """By id."""
     weaknesses: list[Weakness]
     """By category, most frequent first."""
@@ -182,7 +182,7 @@ async def _look(
     ledger: Ledger,
     budget: Budget,
     fit: Fit,
-) -> tuple[dict[str, Line], dict[str, str]]:
+) -> tuple[dict[str, Note], dict[str, str]]:
     """Lines and failures by id. A reply that was paid for and not usable is in the ledger, and not asked for again."""
     template = prompt("error")
     types = "\n".join(f"- {name}" for name in settings.error_types)
@@ -216,7 +216,7 @@ async def _look(
     for item in chosen:
         row = ledger.get(keys[item.id])
         if row is not None and row["error_type"] is not None:
-            lines[item.id] = Line(row["error_type"], row["text"])
+            lines[item.id] = Note(row["error_type"], row["text"])
         elif row is not None:
             failed[item.id] = row["error"]
     return lines, failed
@@ -236,7 +236,7 @@ class _Distinct:
     ids: tuple[str, ...]
 
 
-def _distinct(ids: Iterable[str], lines: Mapping[str, Line]) -> list[_Distinct]:
+def _distinct(ids: Iterable[str], lines: Mapping[str, Note]) -> list[_Distinct]:
     """Different lines, the most frequent first; in the words of the first of them."""
     groups: dict[str, list[str]] = {}
     for name in ids:
@@ -245,7 +245,7 @@ def _distinct(ids: Iterable[str], lines: Mapping[str, Line]) -> list[_Distinct]:
     return sorted(found, key=lambda d: (-len(d.ids), d.text))
 
 
-def _weakness(category: str, text: str, ids: Sequence[str], lines: Mapping[str, Line]) -> Weakness:
+def _weakness(category: str, text: str, ids: Sequence[str], lines: Mapping[str, Note]) -> Weakness:
     kinds = Counter(lines[name].error_type for name in ids)
     kind = min(kinds, key=lambda k: (-kinds[k], k))
     return Weakness(category=category, text=text, error_type=kind, count=len(ids), examples=list(ids[:EXAMPLES]))
@@ -256,7 +256,7 @@ async def _merge(
     endpoint: Endpoint,
     settings: Attribution,
     chosen: Sequence[Wrong],
-    lines: Mapping[str, Line],
+    lines: Mapping[str, Note],
     ledger: Ledger,
     budget: Budget,
 ) -> tuple[list[Weakness], list[str]]:
