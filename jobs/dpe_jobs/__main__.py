@@ -1,6 +1,7 @@
 """`python -m dpe_jobs STAGE [--launch FILE]`: run one stage of an iteration.
 
 `python -m dpe_jobs import --help`: make a question set of what you have.
+`python -m dpe_jobs mixture --help`: what each policy would make of a diagnosis.
 
 Stages import only what they need: a diagnosis pod has no torch, a training pod no web client.
 """
@@ -22,6 +23,8 @@ STAGES = {
     "training": "dpe_jobs.training.run",
     "evaluation": "dpe_jobs.evaluation.run",
 }
+# for a person, without a launch file: each module has main(argv) -> Exit
+COMMANDS = {"import": "dpe_jobs.importing.cli", "mixture": "dpe_jobs.diagnosis.mixture_cli"}
 
 
 def main() -> Exit:
@@ -30,10 +33,9 @@ def main() -> Exit:
     parser.add_argument("stage", choices=sorted(STAGES))
     parser.add_argument("--launch", default=LAUNCH_PATH, help="launch file (default: %(default)s)")
     set_up_logging(None)
-    if sys.argv[1:2] == ["import"]:
-        from dpe_jobs.importing import cli  # a person's command, no stage: it has no launch file
-
-        return cli.main(sys.argv[2:])
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        ended: Exit = importlib.import_module(COMMANDS[sys.argv[1]]).main(sys.argv[2:])
+        return ended
     arguments = parser.parse_args()
     try:
         launch = read_launch(arguments.launch)

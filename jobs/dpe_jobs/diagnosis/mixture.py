@@ -142,7 +142,7 @@ def smooth(now: Floats, before: Floats, smoothing: float) -> Floats:
     if earlier <= 0:
         return now
     blended = now.copy()
-    blended[known] = (1 - smoothing) * now[known] + smoothing * before[known] * (now[known].sum() / earlier)
+    blended[known] = (1 - smoothing) * now[known] + smoothing * (before[known] / earlier) * now[known].sum()
     return blended
 
 
