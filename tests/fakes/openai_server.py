@@ -1,4 +1,7 @@
-"""A model behind a real HTTP server that speaks the OpenAI chat protocol, answering as a script says."""
+"""A model behind a real HTTP server that speaks the OpenAI chat protocol, answering as a script says.
+
+The functions at the end make a script out of a script: one that is overloaded, wants a key, knows no JSON schema.
+"""
 
 import base64
 import json
@@ -16,10 +19,14 @@ class Asked:
     """One request, taken apart."""
 
     image: bytes
+    """Empty where only text was sent."""
     question: str
     body: dict[str, Any]
     number: int
     """Of the request, from 0."""
+    system: str = ""
+    key: str = ""
+    """What the Authorization header holds after Bearer."""
 
     @property
     def n(self) -> int:
@@ -28,6 +35,11 @@ class Asked:
     @property
     def sampled(self) -> bool:
         return float(self.body.get("temperature", 0)) > 0
+
+    @property
+    def form(self) -> str:
+        """`json_schema`, `json_object` or `text`."""
+        return str(self.body.get("response_format", {"type": "text"})["type"])
 
 
 @dataclass(frozen=True)
@@ -64,13 +76,20 @@ class FakeModel:
         self._http.server_close()
         self._thread.join()
 
-    def _record(self, body: dict[str, Any]) -> Asked:
-        picture, text = body["messages"][0]["content"]
-        assert (picture["type"], text["type"]) == ("image_url", "text")
-        head, _, data = picture["image_url"]["url"].partition(",")
-        assert head.startswith("data:image/")
+    def _record(self, body: dict[str, Any], key: str) -> Asked:
+        *before, user = body["messages"]
+        assert [m["role"] for m in before] in ([], ["system"])
+        assert user["role"] == "user"
+        system = before[0]["content"] if before else ""
+        image, text = b"", user["content"]
+        if not isinstance(text, str):
+            picture, words = text
+            assert (picture["type"], words["type"]) == ("image_url", "text")
+            head, _, data = picture["image_url"]["url"].partition(",")
+            assert head.startswith("data:image/")
+            image, text = base64.b64decode(data), words["text"]
         with self._lock:
-            asked = Asked(base64.b64decode(data), text["text"], body, len(self.requests))
+            asked = Asked(image, text, body, len(self.requests), system, key)
             self.requests.append(asked)
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -102,7 +121,10 @@ class FakeModel:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                asked = model._record(body)
+                if self.path != "/v1/chat/completions":
+                    self._send(Reply(status=404, body=b'{"detail": "Not Found"}'))
+                    return
+                asked = model._record(body, self.headers.get("Authorization", "").removeprefix("Bearer "))
                 try:
                     self._send(model._reply(asked))
                 finally:
@@ -141,3 +163,52 @@ def serving(script: Script) -> Iterator[FakeModel]:
         yield model
     finally:
         model.close()
+
+
+def completion(text: str | None, *, finish: str = "stop", refusal: str | None = None) -> Reply:
+    """One answer that ends in another way than usual: cut off (`length`), filtered, declined."""
+    message = {"role": "assistant", "content": text, "refusal": refusal}
+    body = {
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+    }
+    return Reply(body=json.dumps(body).encode())
+
+
+def complaint(status: int, message: str, *, code: str | None = None, param: str | None = None) -> Reply:
+    """A refusal in OpenAI's form."""
+    error = {"message": message, "type": "invalid_request_error", "param": param, "code": code}
+    return Reply(status=status, body=json.dumps({"error": error}).encode())
+
+
+def storm(script: Script, times: int, retry_after_s: float) -> Script:
+    """Too many requests, the first `times` times."""
+
+    def stormy(asked: Asked) -> list[str] | Reply:
+        if asked.number < times:
+            return Reply(status=429, headers={"Retry-After": str(retry_after_s)})
+        return script(asked)
+
+    return stormy
+
+
+def locked(script: Script, key: str) -> Script:
+    """Wants a key; like OpenAI it quotes some of a wrong one."""
+
+    def guarded(asked: Asked) -> list[str] | Reply:
+        if asked.key == key:
+            return script(asked)
+        return complaint(401, f"Incorrect API key provided: {asked.key[:8]}***", code="invalid_api_key")
+
+    return guarded
+
+
+def formless(script: Script, *unknown: str) -> Script:
+    """Refuses some forms of reply, as DeepSeek (json_schema), LM Studio (json_object) and older servers do."""
+
+    def plain(asked: Asked) -> list[str] | Reply:
+        if asked.form in unknown:
+            return complaint(400, "This response_format type is unavailable now")
+        return script(asked)
+
+    return plain

@@ -7,16 +7,10 @@ from prometheus_client import REGISTRY
 from tests.fakes.openai_server import Asked, Reply, serving
 from tests.fakes.worlds import picture
 
-from dpe_jobs import client as module
 from dpe_jobs.chat import data_uri, retry_after_s
 from dpe_jobs.client import Answers, ModelClient, RequestFailed
 
 PICTURE = picture("red")
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch):
-    monkeypatch.setattr(module, "wait_random_exponential", lambda **_: lambda state: 0.01)
 
 
 def sample(name: str, **labels: str) -> float:
