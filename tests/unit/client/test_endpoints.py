@@ -58,9 +58,9 @@ async def test_a_refused_key_ends_at_once_and_names_the_endpoint(monkeypatch):
 
 
 async def test_an_endpoint_that_wants_a_key_and_gets_none_says_which_field_to_write():
-    with serving(locked(red, KEY)) as model:
-        with pytest.raises(BadConfig, match="the API key is missing: name its key in apiKeySecretRef"):
-            await ask_once(endpoint(model))
+    missing = pytest.raises(BadConfig, match="the API key is missing: name its key in apiKeySecretRef")
+    with serving(locked(red, KEY)) as model, missing:
+        await ask_once(endpoint(model))
 
 
 @pytest.mark.parametrize("key", ["", "  \n", "two\nlines", "schlüssel"])
@@ -163,12 +163,17 @@ async def test_a_dead_endpoint_is_asked_no_more_after_a_few_requests():
 
 async def test_requests_under_way_stop_when_others_find_the_endpoint_dead(monkeypatch):
     monkeypatch.setattr(module, "MAX_ATTEMPTS", 10_000)
-    with serving(lambda asked: Reply(status=503)) as model:
+    loop, seen = asyncio.get_running_loop(), asyncio.Event()
+
+    def dead(asked: Asked) -> Reply:
+        loop.call_soon_threadsafe(seen.set)
+        return Reply(status=503)
+
+    with serving(dead) as model:
         async with ModelClient.of(endpoint(model)) as client:
             client._failed_in_row = module.BREAK_AFTER - 1
             long = asyncio.create_task(client.ask(None, "long?", max_tokens=5))
-            while not model.requests:
-                await asyncio.sleep(0.01)
+            await asyncio.wait_for(seen.wait(), 5)
             client._failed_in_row = module.BREAK_AFTER
             with pytest.raises(EndpointDown):
                 await asyncio.wait_for(long, 5)

@@ -90,9 +90,9 @@ def test_a_failure_is_an_error_and_never_mixed(trouble):
 
 
 def test_too_many_failures_end_the_stage():
-    with serving(lambda asked: ["no"]) as model:
-        with pytest.raises(Transient, match=r"of 40 rows got no category.*\(4\)"):
-            categorise(model, [row(n) for n in range(40)], limit=0.1)
+    ends = pytest.raises(Transient, match=r"of 40 rows got no category.*\(4\)")
+    with serving(lambda asked: ["no"]) as model, ends:
+        categorise(model, [row(n) for n in range(40)], limit=0.1)
 
 
 def test_the_next_iteration_pays_nothing_for_rows_that_an_earlier_one_saw(tmp_path):

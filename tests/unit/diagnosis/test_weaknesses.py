@@ -188,7 +188,8 @@ def test_lines_that_differ_in_dress_only_are_one_line(questions):
 
 
 def test_a_line_that_is_cited_twice_counts_once(questions):
-    twice = '{"weaknesses": [{"text": "one", "lines": [1, 1, 2]}, {"text": "two", "lines": [2, 3]}, {"text": "no", "lines": [1]}]}'
+    groups = {"one": [1, 1, 2], "two": [2, 3], "no": [1]}
+    twice = json.dumps({"weaknesses": [{"text": text, "lines": lines} for text, lines in groups.items()]})
     with serving(lambda asked: [twice] if is_merge(asked) else look(asked)) as model:
         said = run(model, wrong_answers(hue=4), questions)
     assert [(w.text, w.count) for w in said.weaknesses] == [("one", 2), ("two", 1)]
