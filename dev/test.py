@@ -12,6 +12,7 @@ from dev.cluster.config import Cluster, ClusterError
 
 _MEMORY_GIB = 12
 """What the whole turn needs: control plane 1, vLLM 3, two ranks of 1.5, the tests themselves, and room."""
+_WORKERS = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
 _TESTS = paths.CHECKOUT / "tests"
 
 
@@ -35,7 +36,8 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"error: the tests on the embedded cluster cannot run here: {error}") from None
     os.environ["PATH"] = os.pathsep.join([*paths.binary_path(), os.environ.get("PATH", os.defpath)])
     os.chdir(paths.CHECKOUT)
-    os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or _everything())])
+    # one worker waits for the whole turn, one for the other cluster tests, one computes
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or [*_WORKERS, *_everything()])])
 
 
 if __name__ == "__main__":

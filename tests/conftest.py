@@ -1,7 +1,14 @@
-"""The embedded cluster and what tests on it share. Started by the first test that asks for it, left as it was found."""
+"""The embedded cluster and what tests on it share. Started by the first test that asks for it, left as it was found.
 
+With several workers (`pytest -n 3`) tests that share something expensive run in one of them, one after the other.
+"""
+
+import fcntl
+import os
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 from dev import image as local_image
@@ -18,15 +25,78 @@ RESTRICTED = {
 }
 
 
+TESTS = Path(__file__).parent
+ALONE = ("embedded_cluster",)
+"""Words in the names of files that need a worker of their own: they have another cluster to break."""
+
+
+def _group(path: Path) -> str:
+    """What runs in one worker: a folder of tests with a world in common, a file of unit tests."""
+    folder = path.relative_to(TESTS).parts[0]
+    if folder == "unit" or any(word in path.name for word in ALONE):
+        return str(path)
+    return folder
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Name the groups that `--dist loadgroup` keeps together; the longest one, the whole turn, starts first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+    # what nobody may run beside comes last, when the other workers are done
+    items.sort(key=lambda item: item.get_closest_marker("breaks_cluster") is not None)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: _group(item.path) != "e2e")
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """While a test breaks what the cluster's tests share, no other worker has one of them running."""
+    if "cluster" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    with (_users(Cluster.from_env()) / "in-use").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX if item.get_closest_marker("breaks_cluster") else fcntl.LOCK_SH)
+        return (yield)
+
+
+def _users(it: Cluster) -> Path:
+    """Folder in which the workers tell each other that they use the cluster."""
+    users = Path(f"/tmp/dpe-tests-{it.name}")
+    users.mkdir(mode=0o700, exist_ok=True)
+    return users
+
+
+@contextmanager
+def _alone(it: Cluster) -> Iterator[Path]:
+    """Whoever holds this may start or stop the cluster; gives the folder that says who uses it."""
+    users = _users(it)
+    with (users / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield users
+
+
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The embedded cluster, up and whole. Tests that break it mend it."""
+    """The embedded cluster, up and whole. Tests that break it mend it; the last worker that used it stops it."""
     it = Cluster.from_env()
-    was_up, had_state = lifecycle.is_up(it), it.state.exists()
-    lifecycle.up(it)
+    with _alone(it) as users:
+        for user in users.glob("*.pid"):
+            if not Path(f"/proc/{user.stem}").exists():  # killed before it could say so
+                user.unlink()
+        if not any(users.glob("*.pid")):
+            (users / "was-up").unlink(missing_ok=True)
+            if lifecycle.is_up(it):
+                (users / "was-up").touch()
+            (users / "had-state").unlink(missing_ok=True)
+            if it.state.exists():
+                (users / "had-state").touch()
+        mine = users / f"{os.getpid()}.pid"
+        mine.touch()
+        lifecycle.up(it)
     yield it
-    if not was_up:
-        lifecycle.down(it, keep=had_state)
+    with _alone(it) as users:
+        mine.unlink()
+        if not any(users.glob("*.pid")) and not (users / "was-up").exists():
+            lifecycle.down(it, keep=(users / "had-state").exists())
 
 
 @pytest.fixture(scope="session")

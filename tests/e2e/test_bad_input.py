@@ -144,6 +144,7 @@ def test_a_model_that_is_not_what_its_manifest_says_is_refused(world: World, scr
     world.delete("flipped-bit")
 
 
+@pytest.mark.breaks_cluster
 def test_object_store_away_for_a_minute_costs_nothing_but_time(world: World, cluster: Cluster) -> None:
     name = "no-store"
     world.create(name, small())
