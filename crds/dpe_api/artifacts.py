@@ -18,6 +18,8 @@ class AnswerType(StrEnum):
     NUMBER = "number"
     YES_NO = "yes_no"
     MATHS = "maths"
+    LIST = "list"
+    JUDGE = "judge"
 
 
 class Interval(ApiModel):
@@ -102,13 +104,15 @@ class SetReport(ApiModel):
     """How a model does on one set of questions."""
 
     name: str
-    """`probe`, or the benchmark's name."""
+    """`probe`, `probe_paired` (in an evaluation: the rows that its diagnosis asked), or the benchmark's name."""
     uri: str
     n: int
     errors: int
     macro: Interval
     """Mean of the category accuracies."""
     categories: list[CategoryReport]
+    excluded: int = 0
+    """Rows that were not asked because they trained the model."""
 
 
 class Slice(ApiModel):

@@ -38,6 +38,7 @@ from dpe_api.artifacts import (
 from dpe_api.launch import StoreAddress
 from dpe_api.names import BATCH_STAGES, Stage
 from dpe_api.status import Phase, StageState, Status
+from dpe_jobs.diagnosis.sample import PAIRED, PROBE
 from dpe_jobs.questions import read_questions
 from dpe_jobs.store import NotFound, Store, StoreError, join, sha256_file
 
@@ -219,7 +220,9 @@ def table_equals_items(seen: Evidence) -> Iterator[Finding]:
     for source, comparisons in told.items():
         wrong: list[str] = []
         for said in comparisons:
-            pair = recompute.of_set(seen.before, said.name), recompute.of_set(seen.after, said.name)
+            # the probe's rows are the diagnosis's own; the evaluation's `probe` is the sample of the next round
+            again = PAIRED if said.name == PROBE else said.name
+            pair = recompute.of_set(seen.before, said.name), recompute.of_set(seen.after, again)
             wrong += _differences(said, recompute.changes(*pair), said.name)
         yield Finding(
             not wrong and bool(comparisons),

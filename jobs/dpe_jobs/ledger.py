@@ -1,7 +1,7 @@
 """A ledger of finished items in the object store: a restart pays for no item twice.
 
-Part files are JSON lines, named so that attempts never overwrite each other. A pod that is lost loses at most the
-last flush (30 s or 50 items).
+Part files are JSON lines, named so that attempts never overwrite each other. A pod that is lost loses at most what came
+since the last flush (30 s or 50 items), and the part that was just being put.
 """
 
 import json
@@ -30,7 +30,8 @@ class Ledger:
         self._store, self._folder, self._key = store, folder, key
         self._rows: dict[str, dict[str, Any]] = {}
         self._pending: list[dict[str, Any]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # of the rows, held for moments
+        self._putting = threading.Lock()  # one part at a time: while it is put, rows are still taken in
         self._flushed = time.monotonic()
         self._writer, self._sequence = uuid.uuid4().hex[:12], 0
         for info in store.list(folder):
@@ -72,9 +73,10 @@ class Ledger:
 
     def flush(self) -> None:
         """Put what is pending into the store, as one part file."""
-        with self._lock:
-            rows, self._pending = self._pending, []
-            self._flushed = time.monotonic()
+        with self._putting:
+            with self._lock:
+                rows, self._pending = self._pending, []
+                self._flushed = time.monotonic()
             if not rows:
                 return
             name = f"{self._writer}-{self._sequence:06d}.jsonl"
@@ -83,7 +85,8 @@ class Ledger:
             try:
                 self._store.put(join(self._folder, name), data)
             except BaseException:
-                self._pending = rows + self._pending
+                with self._lock:
+                    self._pending = rows + self._pending
                 raise
 
     def __enter__(self) -> Self:

@@ -4,7 +4,7 @@ import io
 import json
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from dpe_api.artifacts import AnswerType
-from dpe_jobs.graders import grade
+from dpe_jobs.graders import check
 from dpe_jobs.runtime import BadData
 from dpe_jobs.store import Store
 
@@ -176,7 +176,7 @@ class _Row:
         choices = tuple(str(c) for c in self._cells.get("choices") or ())
         answer = self.text("answer")
         try:
-            grade(answer, answer, kind, choices)
+            check(answer, kind, choices)
         except ValueError as error:
             raise self.complain("answer", str(error), "correct the answer or its answer_type") from error
         try:
@@ -224,10 +224,13 @@ def _open(path: Path, uri: str, required: Sequence[str]) -> pq.ParquetFile:
     return file
 
 
-def read_questions(store: Store, uri: str, *, categories: bool = True) -> Iterator[Question]:
+def read_questions(
+    store: Store, uri: str, *, categories: bool = True, only: Collection[str] | None = None
+) -> Iterator[Question]:
     """All questions of a folder, file by file, checked. BadData names file, row (from 0), column and what to do.
 
     `categories`: every row must have one; False: a set may be without them, its rows then have category "".
+    `only`: ids of the rows that are wanted; the others are passed over unchecked.
     NotFound when the folder has no Parquet file. One file is on disk and one batch in memory at a time.
     """
     required = (*REQUIRED, "category") if categories else REQUIRED
@@ -242,6 +245,10 @@ def read_questions(store: Store, uri: str, *, categories: bool = True) -> Iterat
             number = 0
             for batch in file.iter_batches(batch_rows(file), columns=wanted):
                 for cells in batch.to_pylist():
+                    if only is not None and cells["id"] not in only:
+                        number += 1
+                        empty = False
+                        continue
                     row = _Row(address, number, cells)
                     question = row.question(categories=categories)
                     if question.id in seen:

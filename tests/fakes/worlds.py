@@ -1,12 +1,14 @@
 """Small question sets and launches for the tests of the stages that ask a model."""
 
+import hashlib
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from PIL import Image
 
-from dpe_api.artifacts import AnswerType, IterationId
+from dpe_api.artifacts import AnswerType, InputRef, IterationId, Manifest, OutputFile
 from dpe_api.diagnosis_spec import Diagnosis, Mixture, Probe
 from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch, ServedModel, StoreAddress
 from dpe_api.names import Stage
@@ -58,6 +60,18 @@ def fill(store: Store, per_category: int = 10) -> None:
     upload(store, TEST_URI, questions(per_category))
     store.put(f"{BASE_URI}/model.safetensors", b"base")
     store.put(f"{CANDIDATE_URI}/model.safetensors", b"candidate")
+
+
+def train(store: Store, model_uri: str, base_uri: str, samples_uri: str, samples: list[Question]) -> None:
+    """Publish samples, and a model that was trained on them."""
+    upload(store, f"{samples_uri}/samples", samples)
+    data = store.get(f"{samples_uri}/samples/part-0.parquet")
+    digest = hashlib.sha256(data).hexdigest()
+    file = OutputFile(path="samples/part-0.parquet", size=len(data), sha256=digest, media_type="")
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    store.publish(samples_uri, Manifest(stage="generation", created_at=now, outputs=[file]))
+    inputs = [InputRef(uri=base_uri, sha256=""), InputRef(uri=samples_uri, sha256="")]
+    store.publish(model_uri, Manifest(stage="model", created_at=now, inputs=inputs))
 
 
 def truth(asked: Asked) -> str:

@@ -1,9 +1,13 @@
-"""Ask the questions, each at most once over all attempts: answers go into the ledger, errors do not."""
+"""Ask the questions, each at most once over all attempts: answers go into the ledger, errors do not.
+
+A row is one greedy request and, where its set wants rollouts, one for all of them: each has its place in the ledger.
+"""
 
 import asyncio
+import dataclasses
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +15,7 @@ import pyarrow.parquet as pq
 
 from dpe_api.artifacts import Tokens
 from dpe_api.diagnosis_spec import Diagnosis
-from dpe_jobs.client import Answers, ModelClient, RequestFailed
+from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.diagnosis.sample import QuestionSet
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.runtime import ProgressReporter, Transient
@@ -20,25 +24,34 @@ from dpe_jobs.seeds import derive
 log = logging.getLogger(__name__)
 
 READY_S = 120.0  # the operator starts this stage when the model is ready; a Service may lag behind
-_BATCH_ROWS = 64
+GREEDY, SAMPLED = "greedy", "sampled"
+_BATCH_ROWS = 16  # images in memory beside those that are being asked
+
+Decide = Callable[[QuestionSet], Awaitable[Sequence[str]]]
+"""Which of a set's spare rows are asked, once its others are answered."""
 
 
-def key(name: str, question_id: str) -> str:
-    """Ledger key of one row of one set."""
-    return f"{name}:{question_id}"
+def row_key(asked_as: str, question_id: str) -> str:
+    """Names a row among all that are asked."""
+    return f"{asked_as}:{question_id}"
+
+
+def key(kind: str, asked_as: str, question_id: str) -> str:
+    """Ledger key of a request: GREEDY or SAMPLED."""
+    return f"{kind}/{row_key(asked_as, question_id)}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    set_name: str
-    id: str
+class _Request:
+    kind: str
+    row: str
     image: bytes
     question: str
-    rollouts: int
+    n: int
 
     @property
     def key(self) -> str:
-        return key(self.set_name, self.id)
+        return f"{self.kind}/{self.row}"
 
 
 @dataclass(slots=True)
@@ -49,9 +62,9 @@ class _Errors:
     total: int
     messages: dict[str, str] = field(default_factory=dict)
 
-    def add(self, item: str, message: str) -> None:
-        self.messages[item] = message
-        log.warning("no answer for %s: %s", item, message)
+    def add(self, row: str, message: str) -> None:
+        self.messages.setdefault(row, message)
+        log.warning("no answer for %s: %s", row, message)
         if len(self.messages) > self.allowed:
             raise Transient(
                 "ErrorRate",
@@ -60,35 +73,100 @@ class _Errors:
             )
 
 
-def _questions(sets: Sequence[QuestionSet]) -> Iterator[_Asked]:
-    """Rows from the local files, a batch in memory at a time."""
-    for questions in sets:
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """How much there is to ask."""
+
+    rows: int
+    requests: int
+
+
+def amount(sets: Sequence[QuestionSet]) -> Amount:
+    """Rows and requests of all sets; a row of two sets counts once, with the rollouts of one of them."""
+    rows = {row_key(s.asked_as, i) for s in sets for i in s.ids}
+    sampled = {row_key(s.asked_as, i) for s in sets if s.rollouts for i in s.ids}
+    more = sum(s.adaptive for s in sets)
+    more_sampled = sum(s.adaptive for s in sets if s.rollouts)
+    return Amount(len(rows) + more, len(rows) + len(sampled) + more + more_sampled)
+
+
+class _Asking:
+    """One run over what the ledger lacks."""
+
+    def __init__(
+        self, client: ModelClient, ledger: Ledger, progress: ProgressReporter, settings: Diagnosis, seed: int
+    ) -> None:
+        self._client, self._ledger, self._progress = client, ledger, progress
+        self._settings, self._seed = settings, seed
+        self._issued: set[str] = set()
+        self._open: dict[str, int] = {}
+        """Greedy requests by set that were issued and are not answered."""
+        self._answered = asyncio.Event()
+
+    def _new(self, questions: QuestionSet, only: Collection[str]) -> Iterator[_Request]:
+        """Requests of some rows that neither the ledger nor this run has, a batch of images in memory at a time."""
         with pq.ParquetFile(questions.path) as file:
             for batch in file.iter_batches(_BATCH_ROWS, columns=["id", "image", "question"]):
                 for row in batch.to_pylist():
-                    yield _Asked(questions.name, row["id"], row["image"]["bytes"], row["question"], questions.rollouts)
+                    if row["id"] not in only:
+                        continue
+                    named = row_key(questions.asked_as, row["id"])
+                    for kind, n in ((GREEDY, 1), (SAMPLED, questions.rollouts)):
+                        request = _Request(kind, named, row["image"]["bytes"], row["question"], n)
+                        if n and request.key not in self._ledger and request.key not in self._issued:
+                            self._issued.add(request.key)
+                            yield request
 
+    async def requests(self, sets: list[QuestionSet], decide: Decide) -> AsyncIterator[_Request]:
+        """All requests, in the order in which they are sent. `sets` has the rows that were decided on afterwards.
 
-async def _answer(client: ModelClient, item: _Asked, settings: Diagnosis, seed: int) -> dict[str, Any]:
-    """The ledger row of one question: one greedy answer, and the sampled ones where the set wants them."""
-    greedy = await client.ask(item.image, item.question, max_tokens=settings.max_tokens)
-    sampled = Answers((), 0, 0)
-    if item.rollouts:
-        sampled = await client.ask(
-            item.image,
-            item.question,
-            n=item.rollouts,
-            temperature=settings.temperature,
-            max_tokens=settings.max_tokens,
-            seed=derive(seed, "rollouts", item.key),
-        )
-    return {
-        "id": item.key,
-        "response": greedy.texts[0],
-        "rollouts": list(sampled.texts),
-        "prompt_tokens": greedy.prompt_tokens + sampled.prompt_tokens,
-        "completion_tokens": greedy.completion_tokens + sampled.completion_tokens,
-    }
+        Rows with rollouts come first and the short greedy requests last, so that the server is busy to the end.
+        """
+        for questions in sorted(sets, key=lambda s: s.rollouts == 0):
+            for request in self._new(questions, frozenset(questions.ids)):
+                if request.kind == GREEDY and questions.adaptive:
+                    self._open[request.row] = 1
+                yield request
+        for i, questions in enumerate(sets):
+            if questions.adaptive:
+                while self._open:
+                    self._answered.clear()
+                    await self._answered.wait()
+                chosen = await decide(questions)
+                sets[i] = dataclasses.replace(questions, ids=(*questions.ids, *chosen), adaptive=0, spare={})
+                for request in self._new(questions, frozenset(chosen)):
+                    yield request
+
+    async def send(self, request: _Request, errors: _Errors) -> None:
+        """Ask, and record what came."""
+        how: dict[str, Any] = {"max_tokens": self._settings.max_tokens}
+        if request.kind == SAMPLED:
+            how |= {
+                "n": request.n,
+                "temperature": self._settings.temperature,
+                "seed": derive(self._seed, "rollouts", request.row),
+            }
+        try:
+            answers = await self._client.ask(request.image, request.question, **how)
+        except RequestFailed as error:
+            errors.add(request.row, str(error))
+            await asyncio.to_thread(self._progress.advance)
+        else:
+            row = {
+                "id": request.key,
+                "texts": list(answers.texts),
+                "prompt_tokens": answers.prompt_tokens,
+                "completion_tokens": answers.completion_tokens,
+            }
+            await asyncio.to_thread(self._record, row)
+        if request.kind == GREEDY:
+            self._open.pop(request.row, None)
+            if not self._open:
+                self._answered.set()
+
+    def _record(self, row: Mapping[str, Any]) -> None:
+        self._ledger.append(row)  # may flush to the store, for as long as an outage lasts
+        self._progress.advance()
 
 
 async def ask_sets(
@@ -98,26 +176,27 @@ async def ask_sets(
     progress: ProgressReporter,
     settings: Diagnosis,
     seed: int,
-) -> dict[str, str]:
-    """Ask whatever the ledger lacks; returns the errors by ledger key.
+    decide: Decide,
+) -> tuple[list[QuestionSet], dict[str, str]]:
+    """Ask whatever the ledger lacks; returns the sets with all rows that were asked, and the errors by row key.
 
     Transient "ErrorRate" as soon as more than maxErrorRate of the rows got no answer, "ModelNotReady" when the model
     does not come up. A row without an answer is asked again by the next attempt, never counted as wrong.
     """
-    total = sum(len(s.ids) for s in sets)
+    asked = list(sets)
+    total = amount(sets).rows
     errors = _Errors(math.floor(settings.max_error_rate * total), total)
-    items = (item for item in _questions(sets) if item.key not in ledger)
+    asking = _Asking(client, ledger, progress, settings, seed)
+    # one source for all workers: at most `concurrency` requests with their images are under way
+    requests, turn = asking.requests(asked, decide), asyncio.Lock()
 
     async def worker() -> None:
-        # one iterator for all workers: at most `concurrency` images are in memory
-        for item in items:
-            try:
-                row = await _answer(client, item, settings, seed)
-            except RequestFailed as error:
-                errors.add(item.key, str(error))
-            else:
-                await asyncio.to_thread(ledger.append, row)  # may flush to the store, for as long as an outage lasts
-            await asyncio.to_thread(progress.advance)
+        while True:
+            async with turn:
+                request = await anext(requests, None)
+            if request is None:
+                return
+            await asking.send(request, errors)
 
     try:
         await client.wait_ready(READY_S)
@@ -130,10 +209,12 @@ async def ask_sets(
     except BaseExceptionGroup as group_error:
         # the first trouble ended the others; its own type says how the stage ends
         raise group_error.exceptions[0] from None
-    return errors.messages
+    return asked, errors.messages
 
 
 def paid(ledger: Ledger) -> Tokens:
     """Tokens of all answers in the ledger, those of earlier attempts included."""
     rows = list(ledger)
-    return Tokens(prompt=sum(r["prompt_tokens"] for r in rows), completion=sum(r["completion_tokens"] for r in rows))
+    return Tokens(
+        prompt=sum(r.get("prompt_tokens", 0) for r in rows), completion=sum(r.get("completion_tokens", 0) for r in rows)
+    )

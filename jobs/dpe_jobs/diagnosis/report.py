@@ -2,30 +2,30 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from dpe_api.artifacts import CategoryReport, DiagnosisReport, InputRef, SetReport
-from dpe_api.diagnosis_spec import Diagnosis
+from dpe_api.diagnosis_spec import Diagnosis, Probe
 from dpe_jobs.diagnosis import intervals
 from dpe_jobs.diagnosis.items import Items
-from dpe_jobs.diagnosis.sample import QuestionSet
+from dpe_jobs.diagnosis.sample import PAIRED, QuestionSet
 
 REPORT = "report.json"
 
 
-def fingerprint(
-    model: InputRef, sets: Sequence[QuestionSet], asked: Mapping[str, Sequence[str]], settings: Diagnosis
-) -> str:
+def fingerprint(model: InputRef, sets: Sequence[QuestionSet], probe: Probe, settings: Diagnosis) -> str:
     """Hash of everything that decides the answers: weights, question files, the rows asked, and the sampling.
 
-    `asked` are the ids by set. Confidence, concurrency and the error limit decide nothing about an answer. Neither does
-    the spec's seed: another seed draws other rollouts from the same distribution.
+    An evaluation's PAIRED rows are no part of it, so that the next diagnosis finds its own fingerprint. Confidence,
+    concurrency and the error limit decide nothing about an answer. Neither do seed and round beyond the rows: another
+    seed draws other rollouts from the same distribution.
     """
     parts = {
         "model": model.sha256,
-        "sets": [[s.name, s.source.sha256, s.rollouts, sorted(asked[s.name])] for s in sets],
+        "sets": [[s.name, s.source.sha256, s.rollouts, sorted(s.ids)] for s in sets if s.name != PAIRED],
+        "sample": [probe.sample_size, probe.adaptive_share],
         "temperature": settings.temperature,
         "maxTokens": settings.max_tokens,
     }
@@ -60,15 +60,17 @@ def describe_set(items: Items, questions: QuestionSet, confidence: float) -> Set
         errors=sum(c.errors for c in categories),
         macro=intervals.macro([c.accuracy for c in categories if c.n]),
         categories=categories,
+        excluded=questions.excluded,
     )
 
 
-def describe(items: Items, sets: Sequence[QuestionSet], model: InputRef, settings: Diagnosis) -> DiagnosisReport:
+def describe(
+    items: Items, sets: Sequence[QuestionSet], model: InputRef, probe: Probe, settings: Diagnosis
+) -> DiagnosisReport:
     """The report of a diagnosis or a re-diagnosis."""
-    asked = {s.name: items.ids(s.name) for s in sets}
     return DiagnosisReport(
         model_uri=model.uri,
         model_sha256=model.sha256,
-        fingerprint=fingerprint(model, sets, asked, settings),
+        fingerprint=fingerprint(model, sets, probe, settings),
         sets=[describe_set(items, s, settings.confidence) for s in sets],
     )

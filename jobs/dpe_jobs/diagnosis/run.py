@@ -2,40 +2,27 @@
 
 import logging
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from dpe_api.artifacts import DiagnosisReport, DiagnosisSummary, InputRef, Manifest, Quota, Tokens
-from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch, Launch
+from dpe_api.artifacts import DiagnosisReport, DiagnosisSummary, InputRef, Quota, Tokens
+from dpe_api.launch import DiagnosisLaunch, Launch
 from dpe_api.names import Exit
-from dpe_jobs.client import ModelClient
-from dpe_jobs.diagnosis.ask import ask_sets, paid
-from dpe_jobs.diagnosis.items import ITEMS, Items, write_items
+from dpe_jobs.diagnosis.items import ITEMS, Items, keep_sets
+from dpe_jobs.diagnosis.memory import read_memory
 from dpe_jobs.diagnosis.mixture import MIXTURE, mix
+from dpe_jobs.diagnosis.procedure import Asked, ask, draw_probe, publish
 from dpe_jobs.diagnosis.report import REPORT, describe, fingerprint
-from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, sample_probe, take
-from dpe_jobs.ledger import Ledger
-from dpe_jobs.runtime import ProgressReporter, package_versions, run_async, run_stage
+from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, take
+from dpe_jobs.diagnosis.trained import trained_on
+from dpe_jobs.generation.render import load_programs, supply
+from dpe_jobs.runtime import ProgressReporter, run_stage
 from dpe_jobs.store import Store, join
 
 log = logging.getLogger(__name__)
 
-PACKAGES = ("dpe", "numpy", "scipy", "pyarrow", "pillow", "httpx", "math-verify")
 _QUOTAS = TypeAdapter(list[Quota])
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What came of asking, on the local disk."""
-
-    path: Path
-    """items.parquet."""
-    tokens: Tokens
-    reused: bool = False
 
 
 def main(launch: Launch) -> Exit:
@@ -52,34 +39,39 @@ def run(launch: Launch, store: Store) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = store.input_ref(launch.model.uri)
-        sets = choose(launch, store, folder)
-        asked = reuse(launch, store, model, sets, folder) or ask(launch, store, model, sets, folder)
-        report = describe(Items(asked.path), sets, model, launch.diagnosis)
+        asked = reuse(launch, store, model, folder) or ask_afresh(launch, store, model, folder)
+        report = describe(Items(asked.path), asked.sets, model, launch.probe, launch.diagnosis)
+        memory = read_memory(store, launch.previous, launch.mixture.memory)
+        categories = report.of(PROBE).categories
+        programs = load_programs(launch.generation.sources)
         quotas = mix(
-            report.of(PROBE).categories,
+            categories,
             launch.mixture,
             launch.generation.target_samples,
             seed=launch.seed,
             round_number=launch.round,
+            memory=memory,
+            supply=supply(programs, [c.name for c in categories]) if programs else None,
         )
-        publish(launch, store, [model, *(s.source for s in sets)], asked, report, quotas)
+        (folder / REPORT).write_text(report.model_dump_json(by_alias=True, exclude_none=True, indent=1))
+        (folder / MIXTURE).write_bytes(_QUOTAS.dump_json(quotas, by_alias=True, indent=1))
+        summary = DiagnosisSummary(report=report, quotas=quotas, reused=asked.reused, tokens=asked.tokens)
+        inputs = [model, *(s.source for s in asked.sets), *(memory.inputs if memory else ())]
+        publish(launch, store, inputs, [folder / n for n in (ITEMS, REPORT, MIXTURE)], summary.wire())
 
 
-def choose(launch: DiagnosisLaunch, store: Store, folder: Path) -> list[QuestionSet]:
-    """The probe's sample and all benchmarks, checked."""
-    settings = launch.diagnosis
-    probe = sample_probe(
-        store, launch.probe.uri, launch.probe.sample_size, launch.seed, settings.rollouts_per_item, folder
-    )
-    return [probe, *(take(store, b.name, b.uri, folder) for b in launch.benchmarks)]
+def ask_afresh(launch: DiagnosisLaunch, store: Store, model: InputRef, folder: Path) -> Asked:
+    """Answers to the rows that this round draws."""
+    probe = draw_probe(launch, store, launch.round, trained_on(store, model.uri), folder)
+    benchmarks = [take(store, b.name, b.uri, folder) for b in launch.benchmarks]
+    return ask(launch, store, model, [probe, *benchmarks], folder)
 
 
-def reuse(
-    launch: DiagnosisLaunch, store: Store, model: InputRef, sets: Sequence[QuestionSet], folder: Path
-) -> Asked | None:
-    """Earlier answers of the same model to the same questions in the same way, or None.
+def reuse(launch: DiagnosisLaunch, store: Store, model: InputRef, folder: Path) -> Asked | None:
+    """Answers that `launch.reuse` has, when it asked the same model about the same sets in the same way; else None.
 
-    The rows may be another sample of the probe than this iteration's seed draws, as long as it is as large.
+    An evaluation asks the rows that this round would draw. A diagnosis whose candidate was rejected has those of its
+    own round, which are as good.
     """
     if launch.reuse is None:
         return None
@@ -87,69 +79,37 @@ def reuse(
         log.info("%s has no manifest: asking afresh", launch.reuse)
         return None
     report = DiagnosisReport.model_validate(store.get_json(join(launch.reuse, REPORT)))
-    path = folder / ITEMS
-    store.download(join(launch.reuse, ITEMS), path)
-    items = Items(path)
-    asked = {s.name: items.ids(s.name) for s in sets}
-    same_rows = all(len(asked[s.name]) == len(s.ids) for s in sets)
-    if not same_rows or report.fingerprint != fingerprint(model, sets, asked, launch.diagnosis):
+    earlier = folder / f"earlier-{ITEMS}"
+    store.download(join(launch.reuse, ITEMS), earlier)
+    sets = asked_before(launch, store, report, Items(earlier), folder)
+    if sets is None or report.fingerprint != fingerprint(model, sets, launch.probe, launch.diagnosis):
         log.info("%s is about another model, other questions or other sampling: asking afresh", launch.reuse)
         return None
-    log.info("reusing %d answers of %s", len(items.id), launch.reuse)
-    total = sum(len(s.ids) for s in sets)
+    log.info("reusing %d answers of %s", sum(s.size for s in sets), launch.reuse)
+    keep_sets(earlier, [s.name for s in sets], folder / ITEMS)
+    total = sum(s.size for s in sets)
     ProgressReporter(launch, store, total, done=total)
-    return Asked(path, Tokens(), reused=True)
+    return Asked(folder / ITEMS, tuple(sets), Tokens(), reused=True)
 
 
-def ask(
-    launch: DiagnosisLaunch | EvaluationLaunch,
-    store: Store,
-    model: InputRef,
-    sets: Sequence[QuestionSet],
-    folder: Path,
-) -> Asked:
-    """Ask the served model and grade its answers. Also when stopped, what was answered is in the ledger."""
-    settings = launch.diagnosis
-    # answers to other questions or of other weights must not be found: uploads may change between attempts
-    same = fingerprint(model, sets, {s.name: s.ids for s in sets}, settings)
-    with Ledger(store, join(launch.output, "ledger", same[:16])) as ledger:
-        total = sum(len(s.ids) for s in sets)
-        progress = ProgressReporter(launch, store, total, done=len(ledger))
-
-        async def asking() -> dict[str, str]:
-            async with ModelClient(launch.model.url, concurrency=settings.concurrency) as client:
-                return await ask_sets(client, sets, ledger, progress, settings, launch.seed)
-
-        errors = run_async(asking())
-        path = folder / ITEMS
-        write_items(sets, ledger, errors, path)
-        return Asked(path, paid(ledger))
-
-
-def publish(
-    launch: DiagnosisLaunch,
-    store: Store,
-    inputs: list[InputRef],
-    asked: Asked,
-    report: DiagnosisReport,
-    quotas: list[Quota],
-) -> None:
-    """Upload the files, then the manifest."""
-    folder = asked.path.parent
-    (folder / REPORT).write_text(report.model_dump_json(by_alias=True, exclude_none=True, indent=1))
-    (folder / MIXTURE).write_bytes(_QUOTAS.dump_json(quotas, by_alias=True, indent=1))
-    summary = DiagnosisSummary(report=report, quotas=quotas, reused=asked.reused, tokens=asked.tokens)
-    store.publish(
-        launch.output,
-        Manifest(
-            stage=launch.stage,
-            attempt=launch.attempt,
-            iteration=launch.iteration,
-            created_at=datetime.now(UTC),
-            inputs=inputs,
-            outputs=[store.upload(folder / name, join(launch.output, name)) for name in (ITEMS, REPORT, MIXTURE)],
-            summary=summary.wire(),
-            seed=launch.seed,
-            versions=package_versions(*PACKAGES),
-        ),
-    )
+def asked_before(
+    launch: DiagnosisLaunch, store: Store, report: DiagnosisReport, items: Items, folder: Path
+) -> list[QuestionSet] | None:
+    """The rows of an earlier report as sets of this launch; None when it has not all of them."""
+    wanted = [(PROBE, launch.probe.uri, launch.diagnosis.rollouts_per_item)]
+    wanted += [(b.name, b.uri, 0) for b in launch.benchmarks]
+    known = {s.name: s for s in report.sets}
+    if any(name not in known for name, _, _ in wanted):
+        return None
+    return [
+        QuestionSet(
+            name,
+            store.input_ref(uri),
+            items.ids(name),
+            tuple(c.name for c in known[name].categories),
+            folder / f"{name}.parquet",
+            rollouts,
+            excluded=known[name].excluded,
+        )
+        for name, uri, rollouts in wanted
+    ]

@@ -1,17 +1,21 @@
-"""Which questions are asked: an even, seeded sample of the probe, all of a benchmark, or named rows."""
+"""Which questions are asked: rows of the probe that this round has not seen, all of a benchmark, or named rows."""
 
-import heapq
+import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from dpe_api.artifacts import InputRef
+from dpe_api.diagnosis_spec import Probe
+from dpe_jobs.diagnosis.trained import Trained
 from dpe_jobs.questions import Question, read_questions, write_questions
 from dpe_jobs.runtime import BadData
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store
 
 PROBE = "probe"
+PAIRED = "probe_paired"
+"""In an evaluation: the rows that its diagnosis asked. No benchmark is called so, their names have no underscore."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +23,52 @@ class QuestionSet:
     """The questions of one set that are asked, on the local disk."""
 
     name: str
-    """`probe`, or the benchmark's name."""
+    """PROBE, PAIRED, or the benchmark's name."""
     source: InputRef
     ids: tuple[str, ...]
-    """Asked rows, in the order of the file."""
+    """Asked rows."""
     categories: tuple[str, ...]
     """All categories of the set, also those without an asked row; sorted."""
     path: Path
-    """Parquet file with the asked rows."""
+    """Parquet file with the asked rows and the spare ones."""
     rollouts: int
     """Sampled answers per row, beside the greedy one."""
+    spare: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Further rows by category, in the order in which they are asked."""
+    adaptive: int = 0
+    """How many of the spare rows are asked."""
+    excluded: int = 0
+    """Rows that are not asked because they trained the model."""
+
+    @property
+    def asked_as(self) -> str:
+        """Whose answers these are: a row that is in PROBE and in PAIRED is asked once."""
+        return PROBE if self.name == PAIRED else self.name
+
+    @property
+    def size(self) -> int:
+        """Rows that are asked when all is done."""
+        return len(self.ids) + self.adaptive
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Rows by category: those asked in any case, and those that may follow."""
+
+    first: Mapping[str, tuple[str, ...]]
+    spare: Mapping[str, tuple[str, ...]]
+    adaptive: int
+    """How many of the spare rows are asked."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The rows asked in any case."""
+        return tuple(name for category in sorted(self.first) for name in self.first[category])
+
+    @property
+    def all_ids(self) -> frozenset[str]:
+        """With the spare ones."""
+        return frozenset(self.ids).union(*self.spare.values())
 
 
 def even_sizes(available: Mapping[str, int], size: int) -> dict[str, int]:
@@ -48,61 +88,116 @@ def even_sizes(available: Mapping[str, int], size: int) -> dict[str, int]:
     return taken
 
 
-def stratify(questions: Iterable[Question], size: int, seed: int) -> tuple[list[Question], tuple[str, ...]]:
-    """An even sample over the categories, and all categories. Depends on the seed and the ids, not on the order.
+def draw(available: Mapping[str, Iterable[str]], probe: Probe, seed: int, round_number: int) -> Drawn:
+    """The sample of a round: even over the categories, its last part open.
 
-    Each row draws a number from (seed, id); a category's rows with the smallest numbers are taken. At most `size` rows
-    of each category are in memory.
+    The seed puts the rows of a category into an order that never changes. Each round begins where the even sample of
+    the round before ended, and begins anew at the end: rounds see other rows for as long as there are any. Depends on
+    seed, round and ids, not on the order of rows. The spare rows follow in the same order.
     """
-    heaps: dict[str, list[tuple[int, str, Question]]] = {}
-    seen: dict[str, int] = {}
-    for question in questions:
-        heap = heaps.setdefault(question.category, [])
-        seen[question.category] = seen.get(question.category, 0) + 1
-        # heapq keeps the smallest on top: negated, that is the first to go
-        entry = (-derive(seed, "probe", question.id), question.id, question)
-        if len(heap) < size:
-            heapq.heappush(heap, entry)
+    orders = {c: sorted(ids, key=lambda i: (derive(seed, "probe", i), i)) for c, ids in available.items()}
+    counts = {c: len(ids) for c, ids in orders.items()}
+    size = min(probe.sample_size, sum(counts.values()))
+    adaptive = math.floor(probe.adaptive_share * size)
+    first, steps = even_sizes(counts, size - adaptive), even_sizes(counts, size)
+    for category, order in orders.items():
+        start = round_number * steps[category] % len(order) if order else 0
+        orders[category] = order[start:] + order[:start]
+    return Drawn(
+        first={c: tuple(order[: first[c]]) for c, order in orders.items()},
+        spare={c: tuple(order[first[c] : first[c] + adaptive]) for c, order in orders.items()},
+        adaptive=adaptive,
+    )
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a pass over a probe finds: ids by category, those that trained the model apart."""
+
+    available: dict[str, list[str]] = field(default_factory=dict)
+    excluded: int = 0
+
+    def add(self, question: Question, trained: Trained) -> None:
+        """Count a row."""
+        names = self.available.setdefault(question.category, [])
+        if trained.holds(question.id, question.image):
+            self.excluded += 1
         else:
-            heapq.heappushpop(heap, entry)
-    sizes = even_sizes(seen, size)
-    chosen = [
-        question
-        for category in sorted(heaps)
-        for _, _, question in sorted(heaps[category], key=lambda e: (-e[0], e[1]))[: sizes[category]]
-    ]
-    return chosen, tuple(sorted(seen))
+            names.append(question.id)
 
 
-def sample_probe(store: Store, uri: str, size: int, seed: int, rollouts: int, folder: Path) -> QuestionSet:
-    """The even sample of a probe. BadData or NotFound when the set is not usable."""
-    chosen, categories = stratify(read_questions(store, uri), size, seed)
-    path = folder / f"{PROBE}.parquet"
-    write_questions(chosen, path)
-    return QuestionSet(PROBE, store.input_ref(uri), tuple(q.id for q in chosen), categories, path, rollouts)
+def nothing_left(uri: str, excluded: int) -> BadData:
+    """All rows of a probe trained the model."""
+    return BadData(
+        "ProbeExhausted",
+        f"all {excluded} rows of {uri} trained the model: add rows that it was not trained on, or name another probe",
+    )
+
+
+def sample_probe(
+    store: Store, probe: Probe, trained: Trained, seed: int, round_number: int, rollouts: int, folder: Path
+) -> QuestionSet:
+    """The sample of a round, on the local disk. BadData or NotFound when the set is not usable.
+
+    Two passes over the probe: ids, categories and what trained the model; then the rows. An id per row is in memory.
+    """
+    survey = Survey()
+    for question in read_questions(store, probe.uri):
+        survey.add(question, trained)
+    if not any(survey.available.values()):
+        raise nothing_left(probe.uri, survey.excluded)
+    drawn = draw(survey.available, probe, seed, round_number)
+    written = take(store, PROBE, probe.uri, folder, rollouts=rollouts, only=drawn.all_ids)
+    return QuestionSet(
+        PROBE,
+        written.source,
+        drawn.ids,
+        tuple(sorted(survey.available)),
+        written.path,
+        rollouts,
+        spare=drawn.spare,
+        adaptive=drawn.adaptive,
+        excluded=survey.excluded,
+    )
 
 
 def take(
-    store: Store, name: str, uri: str, folder: Path, *, rollouts: int = 0, only: Collection[str] | None = None
+    store: Store,
+    name: str,
+    uri: str,
+    folder: Path,
+    *,
+    rollouts: int = 0,
+    only: Collection[str] | None = None,
+    categories: Mapping[str, str] | None = None,
+    trained: Trained | None = None,
 ) -> QuestionSet:
-    """All rows of a set, or the ones named in `only`: BadData when one of them is gone."""
+    """All rows of a set, or the ones named in `only`: BadData when one of them is gone.
+
+    `categories` by id replace what the column says; rows that `trained` holds are left out and counted.
+    """
     ids: list[str] = []
-    categories: set[str] = set()
+    found: set[str] = set()
+    excluded = 0
 
     def wanted() -> Iterable[Question]:
-        for question in read_questions(store, uri):
-            categories.add(question.category)
-            if only is None or question.id in only:
-                ids.append(question.id)
-                yield question
+        nonlocal excluded
+        for row in read_questions(store, uri, categories=categories is None, only=only):
+            question = row if categories is None else replace(row, category=categories[row.id])
+            found.add(question.category)
+            if trained is not None and trained.holds(question.id, question.image):
+                excluded += 1
+                continue
+            ids.append(question.id)
+            yield question
 
     path = folder / f"{name}.parquet"
     write_questions(wanted(), path)
-    if only is not None and len(ids) < len(only):
+    if only is not None and len(ids) + excluded < len(only):
         gone = sorted(set(only) - set(ids))
         raise BadData(
             "QuestionsChanged",
-            f"{uri} lacks {len(gone)} rows that the diagnosis asked, {gone[0]!r} for one: put the question set back as "
-            "it was, or start a new iteration",
+            f"{uri} lacks {len(only) - len(ids) - excluded} rows that were asked before, {gone[0]!r} for one: put the "
+            "question set back as it was, or start a new iteration",
         )
-    return QuestionSet(name, store.input_ref(uri), tuple(ids), tuple(sorted(categories)), path, rollouts)
+    return QuestionSet(name, store.input_ref(uri), tuple(ids), tuple(sorted(found)), path, rollouts, excluded=excluded)

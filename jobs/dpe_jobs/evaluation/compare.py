@@ -9,7 +9,7 @@ from dpe_api.artifacts import CategoryChange, Comparison, Interval
 from dpe_api.spec import Gate
 from dpe_jobs.diagnosis.intervals import wilson
 from dpe_jobs.diagnosis.items import Items
-from dpe_jobs.diagnosis.sample import PROBE
+from dpe_jobs.diagnosis.sample import PAIRED, PROBE
 
 RESAMPLES = 10_000
 
@@ -68,9 +68,13 @@ def macro_change(
 
 
 def pair(before: Items, after: Items, name: str) -> dict[str, tuple[Bools, Bools]]:
-    """Greedy answers of both models to the items of one set that both answered, by category."""
+    """Greedy answers of both models to the items of one set that both answered, by category.
+
+    Of the probe: the rows that the diagnosis asked, which the evaluation has as the set PAIRED.
+    """
+    again = PAIRED if name == PROBE else name
     earlier = np.flatnonzero((before.set == name) & before.answered)
-    later = {after.id[i]: i for i in np.flatnonzero((after.set == name) & after.answered)}
+    later = {after.id[i]: i for i in np.flatnonzero((after.set == again) & after.answered)}
     by_category: dict[str, list[tuple[bool, bool]]] = {}
     for i in earlier:
         j = later.get(before.id[i])

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,12 @@ from dpe_api.artifacts import (
     Manifest,
     Quota,
 )
-from dpe_api.diagnosis_spec import Diagnosis
+from dpe_api.diagnosis_spec import Diagnosis, Probe
 from dpe_api.names import BATCH_STAGES
 from dpe_api.status import Status
 from dpe_jobs.diagnosis.items import ITEMS, SCHEMA, Items
 from dpe_jobs.diagnosis.report import describe
-from dpe_jobs.diagnosis.sample import QuestionSet
+from dpe_jobs.diagnosis.sample import PAIRED, QuestionSet
 from dpe_jobs.evaluation.compare import compare
 from dpe_jobs.questions import SCHEMA as QUESTIONS
 
@@ -76,8 +77,13 @@ class Made:
         ]
         inputs = [self.store.input_ref("s3://bkt/models/base"), *(s.source for s in sets)]
         before = self.items("before", lambda number: number % 2 == 0)
-        after = self.items("after", lambda number: number % 3 > 0)
-        reports = [describe(Items(path), sets, inputs[0], Diagnosis()) for path in (before, after)]
+        after = self.items("after", lambda number: number % 3 > 0, again=True)
+        paired = replace(sets[0], name=PAIRED)
+        probe = Probe(uri="s3://bkt/data/probe")
+        reports = [
+            describe(Items(path), asked, inputs[0], probe, Diagnosis())
+            for path, asked in ((before, sets), (after, [*sets, paired]))
+        ]
         mixture = json.dumps([q.wire() for q in QUOTAS]).encode()
         self.publish(
             f"{ROOT}/diagnosis",
@@ -129,8 +135,9 @@ class Made:
         )
         self.store.publish(uri, manifest)
 
-    def items(self, name: str, right: Callable[[int], bool]) -> Path:
-        found = [item(s, r, right(i)) for s, rows in self.rows.items() for i, r in enumerate(rows)]
+    def items(self, name: str, right: Callable[[int], bool], *, again: bool = False) -> Path:
+        sets = {**self.rows, PAIRED: self.rows["probe"]} if again else self.rows
+        found = [item(s, r, right(i)) for s, rows in sets.items() for i, r in enumerate(rows)]
         path = self.folder / f"{name}.parquet"
         pq.write_table(pa.Table.from_pylist(found, schema=SCHEMA), path)
         return path
@@ -249,7 +256,7 @@ def test_a_table_in_the_status_that_the_items_do_not_bear_out_is_found(made: Mad
 
 def test_a_wrong_grade_is_found(made: Made) -> None:
     edit(made, "evaluation/items.parquet", lambda rows: rows[0].update(response="purple", correct=True), SCHEMA)
-    assert "28 + 28 items are graded right" in made.failed()
+    assert "28 + 42 items are graded right" in made.failed()
 
 
 def test_quotas_that_do_not_sum_to_the_target_are_found(made: Made) -> None:

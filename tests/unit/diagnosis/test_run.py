@@ -8,6 +8,7 @@ from tests.fakes.openai_server import Asked, Reply, serving
 
 from dpe_api.artifacts import DiagnosisReport, DiagnosisSummary, Quota
 from dpe_api.diagnosis_spec import Probe
+from dpe_api.launch import DiagnosisLaunch
 from dpe_api.spec import Generation
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run
@@ -66,7 +67,8 @@ def test_diagnosis_publishes_items_report_and_quotas_that_agree(store, tmp_path)
     assert manifest is not None
     assert {o.path for o in manifest.outputs} == {"items.parquet", "report.json", "mixture.json"}
     assert {i.uri for i in manifest.inputs} == {worlds.BASE_URI, worlds.PROBE_URI, worlds.TEST_URI}
-    assert json.loads(store.get(f"{OUT}/progress.json"))["done"] == 45
+    progress = json.loads(store.get(f"{OUT}/progress.json"))
+    assert (progress["done"], progress["total"], progress["unit"]) == (60, 60, "requests")
 
 
 def test_two_runs_with_the_same_seed_write_the_same_items(tmp_path):
@@ -198,3 +200,74 @@ def test_a_category_that_the_sample_missed_is_reported_and_explored(store):
     missed = next(c for c in said.report.of("probe").categories if c.n == 0)
     assert (missed.accuracy.low, missed.accuracy.high, missed.pass_rate) == (0.0, 1.0, None)
     assert next(q for q in said.quotas if q.name == missed.name).weight == pytest.approx(0.02)
+
+
+def adaptive(url: str, **changes: object) -> DiagnosisLaunch:
+    probe = Probe(uri=worlds.PROBE_URI, sample_size=40, adaptive_share=0.5)
+    return worlds.diagnosis(url, probe=probe, **{"benchmarks": [], **changes})
+
+
+def half(asked: Asked) -> list[str]:
+    """Right on every other colour, on all negations, on no hue."""
+    number, category = int(asked.question.split(":")[0].split()[1]), asked.question.split()[0]
+    right = category == "negation" or (category == "color" and number % 2)
+    return [worlds.truth(asked) if right else "purple"] * asked.n
+
+
+def test_the_last_rows_are_asked_where_the_interval_is_widest(tmp_path):
+    store = MemoryStore()
+    worlds.fill(store, per_category=30)
+    with serving(half) as model:
+        run(adaptive(model.url), store)
+        assert len(model.requests) == 80
+    n = {c.name: c.n for c in summary(store).report.of("probe").categories}
+    assert sum(n.values()) == 40
+    assert n["color"] > max(n["hue"], n["negation"])
+    items = rows(store, OUT, tmp_path)
+    assert all(r["response"] and len(r["rollouts"]) == 3 for r in items)
+
+
+def test_a_lost_adaptive_diagnosis_ends_as_an_undisturbed_one(tmp_path):
+    found = []
+    for dies_at in (None, 15, 45, 62):
+        store = MemoryStore()
+        worlds.fill(store, per_category=30)
+
+        def script(asked: Asked, dies_at: int | None = dies_at) -> list[str] | Reply:
+            return half(asked) if dies_at is None or asked.number < dies_at else Reply(status=400)
+
+        with serving(script) as model:
+            if dies_at is not None:
+                with pytest.raises(Transient):
+                    run(adaptive(model.url), store)
+                model.script = half
+            run(adaptive(model.url, attempt=2), store)
+        found.append((store.get(f"{OUT}/report.json"), rows(store, OUT, tmp_path)))
+    assert all(other == found[0] for other in found[1:])
+
+
+def test_each_round_asks_other_rows(tmp_path):
+    store, asked = MemoryStore(), []
+    worlds.fill(store)
+    with serving(worlds.knows("color")) as model:
+        for number in range(2):
+            folder = f"s3://dpe/team/round-{number}/diagnosis"
+            run(worlds.diagnosis(model.url, round=number, output=folder), store)
+            asked.append({r["id"] for r in rows(store, folder, tmp_path) if r["set"] == "probe"})
+    assert len(asked[0]) == len(asked[1]) == 15
+    assert not asked[0] & asked[1]
+
+
+def test_rollouts_that_did_not_come_leave_the_greedy_answer_standing(store, tmp_path):
+    def no_rollouts(asked: Asked) -> list[str] | Reply:
+        if asked.sampled and asked.question.startswith("color"):
+            return Reply(status=400, body=b"no sampling")
+        return worlds.knows("color")(asked)
+
+    launch = worlds.diagnosis("http://x", diagnosis=worlds.settings(max_error_rate=0.2))
+    with serving(no_rollouts) as model:
+        run(launch.model_copy(update={"model": launch.model.model_copy(update={"url": model.url})}), store)
+    color = next(c for c in summary(store).report.of("probe").categories if c.name == "color")
+    assert (color.n, color.errors, color.accuracy.value, color.pass_rate) == (5, 0, 1.0, None)
+    items = [r for r in rows(store, OUT, tmp_path) if r["set"] == "probe" and r["category"] == "color"]
+    assert all(r["correct"] and r["rollouts"] == [] and "no sampling" in r["error"] for r in items)

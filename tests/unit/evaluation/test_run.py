@@ -1,12 +1,17 @@
 import json
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from tests.fakes import worlds
+from tests.fakes import entry_points, worlds
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.openai_server import Asked, Reply, serving
 
-from dpe_api.artifacts import Comparison, EvaluationSummary
+from dpe_api.artifacts import Comparison, DiagnosisReport, EvaluationSummary
+from dpe_api.diagnosis_spec import Probe
 from dpe_api.spec import Benchmark, Evaluation
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run as diagnose
@@ -16,8 +21,15 @@ from dpe_jobs.runtime import BadConfig, BadData
 OUT = f"{worlds.ROOT}/evaluation"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        entry_points.install(tmp_path_factory.mktemp("programs"), patch)
+        yield
+
+
 @pytest.fixture(scope="module")
-def diagnosed() -> dict[str, bytes]:
+def diagnosed(installed: None) -> dict[str, bytes]:
     """The store after a base that knows colours alone was diagnosed."""
     store = MemoryStore()
     worlds.fill(store)
@@ -33,13 +45,18 @@ def store(diagnosed) -> MemoryStore:
     return store
 
 
+def items(store: MemoryStore, folder: str, tmp_path: Path) -> list[dict[str, Any]]:
+    store.download(f"{folder}/items.parquet", tmp_path / "items.parquet")
+    return pq.read_table(tmp_path / "items.parquet").to_pylist()
+
+
 def summary(store: MemoryStore) -> EvaluationSummary:
     manifest = store.manifest(OUT)
     assert manifest is not None
     return EvaluationSummary.model_validate(manifest.summary)
 
 
-def test_a_better_candidate_is_accepted_on_the_same_rows(store, tmp_path):
+def test_a_better_candidate_is_accepted_on_the_same_rows(store):
     with serving(worlds.knows("color", "hue")) as model:
         run(worlds.evaluation(model.url), store)
     said = summary(store)
@@ -49,14 +66,85 @@ def test_a_better_candidate_is_accepted_on_the_same_rows(store, tmp_path):
     assert (test.before, test.after, test.delta.value) == pytest.approx((1 / 3, 2 / 3, 1 / 3))
     assert {c.name: c.delta.value for c in test.categories} == {"color": 0, "hue": 1, "negation": 0}
     assert "+0.333" in said.reason
-    for folder in ("diagnosis", "evaluation"):
-        store.download(f"{worlds.ROOT}/{folder}/items.parquet", tmp_path / folder)
-    before, after = (pq.read_table(tmp_path / f) for f in ("diagnosis", "evaluation"))
-    assert after.schema.equals(SCHEMA)
-    rows = [sorted((r["set"], r["id"], len(r["rollouts"])) for r in t.to_pylist()) for t in (before, after)]
-    assert rows[0] == rows[1]
     written = [Comparison.model_validate(c) for c in json.loads(store.get(f"{OUT}/comparison.json"))]
     assert written == said.comparisons
+
+
+def test_paired_rows_are_the_diagnosis_s_own_and_the_others_those_of_the_next_round(store, tmp_path):
+    with serving(worlds.knows("color", "hue")) as model:
+        run(worlds.evaluation(model.url), store)
+        sent = Counter((a.question, a.sampled) for a in model.requests)
+    before, after = (items(store, f"{worlds.ROOT}/{stage}", tmp_path) for stage in ("diagnosis", "evaluation"))
+    assert pq.read_schema(tmp_path / "items.parquet").equals(SCHEMA)
+    drawn, fresh, paired = (
+        {r["id"]: r for r in rows if r["set"] == name}
+        for rows, name in ((before, "probe"), (after, "probe"), (after, "probe_paired"))
+    )
+    assert paired.keys() == drawn.keys()
+    assert all(r["rollouts"] == [] and r["response"] for r in paired.values())
+    assert len(fresh) == 15
+    assert not fresh.keys() & drawn.keys(), "thirty rows are two rounds"
+    assert all(len(r["rollouts"]) == 3 for r in fresh.values())
+    # the benchmark asks the same questions in these worlds
+    assert all(count <= 1 + (not sampled) for (_, sampled), count in sent.items())
+    assert sum(sent.values()) == 2 * 15 + 15 + 30
+    report = summary(store).report
+    assert [s.name for s in report.sets] == ["probe", "probe_paired", "test"]
+
+
+def test_a_probe_no_larger_than_the_sample_is_asked_once_for_both(store, tmp_path):
+    small = {"probe": Probe(uri=worlds.PROBE_URI, sample_size=100)}
+    with serving(worlds.knows("color")) as model:
+        diagnose(worlds.diagnosis(model.url, output=f"{worlds.ROOT}/whole", **small), store)
+    with serving(worlds.knows("color", "hue")) as model:
+        run(worlds.evaluation(model.url, diagnosis_artifact=f"{worlds.ROOT}/whole", **small), store)
+        assert len(model.requests) == 2 * 30 + 30
+    rows = items(store, OUT, tmp_path)
+    fresh, paired = ({r["id"]: r["response"] for r in rows if r["set"] == n} for n in ("probe", "probe_paired"))
+    assert fresh == paired
+    assert summary(store).comparisons[0].n == 30
+
+
+def test_a_row_of_both_sets_is_asked_once(store, tmp_path):
+    larger = {"probe": Probe(uri=worlds.PROBE_URI, sample_size=21, adaptive_share=0.4)}
+    with serving(worlds.knows("color")) as model:
+        diagnose(worlds.diagnosis(model.url, output=f"{worlds.ROOT}/larger", **larger), store)
+    with serving(worlds.knows("color", "hue")) as model:
+        run(worlds.evaluation(model.url, diagnosis_artifact=f"{worlds.ROOT}/larger", **larger), store)
+        sent = Counter((a.question, a.sampled) for a in model.requests)
+    rows = items(store, OUT, tmp_path)
+    fresh, paired = ({r["id"] for r in rows if r["set"] == n} for n in ("probe", "probe_paired"))
+    assert len(fresh) == len(paired) == 21
+    assert fresh & paired
+    assert all(count <= 1 + (not sampled) for (_, sampled), count in sent.items())
+    assert sum(count for (_, sampled), count in sent.items() if sampled) == 21
+    assert sum(count for (_, sampled), count in sent.items() if not sampled) == len(fresh | paired) + 30
+
+
+def test_the_next_round_would_draw_the_rows_that_the_evaluation_asked(store, tmp_path):
+    with serving(worlds.knows("color", "hue")) as model:
+        run(worlds.evaluation(model.url), store)
+        launch = worlds.diagnosis(model.url, uri=worlds.CANDIDATE_URI, output="s3://dpe/team/other/diagnosis", round=1)
+        diagnose(launch, store)
+    asked = [items(store, u, tmp_path) for u in (OUT, launch.output)]
+    first, second = ([r["id"] for r in rows if r["set"] == "probe"] for rows in asked)
+    assert first == second
+    reports = [DiagnosisReport.model_validate_json(store.get(f"{u}/report.json")) for u in (OUT, launch.output)]
+    assert reports[0].fingerprint == reports[1].fingerprint
+
+
+def test_rows_that_trained_the_candidate_are_neither_compared_nor_diagnosed(store, tmp_path):
+    before = {r["id"]: r for r in items(store, f"{worlds.ROOT}/diagnosis", tmp_path) if r["set"] == "probe"}
+    stolen = [q for q in worlds.questions(10) if q.category == "hue" and q.id in before][:2]
+    worlds.train(store, worlds.CANDIDATE_URI, worlds.BASE_URI, f"{worlds.ROOT}/generation", stolen)
+    with serving(worlds.knows("color", "hue")) as model:
+        run(worlds.evaluation(model.url), store)
+    rows = items(store, OUT, tmp_path)
+    assert not {r["id"] for r in rows if r["set"].startswith("probe")} & {q.id for q in stolen}
+    sets = {s.name: s for s in summary(store).report.sets}
+    # a picture is in three rows of these worlds
+    assert sets["probe"].excluded == 6 >= sets["probe_paired"].excluded >= 2
+    assert summary(store).comparisons[0].n == 15 - sets["probe_paired"].excluded
 
 
 def test_a_worse_candidate_is_rejected_with_the_numbers(store):
@@ -114,5 +202,5 @@ def test_a_benchmark_that_was_not_diagnosed_is_refused(store):
 
 def test_a_benchmark_that_lost_rows_is_refused(store):
     worlds.upload(store, worlds.TEST_URI, worlds.questions(9))
-    with pytest.raises(BadData, match="lacks 3 rows that the diagnosis asked"):
+    with pytest.raises(BadData, match="lacks 3 rows that were asked before"):
         run(worlds.evaluation("http://127.0.0.1:1"), store)

@@ -109,3 +109,26 @@ def test_threads_append_without_loss():
             thread.join()
     lines = [line for uri in parts(store) for line in store.objects[uri].splitlines()]
     assert len(lines) == len(set(lines)) == 400
+
+
+def test_rows_are_taken_in_while_a_part_is_put(monkeypatch):
+    store = MemoryStore()
+    started, go_on = threading.Event(), threading.Event()
+    put = store.put
+
+    def slow_put(uri: str, data: bytes) -> None:
+        started.set()
+        assert go_on.wait(10)
+        put(uri, data)
+
+    monkeypatch.setattr(store, "put", slow_put)
+    with Ledger(store, FOLDER) as ledger:
+        ledger.append({"id": "a"})
+        flushing = threading.Thread(target=ledger.flush)
+        flushing.start()
+        assert started.wait(10)
+        ledger.append({"id": "b"})
+        assert "b" in ledger
+        go_on.set()
+        flushing.join()
+    assert {row["id"] for row in Ledger(store, FOLDER)} == {"a", "b"}
