@@ -99,6 +99,7 @@ async def operate(platform: Platform, namespaces: list[str], metrics_port: int, 
     settings, registry = kopf.OperatorSettings(), kopf.OperatorRegistry()
     configure(settings)
     register(registry, operator)
+    metrics.pools_begin_at_zero(platform.pools)
     start_http_server(metrics_port, registry=metrics.REGISTRY)
     health = Health(operator, namespaces)
     metrics.STALE.set_function(lambda: len(health.faults()))

@@ -1,5 +1,7 @@
 """Prometheus metrics of the operator (names as in the design). Counters follow the transitions between two statuses."""
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from dpe_api.names import BATCH_STAGES, Stage
@@ -90,6 +92,13 @@ def _begin_at_zero() -> None:
             TOKENS.labels(_ENDPOINTS[stage], direction)
     for kind in ("unavailable", "refused"):
         STORE_ERRORS.labels(kind)
+
+
+def pools_begin_at_zero(pools: Iterable[str]) -> None:
+    """The same for GPU time, in the platform's pools."""
+    for pool in pools:
+        for stage in (Stage.SERVE_BASE, Stage.TRAINING, Stage.SERVE_CANDIDATE):
+            GPU_SECONDS.labels(stage.value, pool)
 
 
 _begin_at_zero()

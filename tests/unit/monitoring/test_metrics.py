@@ -144,6 +144,8 @@ def test_counters_that_alerts_watch_begin_at_zero() -> None:
     for stage in Stage:
         assert value("dpe_stage_attempts_total", stage=str(stage), outcome="failed") is not None
     assert value("dpe_store_errors_total", kind="refused") is not None
+    metrics.pools_begin_at_zero(["h100"])
+    assert value("dpe_gpu_seconds_total", stage="training", pool="h100") == 0
 
 
 def test_a_store_that_does_not_answer_is_counted() -> None:
