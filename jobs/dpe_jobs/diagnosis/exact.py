@@ -126,18 +126,23 @@ def normal_tail(k: ArrayLike, mean: ArrayLike, variance: ArrayLike) -> Floats:
     return np.where(spread > 0, ndtr(z), 1.0)
 
 
-def adjust(p_values: Floats, families: Ints) -> Floats:
+def scale(families: Ints) -> Floats:
+    """What a p-value is multiplied by to be a burden: how many tests would be called wrongly if all up to it were.
+
+    (tests of its family) * (families): each family gets the same part of the errors, however many tests it has, as with
+    weighted p-values (Genovese, Roeder and Wasserman 2006).
+    """
+    _, place, sizes = np.unique(families, return_inverse=True, return_counts=True)
+    return np.asarray(sizes[place] * len(sizes), dtype=float)
+
+
+def adjust(burdens: Floats) -> Floats:
     """q-values: the smallest false discovery rate at which each test is called (Benjamini and Hochberg 1995).
 
-    Each family of tests gets the same part of the rate, however many tests it has: p is weighted by
-    (tests of its family) * (families) / (all tests) (Genovese, Roeder and Wasserman 2006).
+    The r tests of the smallest burdens hold at most burden_r / r wrong ones, expected.
     """
-    if not len(p_values):
-        return np.zeros(0)
-    _, place, sizes = np.unique(families, return_inverse=True, return_counts=True)
-    weighted = p_values * sizes[place] * len(sizes) / len(p_values)
-    order = np.argsort(weighted, kind="stable")
-    steps = weighted[order] * len(weighted) / np.arange(1, len(weighted) + 1)
-    result = np.empty(len(weighted))
-    result[order] = np.minimum(np.minimum.accumulate(steps[::-1])[::-1], 1.0)
+    order = np.argsort(burdens, kind="stable")
+    rates = burdens[order] / np.arange(1, len(burdens) + 1)
+    result = np.empty(len(burdens))
+    result[order] = np.minimum(np.minimum.accumulate(rates[::-1])[::-1], 1.0)
     return result

@@ -26,6 +26,7 @@ PAGE = "report.html"
 _BATCH_ROWS = 4096
 _CONFUSIONS_SHOWN = 12  # of a category without a matrix
 _ERRORS_SHOWN = 5
+_NAME = 80  # characters of a category, a facet, an id
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +124,10 @@ class Counts:
                     if row["correct"] is None:
                         errors[readable(row["error"] or "no reason given", 200)] += 1
                     elif row.get("expected") is not None:
-                        right = readable(row["expected"], 60)
-                        said = right if row["correct"] else readable(row["claim"] or "", 60)
-                        answers.setdefault(row["category"], Counter())[right, said] += 1
+                        right, claim = readable(row["expected"], 200), readable(row["claim"] or "", 200)
+                        # equal texts may yet be graded wrong, by a judge for one: that is no right answer
+                        said = claim if claim != right else f"{claim} (graded wrong)"
+                        answers.setdefault(row["category"], Counter())[right, right if row["correct"] else said] += 1
         return cls(answers, errors)
 
 
@@ -135,6 +137,11 @@ def _weakest_first(category: CategoryReport) -> tuple[bool, float, str]:
 
 def _css() -> str:
     return files("dpe_jobs.diagnosis").joinpath("templates", "report.css").read_text(encoding="utf-8")
+
+
+def short(text: str) -> str:
+    """A name for people: names are data too, and may be endless."""
+    return readable(text, _NAME)
 
 
 def percent(share: float) -> str:
@@ -168,5 +175,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=percent, points=points, probability=probability, where=where, readable=readable)
+    environment.filters.update(
+        percent=percent, points=points, probability=probability, where=where, readable=readable, short=short
+    )
     return environment

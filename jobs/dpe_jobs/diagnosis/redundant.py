@@ -83,10 +83,15 @@ def _interaction(grid: Grid, condition: Condition, ancestor: Condition) -> float
 
 
 def _given(grid: Grid, i: int, others: Sequence[int], conditions: Sequence[Condition], masks: Sequence[Bools]) -> float:
-    """One-sided p-value of a slice among rows that are alike in all other slices that are no ancestors of it."""
+    """One-sided p-value of a slice among rows that are alike in all slices that share rows with it, ancestors apart.
+
+    0 where there is no such slice: the slice's own test says all.
+    """
+    sharing = [j for j in others if not conditions[j] < conditions[i] and bool((masks[i] & masks[j]).any())]
+    if not sharing:
+        return 0.0
     strata: Ints = grid.strata(conditions[i]).copy()
-    bits = [j for j in others if not conditions[j] < conditions[i]]
-    for place, j in enumerate(bits):
+    for place, j in enumerate(sharing):
         strata += masks[j].astype(np.int64) * (len(grid.categories) << place)
     s = exact.Strata.of(masks[i], strata, grid.correct)
     if not len(s.n):

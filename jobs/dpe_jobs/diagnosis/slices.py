@@ -7,8 +7,9 @@ once, one-sided:
 - facets over all categories against the other rows of the same categories: the exact Mantel-Haenszel test, so that a
   facet is not called weak for occurring in a weak category.
 
-Exact, because slices are small and accuracies near 1, where approximations call too much. The false discovery rate is
-held over all tests (Benjamini-Hochberg), a third of it for each kind of slice: categories, one facet, two facets.
+Exact, because slices are small and accuracies near 1, where approximations call too much. The false discovery rate of
+what is reported is held over all tests (Benjamini-Hochberg, counting what is left after redundant slices are removed),
+a third of it for each kind of slice: categories, one facet, two facets.
 docs/diagnosis.md has the reasons, and what simulations say of errors and power.
 """
 
@@ -63,21 +64,40 @@ def find(rows: Rows, *, confidence: float, significance: float) -> tuple[list[Sl
     least_rows = max(MIN_ROWS, int(np.ceil(MIN_SHARE * len(rows.correct))))
     grid = make_grid(rows.category, rows.facets, rows.correct, least_rows)
     tests = run_tests(grid, least_rows, significance)
-    kinds = np.array([_kind(c) for c in tests.conditions], dtype=np.int64)
-    q = exact.adjust(tests.p, kinds)
-    called = [i for i in np.lexsort((tests.p, q)) if q[i] <= significance]
-    # the p-value up to which each kind of slice is called
-    called_up_to = significance * len(called) / (len(np.unique(kinds)) * np.maximum(np.bincount(kinds, minlength=3), 1))
+    called, burdens = _call(grid, tests, significance)
+    q = exact.adjust(burdens)
+    slices = [
+        _describe(grid, tests.conditions[i], float(tests.p[i]), float(q[place]), confidence)
+        for place, i in enumerate(called)
+    ]
+    return slices, len(tests.p)
+
+
+def _call(grid: Grid, tests: _Tests, significance: float) -> tuple[list[int], Floats]:
+    """Places of the tests to report, most certain first, and their burdens.
+
+    Leaving out what is redundant leaves out mostly true findings: the share of false ones among the rest would grow.
+    So it is the reported slices that are counted against the burden, not all that are significant (Focused BH,
+    Katsevich, Sabatti and Bogomolov 2023). The largest such set is sought from above.
+    """
+    if not len(tests.p):
+        return [], np.zeros(0)
+    scale = exact.scale(np.array([_kind(c) for c in tests.conditions], dtype=np.int64))
+    burdens = tests.p * scale
+    q = exact.adjust(burdens)
+    called = [int(i) for i in np.lexsort((tests.p, burdens)) if q[i] <= significance]
+    allowed = significance * len(called)
     if len(called) > MAX_EXAMINED:
         log.warning("%d slices are significant: the %d most certain are examined", len(called), MAX_EXAMINED)
         called = called[:MAX_EXAMINED]
-    levels = [float(called_up_to[kinds[i]]) for i in called]
-    kept = not_redundant(grid, [tests.conditions[i] for i in called], levels, tests.conditions, significance)
-    slices = [
-        _describe(grid, tests.conditions[i], float(tests.p[i]), float(q[i]), confidence)
-        for i in (called[place] for place in kept)
-    ]
-    return slices, len(q)
+    while True:
+        levels = [allowed / scale[i] for i in called]
+        kept = not_redundant(grid, [tests.conditions[i] for i in called], levels, tests.conditions, significance)
+        if significance * len(kept) >= allowed:
+            reported = [called[place] for place in kept]
+            return reported, burdens[reported]
+        allowed = significance * len(kept)
+        called = [i for i in called if burdens[i] <= allowed]
 
 
 def _kind(condition: Condition) -> int:

@@ -37,7 +37,7 @@ def test_the_tail_is_that_of_the_published_distribution():
 
 def test_q_values_are_those_of_benjamini_and_hochberg_when_all_tests_are_of_one_kind():
     p = np.random.default_rng(0).random(500) ** 3
-    assert exact.adjust(p, np.zeros(500, dtype=np.int64)) == pytest.approx(false_discovery_control(p))
+    assert exact.adjust(p * exact.scale(np.zeros(500, dtype=np.int64))) == pytest.approx(false_discovery_control(p))
 
 
 def test_planted_slices_are_found_and_named_once():
