@@ -20,6 +20,8 @@ class AnswerType(StrEnum):
     MATHS = "maths"
     LIST = "list"
     JUDGE = "judge"
+    LIST = "list"
+    JUDGE = "judge"
 
 
 class Interval(ApiModel):

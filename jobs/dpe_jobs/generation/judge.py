@@ -13,6 +13,7 @@ from typing import Any
 
 from dpe_api.launch import GenerationLaunch
 from dpe_api.spec import SolverFilter
+from dpe_jobs import asking
 from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.generation.candidates import Candidate, make
 from dpe_jobs.generation.dedup import Questions, Reserved
@@ -132,10 +133,10 @@ class Judge:
 
     async def _solve(self, candidate: Candidate) -> dict[str, Any]:
         """The ledger row: the served model's rollouts and their price."""
-        band = self._launch.generation.filter
+        band, written = self._launch.generation.filter, candidate.written
         answers = await self._client.ask(
             candidate.image,
-            candidate.written.question,
+            asking.prompt(written.question, written.choices, written.answer_type),
             n=band.rollouts,
             temperature=band.temperature,
             top_k=band.top_k,

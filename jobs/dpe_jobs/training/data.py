@@ -12,6 +12,7 @@ from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
 from dpe_api.artifacts import AnswerType
+from dpe_jobs import asking
 from dpe_jobs.graders import grade
 from dpe_jobs.runtime import BadData
 from dpe_jobs.training.order import prompt_order
@@ -28,13 +29,17 @@ def _decode(sample_id: str, image: dict[str, Any]) -> PillowImage.Image:
 
 def as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """Rows as TRL reads them. It puts the image before the text, as the serving client does."""
-    choices = batch.get("choices") or [None] * len(batch["id"])
+    choices = [c or [] for c in batch.get("choices") or [None] * len(batch["id"])]
+    texts = [
+        asking.prompt(question, options, AnswerType(kind))
+        for question, options, kind in zip(batch["question"], choices, batch["answer_type"], strict=True)
+    ]
     return {
-        "prompt": [[{"role": "user", "content": question}] for question in batch["question"]],
+        "prompt": [[{"role": "user", "content": text}] for text in texts],
         "image": [_decode(i, image) for i, image in zip(batch["id"], batch["image"], strict=True)],
         "answer": batch["answer"],
         "answer_type": batch["answer_type"],
-        "choices": [c or [] for c in choices],
+        "choices": choices,
     }
 
 

@@ -1,0 +1,99 @@
+"""How a row becomes what is sent: text with options, image within a pixel limit.
+
+Diagnosis, the generation filter and training ask through here, so that all three ask the same.
+"""
+
+import io
+import math
+import random
+import re
+from collections.abc import Sequence
+from string import ascii_uppercase
+
+from PIL import Image, ImageOps
+
+from dpe_api.artifacts import AnswerType
+from dpe_jobs.graders.choice import reference
+from dpe_jobs.graders.text import normalise
+from dpe_jobs.seeds import derive
+
+_POINTS_ELSEWHERE = re.compile(
+    r"\b(?:(?:all|none|any|both|neither|some) of (?:the )?(?:above|these|them|those)|[A-H] (?:and|or|&) [A-H]|above)\b",
+    re.IGNORECASE,
+)
+
+
+def lists_options(question: str, choices: Sequence[str]) -> bool:
+    """Whether a question's text lists its options by itself, with their letters; or the options are mere letters."""
+    letters = ascii_uppercase[: len(choices)]
+    if all(normalise(choice) == letter.casefold() for letter, choice in zip(letters, choices, strict=False)):
+        return True  # they stand in the image
+    folded = normalise(question)
+    place = 0
+    for letter, choice in zip(letters.casefold(), choices, strict=False):
+        mark = re.compile(rf"(?<!\w)\(?{letter}[).:、]\s*{re.escape(normalise(choice))}").search(folded, place)
+        if mark is None:
+            return False
+        place = mark.end()
+    return True
+
+
+def order(question: str, choices: Sequence[str], seed: int, *parts: object) -> tuple[int, ...] | None:
+    """The order to list the options in, drawn by seed and whatever names the row.
+
+    None where the order must stay: fewer than two options, options that speak of others (`none of the above`), or a
+    question that lists them itself.
+    """
+    if len(choices) < 2 or any(_POINTS_ELSEWHERE.search(c) for c in choices) or lists_options(question, choices):
+        return None
+    drawn = list(range(len(choices)))
+    random.Random(derive(seed, "options", *parts)).shuffle(drawn)
+    return tuple(drawn)
+
+
+def prompt(
+    question: str, choices: Sequence[str], answer_type: AnswerType, *, order: Sequence[int] | None = None
+) -> str:
+    """The text to send: the question, and the options as `A. ...` unless it lists them itself."""
+    if answer_type is not AnswerType.CHOICE or not choices or lists_options(question, choices):
+        return question
+    shown = choices if order is None else [choices[place] for place in order]
+    return "\n".join([question, *(f"{letter}. {text}" for letter, text in zip(ascii_uppercase, shown, strict=False))])
+
+
+def graded_as(
+    answer: str, choices: Sequence[str], answer_type: AnswerType, order: Sequence[int] | None
+) -> tuple[str, tuple[str, ...]]:
+    """Reference answer and options as a response to the shuffled prompt is to be graded against.
+
+    ValueError when the reference is none of the options.
+    """
+    if answer_type is not AnswerType.CHOICE or order is None:
+        return answer, tuple(choices)
+    right = reference(answer, choices)
+    return ascii_uppercase[list(order).index(right)], tuple(choices[place] for place in order)
+
+
+def fit(image: bytes, max_pixels: int) -> bytes:
+    """An image file within a pixel limit: the same bytes when it is, else scaled down, as JPEG if it was one, or PNG.
+
+    ValueError when it does not decode.
+    """
+    try:
+        with Image.open(io.BytesIO(image)) as opened:
+            width, height = opened.size
+            if width * height <= max_pixels:
+                return image
+            kind = "JPEG" if opened.format == "JPEG" else "PNG"
+            upright = ImageOps.exif_transpose(opened)
+            mode = "RGBA" if kind == "PNG" and upright.has_transparency_data else "RGB"
+            picture = upright.convert(mode)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"the image does not decode: {error}") from error
+    scale = math.sqrt(max_pixels / (picture.width * picture.height))
+    size = max(1, math.floor(picture.width * scale)), max(1, math.floor(picture.height * scale))
+    # a very long image: one side is a pixel, and the other takes what the limit leaves
+    size = min(size[0], max_pixels // size[1]), min(size[1], max_pixels)
+    buffer = io.BytesIO()
+    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    return buffer.getvalue()

@@ -1,0 +1,103 @@
+"""Lists: the same items, in any order unless the reference says `ordered:` or joins them by arrows."""
+
+import json
+import re
+from collections import Counter
+
+from dpe_jobs.graders import exact
+from dpe_jobs.graders.number import parse_number
+from dpe_jobs.graders.text import extract, plain, sentences, without_lead_in
+
+_ORDERED = re.compile(r"\A\s*(?:in order|ordered)\s*:\s*", re.IGNORECASE)
+_ARROW = re.compile(r"\s*(?:->|→|⟶|=>|\s>\s|＞)\s*")
+_BULLET = re.compile(
+    r"^[ \t]*(?:[-*•●▪–]|[(\[]?\d{1,3}[.)\]:、]|[(\[]?[a-z][.)])[ \t]+(?=\S)", re.MULTILINE | re.IGNORECASE
+)
+_INLINE = re.compile(r"(?:\A|(?<=\s))[(\[]?\d{1,2}[.)\]][ \t]+(?=\S)")
+_AFTER_ITEM = re.compile(r"\s+[-–—]\s+|:\s|\s\(")  # "1. red: the top one"
+_SEPARATOR = re.compile(
+    r"\s*(?:[;；、\n|]|,(?!\d{3}(?!\d))|，)\s*(?:(?:and|or)\s+)?|\s+(?:and|&)\s+|(?<=[\u4e00-\u9fff])(?:和|与)(?=[\u4e00-\u9fff])",
+    re.IGNORECASE,
+)
+_INTRODUCES = re.compile(
+    r"\A[^,;、\n]{0,200}?(?::|\b(?:are|include|includes|following|contains|shows)\b:?)\s*(?=\S)", re.IGNORECASE
+)
+_BRACKETS = {"[": "]", "(": ")", "{": "}"}
+MOST_ITEMS = 1000
+
+
+def _item(text: str) -> str:
+    """One item as equal items share it; numbers by value."""
+    folded = exact.fold(text)
+    number = parse_number(folded) if re.fullmatch(r"[-+]?[\d.,]{1,30}", folded) else None
+    return folded if number is None else repr(number)
+
+
+def _json(text: str) -> list[str] | None:
+    if not text.startswith("[") or len(text) > 5000:
+        return None
+    for candidate in (text, text.replace("'", '"')):
+        try:
+            found = json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found, list) and all(isinstance(v, str | int | float) for v in found):
+            return [str(v) for v in found]
+    return None
+
+
+def split(text: str) -> list[str]:
+    """The items of a list as written: a JSON list, bullets or numbers, or by commas, semicolons, `and`."""
+    text = plain(text)
+    if (found := _json(text)) is not None:
+        return found
+    if text[:1] in _BRACKETS and text.endswith(_BRACKETS[text[0]]):
+        text = text[1:-1]
+    bullets = list(_BULLET.finditer(text))
+    if len(bullets) > 1 or (bullets and not _INLINE.search(text[bullets[0].end() :])):
+        lines = [text[m.end() :].split("\n", 1)[0] for m in bullets[: MOST_ITEMS + 1]]
+        if len(lines) > 1 or not _SEPARATOR.search(lines[0]):
+            return [_AFTER_ITEM.split(line, maxsplit=1)[0] for line in lines]
+    inline = _INLINE.split(text)
+    if len(inline) > 2:
+        return [part.strip(" ,;\n") for part in inline[1:]]
+    parts = _ARROW.split(text)
+    if len(parts) < 2:
+        parts = _SEPARATOR.split(text)
+    return [re.sub(r"\A(?:and|or)\s+", "", part, flags=re.IGNORECASE) for part in parts][: MOST_ITEMS + 1]
+
+
+def _items(text: str) -> tuple[str, ...]:
+    return tuple(item for part in split(text) if (item := _item(part)))
+
+
+def reference(answer: str) -> tuple[tuple[str, ...], bool]:
+    """The items of a reference, and whether their order counts. ValueError when it holds none."""
+    body = _ORDERED.sub("", answer)
+    items = _items(body)
+    if not items:
+        raise ValueError(f"answer {answer!r} of a list question holds no item")
+    return items, body != answer or _ARROW.search(plain(body)) is not None
+
+
+def _readings(response: str) -> list[tuple[str, ...]]:
+    text, _ = extract(response)
+    text = _ORDERED.sub("", text)
+    first = next(iter(sentences(text)), "")
+    texts = [text, first, without_lead_in(text), without_lead_in(first)]
+    introduced = [(s, _INTRODUCES.match(s)) for s in (plain(text), plain(first))]
+    texts += [sentence[match.end() :] for sentence, match in introduced if match]
+    return list(dict.fromkeys(items for t in texts if (items := _items(t))))
+
+
+def claim(response: str) -> str | None:
+    """The items that a response gives, sorted."""
+    found = _readings(response)
+    return ", ".join(sorted(found[-1])) if found else None
+
+
+def grade(response: str, answer: str) -> bool:
+    """Whether one reading of the response has the same items, each as often; in the same order where that counts."""
+    wanted, ordered = reference(answer)
+    found = _readings(response)
+    return wanted in found if ordered else any(Counter(items) == Counter(wanted) for items in found)

@@ -1,0 +1,175 @@
+r"""What a response claims, whatever its dress: thinking, tags, boxes, statements, lead-ins, markdown, LaTeX.
+
+Every pattern here takes time linear in the text, or is anchored, or has bounded repeats: a response is hostile input.
+"""
+
+import re
+import unicodedata
+
+LONGEST = 20_000  # characters; of a longer response only the end is read, where its answer stands
+_SPACES = " \t\r\n"
+_EDGES = _SPACES + ",;:!?\"'`*_“”‘’«»「」。，！？：；、"
+_STRIPPED = re.compile(rf"\A(?:[{re.escape(_EDGES)}]|\.(?!\d))+|[{re.escape(_EDGES)}.]+\Z")  # ".5" keeps its point
+
+_OPEN, _CLOSE = re.compile(r"<answer\s*>", re.IGNORECASE), re.compile(r"</answer\s*>", re.IGNORECASE)
+_THOUGHT = re.compile(r"</think(?:ing)?>|◁/think▷", re.IGNORECASE)
+_THINKS = re.compile(r"<think(?:ing)?>|◁think▷", re.IGNORECASE)
+_GLM_BOX = re.compile(r"<\|begin_of_box\|>|<\|end_of_box\|>")
+_TOKENS = re.compile(r"<\|[a-z_]{1,30}\|>|</s>")
+
+_STATED = re.compile(
+    r"(?:(?:\b(?:correct|right|best|final)\s+(?:option|choice)|\banswer)[*_`]*"
+    r"(?:\s+(?:to|for|of)\b[^.\n:=]{1,120}?)?"
+    r"(?:[*_` ]{0,8}(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b))?"
+    r"(?:[*_` ]{0,8}[:=：][*_`\s]{0,8}|(?<=\b(?:is|be))[*_` ]{1,8}|\s?(?=[（(][A-Za-z][)）]))"
+    r"|^#{1,6}\s*(?:final\s+)?answer[*_ ]*\n\s*"
+    r"|(?:正确答案|正确选项|答案|答)\s*(?:应该)?(?:是|为|选)?\s*[:：]?\s*(?<=[是为选:： ])"
+    r"|(?:故选|应选|因此选|所以选|选择|选)\s*[:：]?\s*(?=[(（]?[A-Z]))"
+    r"(?![.!?,;。，])([^\n]+)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_HYPOTHESIS = re.compile(r"\b(?:if|whether|unless|assuming|suppose|that)\s+(?:the\s+|my\s+)?\Z", re.IGNORECASE)
+_EMPTY_STATEMENT = re.compile(r"[*_` ]*(?:not|in?correct|wrong|as follows|given|shown|below|one of)\b", re.IGNORECASE)
+_OPENER = re.compile(
+    r"(?:(?:so|thus|therefore|hence|then|sure|certainly|of course|okay|ok|well|actually|wait|no wait|hmm|oh|overall"
+    r"|in conclusion|in total|in summary|altogether|因此|所以)(?:[,!.:，：]+\s*|\s+(?=\w))"
+    r"|(?:based on|according to|from|in|on|looking at|as shown in|as seen in)\s+(?:the|this|your)\s[^,.\n]{1,60},\s*"
+    r"|(?:yes, )?i(?:\s+would|'d)?\s+(?:think|believe|guess|say|see|choose|select|pick|go with)\s+(?:that\s+)?"
+    r"|(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is\b|:|=)\s*"
+    r"|(?:probably|likely|most likely|maybe|perhaps|possibly)[, ]\s*)+",
+    re.IGNORECASE,
+)
+_COPULA = re.compile(
+    r"(?:(?:it|this|that|there|they|these|those|he|she)\b|(?:the|its|his|her|their)\s[^.,;:!?\n]{1,80}?)"
+    r"(?:['’]s|\s+(?:is|are|was|were|must be|shows?|reads?|says?|equals|contains|depicts"
+    r"|(?:seems?|appears?|looks)(?:\s+to\s+be|\s+like)?))\s+"
+    r"(?:(?:probably|likely|most likely|clearly|called|named|labell?ed|:)\s*)?",
+    re.IGNORECASE,
+)
+_CONCLUDES = re.compile(
+    r"[*_ ]*(?:so|thus|therefore|hence|overall|in total|altogether|in conclusion|in summary|因此|所以|综上)\b",
+    re.IGNORECASE,
+)
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
+_MARKDOWN = re.compile(r"\*\*([^*\n]+)\*\*|(?<![\w*])\*([^*\n]+)\*(?![\w*])|(?<!\w)__([^_\n]+)__(?!\w)|`([^`\n]+)`")
+_WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|operatorname)\s*\{([^{}]*)\}")
+_DOLLARS = re.compile(r"\A\$+([^$]+)\$+\Z")
+_ARTICLE = re.compile(r"\A(?:a|an|the)\s+(?=\S)")
+_REFUSES = re.compile(
+    r"\b(?:i(?:['’]m| am) (?:sorry|unable|not able|not sure)|i (?:can(?:not|['’]t)|don['’]t know|do not know)"
+    r"|as an ai|(?:cannot|can['’]t) be determined|not (?:possible|enough information)|无法)",
+    re.IGNORECASE,
+)
+
+
+def normalise(text: str) -> str:
+    """Unicode NFKC, lower case, single spaces, no punctuation at the ends; empty when there is nothing else."""
+    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    while (bare := _STRIPPED.sub("", folded)) != folded:
+        folded = bare
+    return folded
+
+
+def plain(text: str) -> str:
+    r"""Without the dress inside of a text: `**bold**`, `*italic*`, backticks, `\text{}`, enclosing dollars."""
+    for _ in range(3):  # \textbf{\text{..}}
+        bare = _MARKDOWN.sub(lambda m: next(g for g in m.groups() if g is not None), _WRAPPED.sub(r"\1", text))
+        if bare == text:
+            break
+        text = bare
+    text = text.strip().strip("*")
+    for pair in (("\\(", "\\)"), ("\\[", "\\]")):
+        text = text.removeprefix(pair[0]).removesuffix(pair[1])
+    return _DOLLARS.sub(r"\1", text.strip()).strip()
+
+
+def without_article(text: str) -> str:
+    """A normalised text without a, an, the in front."""
+    return _ARTICLE.sub("", text)
+
+
+def without_lead_in(text: str) -> str:
+    """A sentence without `So,`, `I think`, `Based on the image,`, `It is`, `The colour of the shape is` in front."""
+    text = text.strip()
+    opened = _OPENER.match(text)
+    text = text[opened.end() :] if opened else text
+    led = _COPULA.match(text)
+    return (text[led.end() :] if led else text).strip()
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences and lines that say something, in order."""
+    return [part.strip() for part in _SENTENCE.split(text) if re.search(r"\w", part)]
+
+
+def concludes(sentence: str) -> bool:
+    """Whether a sentence draws a conclusion: so, therefore, in total."""
+    return _CONCLUDES.match(sentence) is not None
+
+
+def refuses(text: str) -> bool:
+    """Whether a response says that it gives no answer."""
+    return _REFUSES.search(text) is not None
+
+
+def boxed(text: str) -> str | None:
+    r"""The content of the last `\boxed{...}`, braces balanced; None without one."""
+    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
+    if start < 0:
+        return None
+    begin = text.index("{", start) + 1
+    depth = 1
+    for position in range(begin, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[position], 0)
+        if depth == 0:
+            return text[begin:position]
+    return None
+
+
+def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    found = None
+    for match in pattern.finditer(text):
+        found = match
+    return found
+
+
+def _spoken(response: str) -> str:
+    """What follows the thinking; nothing when the thinking has no end."""
+    text = response[-LONGEST:]
+    if thought := _last(_THOUGHT, text):
+        text = text[thought.end() :]
+    elif _THINKS.search(text):
+        return ""
+    return text
+
+
+def extract(response: str) -> tuple[str, bool]:
+    r"""What a response claims, and whether it says so: in <answer>, in \boxed{}, or by `answer is`/`Answer:`.
+
+    The last one of each counts: who corrects himself means the correction. Otherwise it is all of the response.
+    """
+    text, said = _spoken(response), False
+    parts = _GLM_BOX.split(text)
+    if len(parts) > 1:
+        text, said = parts[1 if len(parts) == 2 else len(parts) - 2], True
+    text = _TOKENS.sub("", text)
+    if opened := _last(_OPEN, text):
+        closed = _CLOSE.search(text, opened.end())
+        text, said = text[opened.end() : closed.start() if closed else len(text)], True
+    box = boxed(text)
+    if box is not None:
+        return plain(box), True
+    stated = None
+    for match in _STATED.finditer(text):
+        if not _EMPTY_STATEMENT.match(match[1]) and not _HYPOTHESIS.search(
+            text, max(0, match.start() - 24), match.start()
+        ):
+            stated = match
+    if stated:
+        return stated[1].strip(), True
+    return text.strip(), said
+
+
+def final_answer(response: str) -> str:
+    r"""What a response claims: inside <answer> or \boxed{}, after the last `answer is`/`Answer:`, else all of it."""
+    return extract(response)[0]

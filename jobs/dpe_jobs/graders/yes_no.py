@@ -1,0 +1,55 @@
+"""Yes or no. Whole words only: `no` is not in `note`, `not`, `none`, `know`."""
+
+import re
+
+from dpe_jobs.graders.text import extract, normalise, plain, refuses, sentences, without_lead_in
+
+_YES = frozenset({"yes", "true", "yeah", "yep", "correct", "是", "是的", "对", "正确"})
+_NO = frozenset({"no", "false", "nope", "incorrect", "否", "不", "不是", "没有", "错", "错误"})
+_ALTERNATIVE = re.compile(r"\A\w+(?:\s*/\s*|\s+(?:and|or)\s+)(\w+)")  # "yes and no" claims nothing
+_FIRST = re.compile(r"\w+(?:['’]\w+)?")
+_IDIOM = re.compile(r"\bno (?:doubt|question|problem|matter|idea|way to|information|answer|clear|sign of whether)\b")
+_DENIED = re.compile(r"\b(?:not|isn['’]t|never)\s+(?:\w+\s+)?(?:true|correct|yes)\b")
+
+
+def _leading(claim: str) -> bool | None:
+    """What the first word says, unless the next words take it back."""
+    first = _FIRST.search(claim)
+    word = first[0] if first else ""
+    if word not in _YES | _NO or _IDIOM.match(claim):
+        return None
+    also = _ALTERNATIVE.match(claim)
+    return None if also and also[1] in (_NO if word in _YES else _YES) else word in _YES
+
+
+def polarity(text: str) -> bool | None:
+    """True for yes, False for no, None for neither or both."""
+    body, _ = extract(text)
+    claim = normalise(plain(body))
+    if _ALTERNATIVE.match(claim) and _leading(claim) is None:
+        return None
+    parts = [normalise(plain(part)) for part in sentences(body)]
+    leading = {said for part in parts for said in [_leading(part), _leading(without_lead_in(part))] if said is not None}
+    if leading:
+        return leading.pop() if len(leading) == 1 else None
+    if refuses(claim):
+        return None
+    if _DENIED.search(claim):
+        return False
+    words = set(re.findall(r"\w+", _IDIOM.sub("", claim)))
+    yes, no = bool(words & {"yes", "true"}), bool(words & {"no", "false"})
+    return None if yes == no else yes
+
+
+def claim(response: str) -> str | None:
+    """yes, no or None."""
+    said = polarity(response)
+    return None if said is None else "yes" if said else "no"
+
+
+def grade(response: str, answer: str) -> bool:
+    """ValueError when the answer itself is neither."""
+    wanted = polarity(answer)
+    if wanted is None:
+        raise ValueError(f"answer {answer!r} of a yes_no question is neither yes nor no")
+    return polarity(response) == wanted
