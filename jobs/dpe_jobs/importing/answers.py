@@ -9,7 +9,10 @@ from string import ascii_uppercase
 from typing import Any
 
 from dpe_api.artifacts import AnswerType
-from dpe_jobs.graders import grade, normalise
+from dpe_jobs.graders import check, grade, is_programmatic, normalise
+from dpe_jobs.graders.exact import fold
+
+EXACT_WORDS = 8
 
 _NUMBER = re.compile(r"[-+]?(?:0|[1-9]\d{0,14}|[1-9]\d{0,2}(?:,\d{3})+)?(?:\.\d+)?%?")  # 007 is a code, not seven
 _MATHS = re.compile(r"\\[a-zA-Z]+|\$[^$]+\$|\w\^[\w{(]")
@@ -29,7 +32,7 @@ def infer(answer: str, choices: Sequence[str]) -> AnswerType:
     """The kind of an answer, by its looks: the first rule that fits.
 
     Choices: choice. Yes or no alone: yes_no. Nothing but a number, or a percentage: number. LaTeX or a power: maths.
-    Else exact.
+    More than 8 words: judge, for no model will choose the same ones. Else exact.
     """
     if choices:
         return AnswerType.CHOICE
@@ -40,18 +43,18 @@ def infer(answer: str, choices: Sequence[str]) -> AnswerType:
         return AnswerType.NUMBER
     if _MATHS.search(claim):
         return AnswerType.MATHS
-    return AnswerType.EXACT
+    return AnswerType.JUDGE if len(claim.split()) > EXACT_WORDS else AnswerType.EXACT
 
 
 def misfit(answer: str, kind: AnswerType, choices: Sequence[str]) -> str | None:
     """Why a reference answer cannot be graded as its kind; None when it can."""
-    if kind is AnswerType.EXACT and not normalise(answer):
-        return f"{answer!r} is nothing but punctuation, which graders leave out"
     try:
-        right = grade(answer, answer, kind, choices)
+        check(answer, kind, choices)
     except ValueError as error:
         return str(error)
-    return None if right else f"{answer!r} given as an answer would be graded wrong as {kind}"
+    if not is_programmatic(kind) or choices or grade(answer, answer, kind):  # a choice may be named by its letter
+        return None
+    return f"{answer[:100]!r} given as an answer would be graded wrong as {kind}"
 
 
 def listed_choices(question: str, answer: str) -> tuple[str, ...]:
@@ -71,10 +74,10 @@ def read_list(value: Any) -> list[Any]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             try:
                 value = ast.literal_eval(value)
-            except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as error:
                 raise ValueError("neither a list nor the text of one") from error
     if isinstance(value, dict):
         if list(value) != list(ascii_uppercase[: len(value)]):
@@ -95,7 +98,7 @@ def check_choices(choices: Sequence[str]) -> None:
     for place, choice in enumerate(choices):
         if not choice.strip():
             raise ValueError(f"choice {ascii_uppercase[place % 26]} is empty")
-        claim = normalise(choice) or choice
+        claim = fold(choice) or choice
         if claim in seen:
             raise ValueError(f"choices {ascii_uppercase[seen[claim] % 26]} and {ascii_uppercase[place % 26]} are alike")
         seen[claim] = place

@@ -117,6 +117,8 @@ def describe(report: ImportReport, to: str | None) -> str:
         f"{report.bad} bad rows left out, {report.parts} files",
         "answer types: " + ", ".join(f"{name} {count}" for name, count in report.answer_types.items()),
     ]
+    if report.answer_types.get(AnswerType.JUDGE):
+        lines.append("answers of type judge need an endpoint in spec.diagnosis.judge; --answer-type exact does without")
     if report.categories:
         lines.append("categories: " + ", ".join(f"{name} {count}" for name, count in report.categories.items()))
     if report.turns_left_out:

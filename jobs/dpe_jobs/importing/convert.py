@@ -1,5 +1,6 @@
 """From a row of the source to questions, or to everything that is wrong with it."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -46,6 +47,9 @@ class _Fields:
     def __init__(self, rules: Rules, cells: Mapping[str, Any]) -> None:
         self.rules, self._cells = rules, cells
         self.faults: list[Fault] = []
+        talk = self.raw("conversations")
+        self.talk = None if talk is MISSING else talk
+        self.answer_field = "answer" if self.talk is None else "conversations"
 
     def raw(self, field: str) -> Any:
         column = self.rules.columns.get(field)
@@ -149,10 +153,9 @@ class Converter:
         return [Question(**question) for question in made]
 
     def _asked(self, fields: _Fields) -> list[tuple[str, Any]]:
-        talk = fields.raw("conversations")
-        if talk is not MISSING and talk is not None:
+        if fields.talk is not None:
             try:
-                pairs = turns.pairs(talk)
+                pairs = turns.pairs(fields.talk)
             except ValueError as error:
                 fields.complain("conversations", str(error))
                 return []
@@ -197,10 +200,9 @@ class Converter:
         nothing = {"answer": "", "answer_type": AnswerType.EXACT, "choices": ()}
         before = len(fields.faults)
         kind, choices = self._kind(fields), fields.choices()
-        where = "answer" if "answer" in self._rules.columns else "conversations"
+        where = fields.answer_field
         try:
-            if isinstance(answer, list):
-                answer = _only(answer)
+            answer = _only(answer, kind)
             text = text_of(answer)
         except ValueError as error:
             fields.complain(where, str(error))
@@ -226,9 +228,23 @@ class Converter:
         return {"answer": text, "answer_type": kind, "choices": choices}
 
 
-def _only(given: Sequence[Any]) -> Any:
-    """The answer of a list of one, or of several that are the same; ValueError for others."""
+def _only(given: Any, kind: AnswerType | None) -> Any:
+    """The answer of a list of one, or of several that are the same; all of them when a list is what is asked for.
+
+    ValueError for several that differ: it is not known whether each is right, or only all of them.
+    """
+    if isinstance(given, str) and given.startswith("[") and kind is None:
+        try:
+            given = answers.read_list(given)
+        except ValueError:
+            return given
+    if not isinstance(given, list):
+        return given
+    if kind is AnswerType.LIST:
+        return json.dumps([text_of(value) for value in given], ensure_ascii=False)
     unlike = {text_of(value) for value in given}
     if len(unlike) != 1:
-        raise ValueError(f"{len(unlike)} different answers: write the one that counts")
+        raise ValueError(
+            f"{len(unlike)} different answers: write the one that counts, or, when all belong to it, --answer-type list"
+        )
     return given[0]

@@ -181,13 +181,16 @@ def _read(run: _Import, tally: Tally, parts: Parts | None, max_bad: int) -> Sour
     return None
 
 
-def _refusal(tally: Tally, broken: SourceBreaksOff | None, max_bad: int) -> BadData | None:
+def _refusal(tally: Tally, broken: SourceBreaksOff | None, options: Options) -> BadData | None:
     """Why nothing is published; None when it can be."""
     if broken is not None:
         return broken
-    if tally.bad > max_bad:
+    if tally.bad > options.max_bad:
+        where = options.to or options.report
+        listed = f", all listed in {where}/{BAD_ROWS}" if where else ""
         return BadData(
-            "BadRows", f"{tally.bad} of {tally.rows} rows are bad: mend them, or leave out so many with --max-bad"
+            "BadRows",
+            f"{tally.bad} of {tally.rows} rows are bad{listed}: mend them, or leave out that many with --max-bad",
         )
     if not tally.questions:
         return BadData("EmptyQuestionSet", "the source holds no rows: name another one")
@@ -232,7 +235,7 @@ def _publish(run: _Import, publication: Publication, options: Options, scratch: 
         Parts(scratch, options.part_bytes, publication.take, categories=run.rules.with_categories) as parts,
     ):
         broken = _read(run, tally, parts, options.max_bad)
-        refusal = _refusal(tally, broken, options.max_bad)
+        refusal = _refusal(tally, broken, options)
         if refusal is None:
             parts.close()
     report = run.report(tally)
@@ -254,7 +257,7 @@ def _check(run: _Import, options: Options, scratch: Path) -> Outcome:
         broken = _read(run, tally, None, options.max_bad)
     report = run.report(tally)
     _write_report(report, scratch, options.report)
-    return report, _refusal(tally, broken, options.max_bad)
+    return report, _refusal(tally, broken, options)
 
 
 def import_set(options: Options, store: Callable[[], Store]) -> ImportReport:

@@ -60,11 +60,13 @@ def rows(path: Path, name: str) -> Iterator[Row]:
             except LineTooLong as error:
                 fault = Fault("row", str(error))
             except csv.Error as error:
-                fault = Fault("row", f"not tab-separated: {error}")
+                what = f"a quote is opened and not closed before line {lines.line}: double or remove it, "
+                why = "a carriage return that ends no line" if str(error).startswith("new-line") else error
+                fault = Fault("row", f"{what if len(lines.starts) > 1 else ''}not tab-separated: {why}")
             if fault is None and not cells:
                 continue  # an empty line
             if fault is None and _swallowed(cells, len(header)):
-                fault = Fault("row", f"a quote is opened and closed only in line {lines.line}: double it or remove it")
+                fault = Fault("row", f"a quote is opened and closed only in line {lines.line}: double or remove it")
             if fault is not None and len(lines.starts) > 1:
                 lines.back_to_second()
             if fault is None and len(cells) != len(header):
