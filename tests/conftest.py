@@ -60,8 +60,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 def _users(it: Cluster) -> Path:
     """Folder in which the workers tell each other that they use the cluster."""
-    users = Path(f"/tmp/dpe-tests-{it.name}")
-    users.mkdir(mode=0o700, exist_ok=True)
+    users = it.state.with_name(it.state.name + ".tests")
+    users.mkdir(mode=0o700, parents=True, exist_ok=True)
     return users
 
 
