@@ -7,7 +7,7 @@ from pydantic import Field
 from dpe_api.base import ApiModel
 from dpe_api.fields import Name
 
-HttpUrl = Annotated[str, Field(min_length=8, max_length=512, pattern=r"^https?://[^\s?#]+$")]
+HttpUrl = Annotated[str, Field(min_length=8, max_length=512, pattern=r"^https?://[^\s?#@/]+(/[^\s?#]*)?$")]
 
 
 class SecretKeyRef(ApiModel):
@@ -25,7 +25,7 @@ class Endpoint(ApiModel):
     name: Name
     """How other fields refer to it, and its label in metrics."""
     url: HttpUrl
-    """Base address as OpenAI clients take it, with /v1 where the server has one."""
+    """Base address as OpenAI clients take it, with /v1 where the server has one; no password or key in it."""
     model: Annotated[str, Field(min_length=1, max_length=256)]
     """Sent as `model` with each request."""
     api_key_secret_ref: SecretKeyRef | None = None

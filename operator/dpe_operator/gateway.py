@@ -7,7 +7,7 @@ Rights that it needs, in each namespace that it watches (kopf's own watches incl
 - batch jobs: get, list, watch, create, delete
 - core configmaps, services: get, create, delete
 - core pods: list, watch
-- core secrets: get, of the object store's credentials alone (resourceNames)
+- core secrets: get, of the object store's credentials and of the endpoints' keys, by name (resourceNames)
 - core events: create
 """
 
@@ -46,6 +46,10 @@ class Created(StrEnum):
     """It exists and is this iteration's: an earlier try succeeded."""
     FOREIGN = "foreign"
     """It exists and belongs to somebody else."""
+
+
+class Forbidden(Exception):
+    """The operator has no right to look at this."""
 
 
 class Conflict(Exception):
@@ -144,8 +148,16 @@ class Gateway:
         return await self._labelled("/api/v1/namespaces/{}/pods", iteration)
 
     async def secret_keys(self, namespace: str, name: str) -> set[str] | None:
-        """The keys of a Secret, or None when it does not exist. The values are not kept."""
-        found = await self._find(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        """The keys of a Secret, or None when it does not exist. The values are not kept.
+
+        Forbidden: it is none of those that the operator may read, whether it exists or not.
+        """
+        try:
+            found = await self._find(f"/api/v1/namespaces/{namespace}/secrets/{name}")
+        except ApiException as error:
+            if error.status == 403:
+                raise Forbidden(f"Secret {name} in namespace {namespace}") from error
+            raise
         return None if found is None else set(found.get("data") or {})
 
     # writing

@@ -2,10 +2,11 @@
 
 from pydantic import ValidationError
 
+from dpe_api.endpoints import SecretKeyRef
 from dpe_api.names import SECRET_ACCESS_KEY, SECRET_SECRET_KEY
 from dpe_api.spec import ResolvedSpec, Spec
 from dpe_api.status import Status
-from dpe_operator.gateway import Gateway
+from dpe_operator.gateway import Forbidden, Gateway
 from dpe_operator.manifests.endpoints import endpoints
 from dpe_operator.platform import Platform
 from dpe_operator.resolve import resolve
@@ -66,32 +67,49 @@ async def _secret_problem(gateway: Gateway, platform: Platform, namespace: str) 
     return None
 
 
-async def _key_problems(gateway: Gateway, namespace: str, resolved: ResolvedSpec) -> list[Problem]:
-    """API keys of endpoints that are not there; only those that a stage uses."""
-    found = []
-    for number, endpoint in enumerate(resolved.endpoints):
-        reference = endpoint.api_key_secret_ref
-        if reference is None or endpoint not in endpoints(resolved):
-            continue
+async def _key_problem(
+    gateway: Gateway, platform: Platform, namespace: str, field: str, reference: SecretKeyRef
+) -> Problem | None:
+    """Why an endpoint cannot have this API key.
+
+    A pod can be given any Secret of its namespace, and sends the key to an address that whoever wrote the iteration
+    chose. So only those Secrets may be named that the operator may read: those that the platform lists for it.
+    """
+    ours = (platform.object_store.credentials_secret, {SECRET_ACCESS_KEY, SECRET_SECRET_KEY})
+    if reference.name == ours[0] and reference.key in ours[1]:
+        return Problem("SecretForbidden", f"{field} is the object store's {reference.key}: name an API key of its own")
+    try:
         keys = await gateway.secret_keys(namespace, reference.name)
-        field = f"spec.endpoints[{number}].apiKeySecretRef"
-        if keys is None:
-            found.append(
-                Problem(
-                    "SecretNotFound",
-                    f"{field}.name is {reference.name}: no such Secret in namespace {namespace}: create it with key "
-                    f"{reference.key}",
-                )
-            )
-        elif reference.key not in keys:
-            found.append(
-                Problem(
-                    "SecretIncomplete",
-                    f"{field}.key is {reference.key}: Secret {reference.name} has {', '.join(sorted(keys)) or 'no key'}"
-                    ": add the key or correct the name",
-                )
-            )
-    return found
+    except Forbidden:
+        return Problem(
+            "SecretForbidden",
+            f"{field}.name is {reference.name}, which the operator may not read: list it in the Helm value "
+            "endpointSecrets, or name a Secret that is listed there",
+        )
+    if keys is None:
+        return Problem(
+            "SecretNotFound",
+            f"{field}.name is {reference.name}: no such Secret in namespace {namespace}: create it with key "
+            f"{reference.key}",
+        )
+    if reference.key not in keys:
+        return Problem(
+            "SecretIncomplete",
+            f"{field}.key is {reference.key}: Secret {reference.name} has {', '.join(sorted(keys)) or 'no key'}"
+            ": add the key or correct the name",
+        )
+    return None
+
+
+async def _key_problems(gateway: Gateway, platform: Platform, namespace: str, resolved: ResolvedSpec) -> list[Problem]:
+    """API keys of endpoints that cannot be had; only those that a stage uses."""
+    used = endpoints(resolved)
+    found = [
+        await _key_problem(gateway, platform, namespace, f"spec.endpoints[{number}].apiKeySecretRef", reference)
+        for number, endpoint in enumerate(resolved.endpoints)
+        if (reference := endpoint.api_key_secret_ref) is not None and endpoint in used
+    ]
+    return [problem for problem in found if problem is not None]
 
 
 async def _folder_problem(storage: Storage, field: str, uri: str, suffix: str, reason: str) -> Problem | None:
@@ -145,7 +163,7 @@ async def outside_problems(
     problems = [p for p in found if p is not None]
     if startable:
         try:
-            problems += await _key_problems(gateway, iteration.namespace, resolve(spec, previous).spec)
+            problems += await _key_problems(gateway, platform, iteration.namespace, resolve(spec, previous).spec)
             problems += await _store_problems(storage, platform, spec, previous)
         except StoreRefused as error:
             problems.append(

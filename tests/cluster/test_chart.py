@@ -127,6 +127,7 @@ def release(cluster: Cluster, namespace: str, image: str, monkeypatch: pytest.Mo
     monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig))
     user = object_store.credentials(cluster)
     values = {part: {"image": image} for part in ("operator", "jobs", "serving", "training")}
+    values["endpointSecrets"] = ["keys"]
     values["objectStore"] = {
         "endpoint": cluster.s3_endpoint,
         "bucket": "dpe",
@@ -183,6 +184,7 @@ def test_the_operator_may_do_what_it_must_and_no_more(api: client.ApiClient, rel
     assert may("patch", "dpeiterations/status", "dpe.dev")
     assert may("create", "jobs", "batch")
     assert may("get", "secrets", name="dpe-object-store")
+    assert may("get", "secrets", name="keys")
     assert not may("get", "secrets", name="another")
     assert not may("list", "secrets")
     assert not may("create", "pods")

@@ -42,6 +42,7 @@ def test_values_of_the_embedded_cluster_pass_the_schema() -> None:
         (("pods", "runAsUser"), 0, "pods.runAsUser"),
         (("jobs", "env"), [{"name": "A", "value": 1}], "jobs.env.0.value"),
         (("serving", "resources"), {"limits": {"memory": "lots"}}, "serving.resources.limits.memory"),
+        (("endpointSecrets",), ["keys", "keys"], "endpointSecrets"),
         (("deadlines", "startup"), 0, "deadlines.startup"),
         (("watchNamespaces",), ["Not_A_Namespace"], "watchNamespaces.0"),
         (("networkPolicy", "apiServer", "cidrs"), ["10.0.0.1"], "networkPolicy.apiServer.cidrs.0"),
