@@ -14,10 +14,15 @@ import pytest
 from dev import image as local_image
 from dev.cluster import lifecycle, object_store
 from dev.cluster.config import Cluster
+from hypothesis import settings
 from kubernetes import client, config
 
 from dpe_api.launch import StoreAddress
 from dpe_jobs.store import Store
+
+# other workers take the processor: a slow example is no finding
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
 
 RESTRICTED = {
     "pod-security.kubernetes.io/enforce": "restricted",
