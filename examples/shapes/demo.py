@@ -28,15 +28,17 @@ from rich.console import Console
 from rich.live import Live
 
 from dpe_api.launch import StoreAddress
-from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY
+from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, Stage
 from dpe_api.status import Phase, StageState, Status
-from dpe_jobs.store import Store
+from dpe_jobs.diagnosis.page import PAGE
+from dpe_jobs.store import Store, join
 from dpe_operator.platform import ObjectStore, Platform
 
 HERE = "examples/shapes"
 CRD = "charts/dpe/crds/dpe.dev_dpeiterations.yaml"
 BUCKET = "dpe"  # named in the example's YAML
 NAMES = ("shapes-1", "shapes-2")
+PAGES = "reports"  # folder of the checkout, ignored by git
 
 POLL_S = 2.0
 LOG_EVERY_S = 15.0  # between progress lines where there is no terminal
@@ -152,9 +154,26 @@ class Demo:
         self.console.print("\nWhere to look next:", highlight=False)
         for line in view.where_next(name, self.target.namespace, status, os.environ.get("DPE_S3_ENDPOINT")):
             self.console.print(f"  {line}", highlight=False, soft_wrap=True)
+        for line in self.save_pages(name, status):
+            self.console.print(f"  {line}", highlight=False, soft_wrap=True)
         if status.phase is Phase.FAILED:
             self.console.print("  make demo-clean && make demo      # start over once the cause is mended")
         return 0 if good else 3 if status.phase is Phase.REJECTED else 1
+
+    def save_pages(self, name: str, status: Status) -> Iterator[str]:
+        """Put the pages that a browser shows beside the checkout; what to open, a line each."""
+        platform = self.target.platform()
+        if platform is None or status.artifacts is None:
+            return
+        store = client_of(Platform.model_validate(yaml.safe_load(platform)).object_store)
+        for stage in (Stage.DIAGNOSIS, Stage.EVALUATION):
+            manifest = store.manifest(join(status.artifacts, stage))
+            if manifest is None or PAGE not in [output.path for output in manifest.outputs]:
+                continue  # the stage has not finished
+            page = CHECKOUT / PAGES / name / f"{stage}.html"
+            page.parent.mkdir(parents=True, exist_ok=True)
+            store.download(join(status.artifacts, stage, PAGE), page)
+            yield f"open {page.relative_to(CHECKOUT)}      # the {stage}, with pictures of what went wrong"
 
     def turn(self, name: str) -> int:
         """One iteration from its YAML to its table; the exit code."""
