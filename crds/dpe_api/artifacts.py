@@ -20,8 +20,6 @@ class AnswerType(StrEnum):
     MATHS = "maths"
     LIST = "list"
     JUDGE = "judge"
-    LIST = "list"
-    JUDGE = "judge"
 
 
 class Interval(ApiModel):
@@ -115,6 +113,8 @@ class SetReport(ApiModel):
     categories: list[CategoryReport]
     excluded: int = 0
     """Rows that were not asked because they trained the model."""
+    uncategorised: int = 0
+    """Rows that were not asked because the endpoint gave them no category."""
 
 
 class Slice(ApiModel):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dpe_api.artifacts import AnswerType
-from dpe_jobs.graders import grade
+from dpe_jobs.graders import grade, is_programmatic
 
 Item = Mapping[str, Any]
 """A row of items.parquet: set, id, category, answer, answer_type, choices, response, correct, error, ..."""
@@ -56,10 +56,12 @@ def macro(shares: Iterable[float]) -> float:
 
 
 def misgraded(items: Iterable[Item]) -> list[str]:
-    """Ids whose stored grades are not what their stored responses deserve."""
+    """Ids whose stored grades are not what their stored responses deserve; a judge's verdicts are not recomputed."""
     wrong = []
     for item in items:
         answer, kind, choices = item["answer"], AnswerType(item["answer_type"]), item["choices"] or ()
+        if not is_programmatic(kind):
+            continue
         pairs = list(zip(item["rollouts"] or (), item["rollouts_correct"] or (), strict=True))
         if item["response"] is not None:
             pairs.append((item["response"], item["correct"]))

@@ -262,17 +262,41 @@ def read_questions(
         raise BadData("EmptyQuestionSet", f"{uri} holds no rows: upload a question set with at least one")
 
 
+def read_local(path: Path) -> Iterator[Question]:
+    """The rows of a file that `write_questions` wrote, a batch in memory at a time."""
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(batch_rows(file)):
+            for cells in batch.to_pylist():
+                yield Question(
+                    id=cells["id"],
+                    image=cells["image"]["bytes"],
+                    question=cells["question"],
+                    answer=cells["answer"],
+                    answer_type=AnswerType(cells["answer_type"]),
+                    category=cells["category"],
+                    choices=tuple(cells["choices"]),
+                    facets=read_facets(cells["facets"]),
+                    source=cells["source"],
+                    licence=cells["licence"],
+                )
+
+
 def write_questions(rows: Iterable[Question], path: Path, *, batch_rows: int = BATCH_ROWS) -> int:
-    """Write a question set to one Parquet file (zstd); returns the number of rows."""
+    """Write a question set to one Parquet file (zstd); returns the number of rows.
+
+    A row group has at most `batch_rows` rows and about BATCH_BYTES of images, which is what is in memory.
+    """
     count = 0
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         pending: list[dict[str, Any]] = []
+        size = 0
         for row in rows:
             pending.append(row.row())
+            size += len(row.image)
             count += 1
-            if len(pending) >= batch_rows:
+            if len(pending) >= batch_rows or size >= BATCH_BYTES:
                 writer.write_table(pa.Table.from_pylist(pending, schema=SCHEMA))
-                pending = []
+                pending, size = [], 0
         if pending or count == 0:
             writer.write_table(pa.Table.from_pylist(pending, schema=SCHEMA))
     return count

@@ -7,17 +7,19 @@ import asyncio
 import dataclasses
 import logging
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
 
-from dpe_api.artifacts import Tokens
+from dpe_api.artifacts import AnswerType, Tokens
 from dpe_api.diagnosis_spec import Diagnosis
+from dpe_jobs import asking
 from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.diagnosis.sample import QuestionSet
 from dpe_jobs.ledger import Ledger
+from dpe_jobs.questions import batch_rows
 from dpe_jobs.runtime import ProgressReporter, Transient
 from dpe_jobs.seeds import derive
 
@@ -25,6 +27,7 @@ log = logging.getLogger(__name__)
 
 READY_S = 120.0  # the operator starts this stage when the model is ready; a Service may lag behind
 GREEDY, SAMPLED = "greedy", "sampled"
+_COLUMNS = ["id", "image", "question", "answer_type", "choices"]
 _BATCH_ROWS = 16  # images in memory beside those that are being asked
 
 Decide = Callable[[QuestionSet], Awaitable[Sequence[str]]]
@@ -41,12 +44,28 @@ def key(kind: str, asked_as: str, question_id: str) -> str:
     return f"{kind}/{row_key(asked_as, question_id)}"
 
 
+def options_order(row: Mapping[str, Any], settings: Diagnosis) -> tuple[int, ...] | None:
+    """The order in which a row's options are listed; None: as they are.
+
+    Drawn by the row alone: every model gets them in the same order, so that before and after are compared alike.
+    """
+    if not settings.shuffle_choices or AnswerType(row["answer_type"]) is not AnswerType.CHOICE:
+        return None
+    return asking.order(row["question"], row["choices"] or (), 0, row["id"])
+
+
+def prompt(row: Mapping[str, Any], settings: Diagnosis) -> str:
+    """The text that is sent with a row's image."""
+    kind, order = AnswerType(row["answer_type"]), options_order(row, settings)
+    return asking.prompt(row["question"], row["choices"] or (), kind, order=order)
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     kind: str
     row: str
     image: bytes
-    question: str
+    text: str
     n: int
 
     @property
@@ -106,13 +125,14 @@ class _Asking:
     def _new(self, questions: QuestionSet, only: Collection[str]) -> Iterator[_Request]:
         """Requests of some rows that neither the ledger nor this run has, a batch of images in memory at a time."""
         with pq.ParquetFile(questions.path) as file:
-            for batch in file.iter_batches(_BATCH_ROWS, columns=["id", "image", "question"]):
+            for batch in file.iter_batches(min(_BATCH_ROWS, batch_rows(file)), columns=_COLUMNS):
                 for row in batch.to_pylist():
                     if row["id"] not in only:
                         continue
                     named = row_key(questions.asked_as, row["id"])
+                    text = prompt(row, self._settings)
                     for kind, n in ((GREEDY, 1), (SAMPLED, questions.rollouts)):
-                        request = _Request(kind, named, row["image"]["bytes"], row["question"], n)
+                        request = _Request(kind, named, row["image"]["bytes"], text, n)
                         if n and request.key not in self._ledger and request.key not in self._issued:
                             self._issued.add(request.key)
                             yield request
@@ -147,7 +167,8 @@ class _Asking:
                 "seed": derive(self._seed, "rollouts", request.row),
             }
         try:
-            answers = await self._client.ask(request.image, request.question, **how)
+            image = await asyncio.to_thread(asking.fit, request.image, self._settings.max_pixels)
+            answers = await self._client.ask(image, request.text, **how)
         except RequestFailed as error:
             errors.add(request.row, str(error))
             await asyncio.to_thread(self._progress.advance)
@@ -212,9 +233,9 @@ async def ask_sets(
     return asked, errors.messages
 
 
-def paid(ledger: Ledger) -> Tokens:
-    """Tokens of all answers in the ledger, those of earlier attempts included."""
-    rows = list(ledger)
+def paid(*ledgers: Iterable[Mapping[str, Any]]) -> Tokens:
+    """Tokens of all answers in ledgers, those of earlier attempts included."""
+    rows = [row for ledger in ledgers for row in ledger]
     return Tokens(
         prompt=sum(r.get("prompt_tokens", 0) for r in rows), completion=sum(r.get("completion_tokens", 0) for r in rows)
     )

@@ -11,14 +11,19 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dpe_api.artifacts import AnswerType
-from dpe_jobs.diagnosis.ask import GREEDY, SAMPLED, key, row_key
+from dpe_api.diagnosis_spec import Diagnosis
+from dpe_jobs import asking
+from dpe_jobs.diagnosis.ask import GREEDY, SAMPLED, key, options_order, row_key
+from dpe_jobs.diagnosis.judge import Graded, ToGrade
 from dpe_jobs.diagnosis.sample import QuestionSet
-from dpe_jobs.graders import grade
+from dpe_jobs.graders import claim, grade, is_programmatic
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.questions import FACETS_TYPE
 
 ITEMS = "items.parquet"
+NOT_JUDGED = Graded({}, {})
 _BATCH_ROWS = 256
+_KEPT = ("id", "category", "question", "answer_type", "facets")
 
 SCHEMA = pa.schema(
     [
@@ -28,43 +33,77 @@ SCHEMA = pa.schema(
         ("question", pa.string()),
         ("answer", pa.string()),
         ("answer_type", pa.string()),
-        ("choices", pa.list_(pa.string())),
+        ("choices", pa.list_(pa.string())),  # as they were shown
         ("facets", FACETS_TYPE),
         ("response", pa.string()),  # greedy; null on error
         ("correct", pa.bool_()),  # of the greedy answer; null on error
+        ("expected", pa.string()),  # the right answer, normalised as `claim` is
+        ("claim", pa.string()),  # the answer that the response gives; null when it gives none
         ("rollouts", pa.list_(pa.string())),
         ("rollouts_correct", pa.list_(pa.bool_())),
         ("pass_rate", pa.float64()),  # null when nothing was sampled
-        ("error", pa.string()),  # why an answer is missing; beside a response: why the rollouts are
+        ("error", pa.string()),  # why an answer or its grade is missing; beside a grade: why the rollouts are
+        ("error_type", pa.string()),  # of a wrong answer that an endpoint looked at
+        ("weakness", pa.string()),  # the same, in a line
     ]
 )
 
 
-def _answers(ledger: Ledger, kind: str, questions: QuestionSet, question_id: str) -> list[str] | None:
-    found = ledger.get(key(kind, questions.asked_as, question_id))
-    return None if found is None else list(found["texts"])
+def item_key(questions: QuestionSet, question_id: str) -> str:
+    """Names a row of one set among all items."""
+    return row_key(questions.name, question_id)
 
 
-def graded(questions: QuestionSet, row: Mapping[str, Any], ledger: Ledger, error: str | None) -> dict[str, Any]:
-    """A row of items.parquet: a question, the answers that the ledger has to it, and their grades."""
-    kind, choices = AnswerType(row["answer_type"]), tuple(row["choices"] or ())
+def answers(questions: QuestionSet, question_id: str, ledger: Ledger) -> tuple[str | None, list[str] | None]:
+    """The greedy answer and the sampled ones; None: the ledger has none. A set without rollouts has no sampled ones."""
+    greedy = ledger.get(key(GREEDY, questions.asked_as, question_id))
+    sampled = ledger.get(key(SAMPLED, questions.asked_as, question_id)) if questions.rollouts else {"texts": []}
+    return None if greedy is None else greedy["texts"][0], None if sampled is None else list(sampled["texts"])
 
-    def right(response: str) -> bool:
-        return grade(response, row["answer"], kind, choices)
 
-    kept = ("id", "category", "question", "answer", "answer_type", "choices", "facets")
-    item: dict[str, Any] = {"set": questions.name, **{column: row[column] for column in kept}}
-    greedy = _answers(ledger, GREEDY, questions, row["id"])
-    sampled = _answers(ledger, SAMPLED, questions, row["id"]) if questions.rollouts else []
+def graded(
+    questions: QuestionSet,
+    row: Mapping[str, Any],
+    ledger: Ledger,
+    settings: Diagnosis,
+    *,
+    error: str | None = None,
+    verdicts: Graded = NOT_JUDGED,
+) -> dict[str, Any]:
+    """A row of items.parquet: a question, the answers that the ledger has to it, and their grades.
+
+    A row that the judge failed on is without grades, and says why. Options are in the order in which they were shown.
+    """
+    kind = AnswerType(row["answer_type"])
+    answer, choices = asking.graded_as(row["answer"], row["choices"] or (), kind, options_order(row, settings))
+    item: dict[str, Any] = {"set": questions.name, **{column: row[column] for column in _KEPT}}
+    item |= {"answer": answer, "choices": list(choices), "expected": claim(answer, kind, choices)}
+    greedy, sampled = answers(questions, row["id"], ledger)
+    given = [text for text in (greedy, *(sampled or ())) if text is not None]
+    if is_programmatic(kind):
+        right: Sequence[bool] = [grade(text, answer, kind, choices) for text in given]
+    else:
+        name = item_key(questions, row["id"])
+        right, error = verdicts.correct.get(name, ()), error or verdicts.errors.get(name)
     if greedy is not None:
-        item |= {"response": greedy[0], "correct": right(greedy[0])}
-    passes = [right(text) for text in sampled or ()]
+        item |= {"response": greedy, "claim": claim(greedy, kind, choices), "correct": right[0] if right else None}
+    passes = list(right if greedy is None else right[1:])
     return item | {
         "rollouts": sampled or [],
         "rollouts_correct": passes,
         "pass_rate": sum(passes) / len(passes) if passes else None,
-        "error": error if greedy is None or sampled is None else None,
+        "error": error if greedy is None or sampled is None or not right else None,
     }
+
+
+def to_judge(questions: QuestionSet, ledger: Ledger) -> Iterator[ToGrade]:
+    """The answers of a set that a judge has to grade."""
+    for row in read_rows(questions):
+        if not is_programmatic(AnswerType(row["answer_type"])):
+            greedy, sampled = answers(questions, row["id"], ledger)
+            given = tuple(text for text in (greedy, *(sampled or ())) if text is not None)
+            if given:
+                yield ToGrade(item_key(questions, row["id"]), row["question"], row["answer"], given)
 
 
 def read_rows(questions: QuestionSet) -> Iterator[dict[str, Any]]:
@@ -76,14 +115,30 @@ def read_rows(questions: QuestionSet) -> Iterator[dict[str, Any]]:
             yield from (row for row in batch.to_pylist() if row["id"] in asked)
 
 
-def write_items(sets: Sequence[QuestionSet], ledger: Ledger, errors: Mapping[str, str], path: Path) -> None:
+def write_items(
+    sets: Sequence[QuestionSet],
+    ledger: Ledger,
+    settings: Diagnosis,
+    errors: Mapping[str, str],
+    verdicts: Graded,
+    path: Path,
+) -> None:
     """Grade the ledger's answers and write them, in the order of the sets and their rows."""
     with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for questions in sets:
             rows = read_rows(questions)
             while batch := list(islice(rows, _BATCH_ROWS)):
-                said = [errors.get(row_key(questions.asked_as, row["id"])) for row in batch]
-                items = [graded(questions, row, ledger, error) for row, error in zip(batch, said, strict=True)]
+                items = [
+                    graded(
+                        questions,
+                        row,
+                        ledger,
+                        settings,
+                        error=errors.get(row_key(questions.asked_as, row["id"])),
+                        verdicts=verdicts,
+                    )
+                    for row in batch
+                ]
                 writer.write_table(pa.Table.from_pylist(items, schema=SCHEMA))
 
 

@@ -1,118 +1,247 @@
-"""What diagnosis and evaluation do alike: draw the rows of a round, ask, grade, and publish with a manifest."""
+"""What diagnosis and evaluation do alike: draw the rows of a round, ask, grade, attribute, and publish."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
-from dpe_api.artifacts import InputRef, Manifest, Tokens
+import pyarrow.parquet as pq
+
+from dpe_api.artifacts import AnswerType, DiagnosisReport, InputRef, Manifest, Quota, Tokens
+from dpe_api.endpoints import Endpoint
 from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch
+from dpe_jobs import asking, prompts
 from dpe_jobs.client import ModelClient
+from dpe_jobs.diagnosis import page
 from dpe_jobs.diagnosis.adaptive import Answered, allocate
 from dpe_jobs.diagnosis.ask import amount, ask_sets, paid
-from dpe_jobs.diagnosis.items import ITEMS, graded, read_rows, write_items
-from dpe_jobs.diagnosis.report import fingerprint
-from dpe_jobs.diagnosis.sample import QuestionSet, sample_probe
+from dpe_jobs.diagnosis.categorise import CATEGORIES, assign, presample, read_known, write_known
+from dpe_jobs.diagnosis.items import ITEMS, NOT_JUDGED, graded, read_rows, to_judge, write_items
+from dpe_jobs.diagnosis.judge import Graded, grade_all
+from dpe_jobs.diagnosis.report import REPORT, fingerprint
+from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, sample_probe, survey, take
 from dpe_jobs.diagnosis.trained import Trained
+from dpe_jobs.graders import is_programmatic
 from dpe_jobs.ledger import Ledger
-from dpe_jobs.runtime import ProgressReporter, package_versions, run_async
+from dpe_jobs.questions import read_local
+from dpe_jobs.runtime import BadConfig, BadData, ProgressReporter, package_versions, run_async
 from dpe_jobs.store import Store, join
 
-PACKAGES = ("dpe", "numpy", "scipy", "pyarrow", "pillow", "httpx", "math-verify")
+log = logging.getLogger(__name__)
+
+PACKAGES = ("dpe", "numpy", "scipy", "pyarrow", "pillow", "httpx", "math-verify", "pint", "jinja2")
+LEDGER = "ledger"
 _ALLOCATION = "allocation"  # where the adaptive rows went: once decided, it stands
+
+Launch = DiagnosisLaunch | EvaluationLaunch
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What came of asking, on the local disk."""
 
-    path: Path
+    items: Path
     """items.parquet."""
     sets: tuple[QuestionSet, ...]
     """With all rows that were asked."""
     tokens: Tokens
     reused: bool = False
 
+    @property
+    def probe(self) -> QuestionSet:
+        """The rows of the probe, with their images."""
+        return next(s for s in self.sets if s.name == PROBE)
+
+
+def endpoint(launch: Launch, name: str) -> Endpoint:
+    """An endpoint of the launch. BadConfig when it has none of this name."""
+    for found in launch.endpoints:
+        if found.name == name:
+            return found
+    raise BadConfig("UnknownEndpoint", f"{name} is none of the entries of spec.endpoints: add it or correct the name")
+
+
+def sub_ledger(launch: Launch, store: Store, name: str) -> Ledger:
+    """The ledger of one kind of request; the answers have one by their fingerprint."""
+    return Ledger(store, join(launch.output, LEDGER, name))
+
 
 def draw_probe(
-    launch: DiagnosisLaunch | EvaluationLaunch, store: Store, round_number: int, trained: Trained, folder: Path
-) -> QuestionSet:
-    """The probe rows that a round draws, checked."""
+    launch: Launch, store: Store, round_number: int, trained: Trained, known_in: str | None, folder: Path
+) -> tuple[QuestionSet, Tokens]:
+    """The probe rows that a round draws, checked, and what their categories cost.
+
+    `known_in` is the folder of a diagnosis that has assigned categories. Three passes over the probe at most: ids,
+    categories and what trained the model; the rows that an endpoint looks at; the rows that are asked.
+    """
+    probe, tokens = launch.probe, Tokens()
+    seen = survey(store, probe.uri, trained, categories=probe.categorise is None)
+    categories: Mapping[str, str] = seen.categories
+    uncategorised = 0
+    if probe.categorise is not None:
+        pool = presample(seen.ids, probe.sample_size)
+        looked_at = take(store, "pool", probe.uri, folder, only=pool, categories=dict.fromkeys(pool, ""))
+        categories, tokens = categorise(launch, store, looked_at.path, len(pool), known_in, folder)
+        uncategorised = len(pool) - len(categories)
+        looked_at.path.unlink()
+        if not categories:
+            raise BadData("NoCategories", f"no row of {probe.uri} got a category from {probe.categorise.endpoint}")
     rollouts = launch.diagnosis.rollouts_per_item
-    return sample_probe(store, launch.probe, trained, launch.seed, round_number, rollouts, folder)
+    sample = sample_probe(store, probe, seen, categories, launch.seed, round_number, rollouts, folder)
+    return replace(sample, uncategorised=uncategorised), tokens
 
 
-def _count(questions: QuestionSet, ledger: Ledger) -> dict[str, Answered]:
-    """How the first rows of a set were answered."""
-    n = dict.fromkeys(questions.categories, 0)
-    correct = dict.fromkeys(questions.categories, 0)
-    for row in read_rows(questions):
-        item = graded(questions, row, ledger, None)
-        if item.get("correct") is not None:
-            n[row["category"]] += 1
-            correct[row["category"]] += item["correct"]
-    return {c: Answered(n[c], correct[c], len(questions.spare.get(c, ()))) for c in questions.categories}
+def categorise(
+    launch: Launch, store: Store, rows: Path, total: int, known_in: str | None, folder: Path
+) -> tuple[dict[str, str], Tokens]:
+    """Categories by id, and their cost. What is known then is in `folder`, to be published."""
+    settings = launch.probe.categorise
+    if settings is None:
+        raise ValueError("spec.probe.categorise is not set")
+    with sub_ledger(launch, store, "categories") as ledger:
+        found = run_async(
+            assign(
+                endpoint(launch, settings.endpoint),
+                settings,
+                read_local(rows),
+                total,
+                ledger,
+                known=read_known(store, known_in),
+                max_error_rate=launch.diagnosis.max_error_rate,
+                fit=partial(asking.fit, max_pixels=launch.diagnosis.max_pixels),
+            )
+        )
+        write_known(found.known, folder / CATEGORIES)
+        return found.categories, paid(ledger)
 
 
-def spare_rows(questions: QuestionSet, ledger: Ledger, confidence: float) -> list[str]:
-    """The spare rows to ask, given the answers so far. Kept in the ledger: a later attempt decides the same."""
-    found = ledger.get(_ALLOCATION)
-    if found is None:
-        given = allocate(_count(questions, ledger), questions.adaptive, confidence)
-        found = {"id": _ALLOCATION, "rows": given}
-        ledger.append(found)
-        ledger.flush()
-    return [name for category, rows in found["rows"].items() for name in questions.spare[category][:rows]]
+def _needs_judge(sets: Sequence[QuestionSet]) -> bool:
+    kinds: set[str] = set()
+    for questions in sets:
+        kinds |= set(pq.read_table(questions.path, columns=["answer_type"])["answer_type"].unique().to_pylist())
+    return any(not is_programmatic(AnswerType(kind)) for kind in kinds)
 
 
-def ask(
-    launch: DiagnosisLaunch | EvaluationLaunch,
-    store: Store,
-    model: InputRef,
-    sets: Sequence[QuestionSet],
-    folder: Path,
-) -> Asked:
+@dataclass(frozen=True, slots=True)
+class _Grading:
+    """How answers become grades: by program, and by the judge where that is needed."""
+
+    launch: Launch
+    answers: Ledger
+    verdicts: Ledger | None
+    """None: no row needs a judge."""
+
+    async def judged(self, sets: Sequence[QuestionSet]) -> Graded:
+        """Verdicts on all answers that need one; those of earlier calls are in the ledger."""
+        judge = self.launch.diagnosis.judge
+        if self.verdicts is None or judge is None:
+            return NOT_JUDGED
+        cases = [case for questions in sets for case in to_judge(questions, self.answers)]
+        return await grade_all(
+            endpoint(self.launch, judge.endpoint),
+            cases,
+            self.verdicts,
+            max_error_rate=self.launch.diagnosis.max_error_rate,
+        )
+
+    async def spare_rows(self, questions: QuestionSet) -> list[str]:
+        """The spare rows to ask, given the answers so far. Kept in the ledger: a later attempt decides the same."""
+        if _ALLOCATION not in self.answers:
+            verdicts = await self.judged([questions])
+            await asyncio.to_thread(self._allocate, questions, verdicts)
+        given = self.answers[_ALLOCATION]["rows"]
+        return [name for category, rows in given.items() for name in questions.spare[category][:rows]]
+
+    def _allocate(self, questions: QuestionSet, verdicts: Graded) -> None:
+        n = dict.fromkeys(questions.categories, 0)
+        correct = dict.fromkeys(questions.categories, 0)
+        for row in read_rows(questions):
+            item = graded(questions, row, self.answers, self.launch.diagnosis, verdicts=verdicts)
+            if item.get("correct") is not None:
+                n[row["category"]] += 1
+                correct[row["category"]] += item["correct"]
+        answered = {c: Answered(n[c], correct[c], len(questions.spare[c])) for c in questions.categories}
+        given = allocate(answered, questions.adaptive, self.launch.diagnosis.confidence)
+        self.answers.append({"id": _ALLOCATION, "rows": given})
+        self.answers.flush()
+
+
+def ask(launch: Launch, store: Store, model: InputRef, sets: Sequence[QuestionSet], folder: Path) -> Asked:
     """Ask the served model and grade its answers. Also when stopped, what was answered is in the ledger."""
     settings = launch.diagnosis
+    needs_judge = _needs_judge(sets)
+    if needs_judge and settings.judge is None:
+        raise BadConfig(
+            "NoJudge", "a question set has rows of answer_type judge: name an endpoint in spec.diagnosis.judge.endpoint"
+        )
     # answers to other questions or of other weights must not be found: uploads may change between attempts
-    same = fingerprint(model, sets, launch.probe, settings)
-    with Ledger(store, join(launch.output, "ledger", same[:16])) as ledger:
+    same = fingerprint(model, sets, launch.probe, settings, launch.endpoints)
+    with (
+        Ledger(store, join(launch.output, LEDGER, same[:16])) as ledger,
+        sub_ledger(launch, store, "judge") as verdicts,
+    ):
+        grading = _Grading(launch, ledger, verdicts if needs_judge else None)
         done = len(ledger) - (_ALLOCATION in ledger)
         progress = ProgressReporter(launch, store, amount(sets).requests, done=done, unit="requests")
 
-        async def decide(questions: QuestionSet) -> list[str]:
-            return await asyncio.to_thread(spare_rows, questions, ledger, settings.confidence)
-
-        async def asking() -> tuple[list[QuestionSet], dict[str, str]]:
+        async def asking_and_judging() -> tuple[list[QuestionSet], dict[str, str], Graded]:
             async with ModelClient(launch.model.url, concurrency=settings.concurrency) as client:
-                return await ask_sets(client, sets, ledger, progress, settings, launch.seed, decide)
+                asked, errors = await ask_sets(
+                    client, sets, ledger, progress, settings, launch.seed, grading.spare_rows
+                )
+            return asked, errors, await grading.judged(asked)
 
-        asked, errors = run_async(asking())
+        asked, errors, judged = run_async(asking_and_judging())
         path = folder / ITEMS
-        write_items(asked, ledger, errors, path)
-        return Asked(path, tuple(asked), paid(ledger))
+        write_items(asked, ledger, settings, errors, judged, path)
+        return Asked(path, tuple(asked), paid(ledger, verdicts))
 
 
 def publish(
-    launch: DiagnosisLaunch | EvaluationLaunch,
+    launch: Launch,
     store: Store,
-    inputs: list[InputRef],
-    files: Sequence[Path],
+    folder: Path,
+    inputs: Sequence[InputRef],
+    asked: Asked,
+    report: DiagnosisReport,
+    quotas: Sequence[Quota],
+    others: Sequence[str],
     summary: dict[str, object],
 ) -> None:
-    """Upload the files, then the manifest."""
+    """Write report and page, upload them with items and `others`, then the manifest."""
+    (folder / REPORT).write_text(report.model_dump_json(by_alias=True, exclude_none=True, indent=1))
+    now = datetime.now(UTC)
+    page.write(
+        report,
+        quotas,
+        asked.items,
+        asked.probe.path,
+        folder / page.PAGE,
+        settings=launch.diagnosis,
+        created_at=now,
+    )
+    names = [ITEMS, REPORT, page.PAGE, *others]
+    if (folder / CATEGORIES).exists():
+        names.append(CATEGORIES)
     store.publish(
         launch.output,
         Manifest(
             stage=launch.stage,
             attempt=launch.attempt,
             iteration=launch.iteration,
-            created_at=datetime.now(UTC),
-            inputs=inputs,
-            outputs=[store.upload(path, join(launch.output, path.name)) for path in files],
+            created_at=now,
+            inputs=list(inputs),
+            outputs=[store.upload(folder / name, join(launch.output, name)) for name in names],
             summary=summary,
             seed=launch.seed,
-            versions=package_versions(*PACKAGES),
+            versions=package_versions(*PACKAGES) | prompts.versions(),
         ),
     )
+
+
+def add(*tokens: Tokens) -> Tokens:
+    """Tokens of several ledgers."""
+    return Tokens(prompt=sum(t.prompt for t in tokens), completion=sum(t.completion for t in tokens))

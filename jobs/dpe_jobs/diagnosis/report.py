@@ -8,26 +8,40 @@ import numpy as np
 
 from dpe_api.artifacts import CategoryReport, DiagnosisReport, InputRef, SetReport
 from dpe_api.diagnosis_spec import Diagnosis, Probe
+from dpe_api.endpoints import Endpoint
 from dpe_jobs.diagnosis import intervals
 from dpe_jobs.diagnosis.items import Items
 from dpe_jobs.diagnosis.sample import PAIRED, QuestionSet
+from dpe_jobs.prompts import prompt
 
 REPORT = "report.json"
 
 
-def fingerprint(model: InputRef, sets: Sequence[QuestionSet], probe: Probe, settings: Diagnosis) -> str:
-    """Hash of everything that decides the answers: weights, question files, the rows asked, and the sampling.
+def fingerprint(
+    model: InputRef,
+    sets: Sequence[QuestionSet],
+    probe: Probe,
+    settings: Diagnosis,
+    endpoints: Sequence[Endpoint] = (),
+) -> str:
+    """Hash of everything that decides the answers and their grades: weights, question files, the rows asked, sampling.
 
     An evaluation's PAIRED rows are no part of it, so that the next diagnosis finds its own fingerprint. Confidence,
-    concurrency and the error limit decide nothing about an answer. Neither do seed and round beyond the rows: another
-    seed draws other rollouts from the same distribution.
+    concurrency and the error limit decide nothing about an answer, nor does what is made of wrong ones. Neither do seed
+    and round beyond the rows: another seed draws other rollouts from the same distribution.
     """
+    models = {e.name: e.model for e in endpoints}
+    assigned, judge = probe.categorise, settings.judge
     parts = {
         "model": model.sha256,
         "sets": [[s.name, s.source.sha256, s.rollouts, sorted(s.ids)] for s in sets if s.name != PAIRED],
         "sample": [probe.sample_size, probe.adaptive_share],
+        "categories": assigned and [models.get(assigned.endpoint), assigned.taxonomy, prompt("categorise").sha256],
+        "judge": judge and [models.get(judge.endpoint), prompt("judge").sha256],
         "temperature": settings.temperature,
         "maxTokens": settings.max_tokens,
+        "maxPixels": settings.max_pixels,
+        "shuffleChoices": settings.shuffle_choices,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -61,16 +75,22 @@ def describe_set(items: Items, questions: QuestionSet, confidence: float) -> Set
         macro=intervals.macro([c.accuracy for c in categories if c.n]),
         categories=categories,
         excluded=questions.excluded,
+        uncategorised=questions.uncategorised,
     )
 
 
 def describe(
-    items: Items, sets: Sequence[QuestionSet], model: InputRef, probe: Probe, settings: Diagnosis
+    items: Items,
+    sets: Sequence[QuestionSet],
+    model: InputRef,
+    probe: Probe,
+    settings: Diagnosis,
+    endpoints: Sequence[Endpoint] = (),
 ) -> DiagnosisReport:
     """The report of a diagnosis or a re-diagnosis."""
     return DiagnosisReport(
         model_uri=model.uri,
         model_sha256=model.sha256,
-        fingerprint=fingerprint(model, sets, probe, settings),
+        fingerprint=fingerprint(model, sets, probe, settings, endpoints),
         sets=[describe_set(items, s, settings.confidence) for s in sets],
     )

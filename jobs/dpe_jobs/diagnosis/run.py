@@ -1,4 +1,4 @@
-"""The diagnosis stage: choose questions, ask them, grade, report, mix."""
+"""The diagnosis stage: choose questions, ask them, grade, say why answers are wrong, mix."""
 
 import logging
 import tempfile
@@ -6,23 +6,28 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from dpe_api.artifacts import DiagnosisReport, DiagnosisSummary, InputRef, Quota, Tokens
+from dpe_api.artifacts import AttributionReport, DiagnosisReport, DiagnosisSummary, InputRef, Quota, Tokens
 from dpe_api.launch import DiagnosisLaunch, Launch
 from dpe_api.names import Exit
+from dpe_jobs.diagnosis.ask import paid
+from dpe_jobs.diagnosis.attribution import attribute_by_endpoint, attribute_by_rules, most_frequent
+from dpe_jobs.diagnosis.categorise import CATEGORIES, read_known, write_known
 from dpe_jobs.diagnosis.items import ITEMS, Items, keep_sets
 from dpe_jobs.diagnosis.memory import read_memory
-from dpe_jobs.diagnosis.mixture import MIXTURE, mix
-from dpe_jobs.diagnosis.procedure import Asked, ask, draw_probe, publish
+from dpe_jobs.diagnosis.mixture import MIXTURE, Memory, mix
+from dpe_jobs.diagnosis.procedure import LEDGER, Asked, add, ask, draw_probe, endpoint, publish, sub_ledger
 from dpe_jobs.diagnosis.report import REPORT, describe, fingerprint
 from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, take
 from dpe_jobs.diagnosis.trained import trained_on
 from dpe_jobs.generation.render import load_programs, supply
-from dpe_jobs.runtime import ProgressReporter, run_stage
+from dpe_jobs.ledger import Ledger
+from dpe_jobs.runtime import ProgressReporter, run_async, run_stage
 from dpe_jobs.store import Store, join
 
 log = logging.getLogger(__name__)
 
 _QUOTAS = TypeAdapter(list[Quota])
+_ATTRIBUTION = "attribution"
 
 
 def main(launch: Launch) -> Exit:
@@ -31,7 +36,7 @@ def main(launch: Launch) -> Exit:
 
 
 def run(launch: Launch, store: Store) -> None:
-    """Diagnose the served model and publish items, report and mixture."""
+    """Diagnose the served model and publish items, report, page and mixture."""
     assert isinstance(launch, DiagnosisLaunch)
     if store.manifest(launch.output) is not None:
         log.info("%s is published already", launch.output)
@@ -40,38 +45,36 @@ def run(launch: Launch, store: Store) -> None:
         folder = Path(name)
         model = store.input_ref(launch.model.uri)
         asked = reuse(launch, store, model, folder) or ask_afresh(launch, store, model, folder)
-        report = describe(Items(asked.path), asked.sets, model, launch.probe, launch.diagnosis)
+        measured = describe(Items(asked.items), asked.sets, model, launch.probe, launch.diagnosis, launch.endpoints)
+        attribution, tokens = attribute(launch, store, asked)
         memory = read_memory(store, launch.previous, launch.mixture.memory)
-        categories = report.of(PROBE).categories
-        programs = load_programs(launch.generation.sources)
-        quotas = mix(
-            categories,
-            launch.mixture,
-            launch.generation.target_samples,
-            seed=launch.seed,
-            round_number=launch.round,
-            memory=memory,
-            supply=supply(programs, [c.name for c in categories]) if programs else None,
-        )
-        (folder / REPORT).write_text(report.model_dump_json(by_alias=True, exclude_none=True, indent=1))
+        quotas = mixture(launch, measured, memory)
         (folder / MIXTURE).write_bytes(_QUOTAS.dump_json(quotas, by_alias=True, indent=1))
-        summary = DiagnosisSummary(report=report, quotas=quotas, reused=asked.reused, tokens=asked.tokens)
+        summary = DiagnosisSummary(
+            report=measured,
+            quotas=quotas,
+            weaknesses=most_frequent(attribution),
+            reused=asked.reused,
+            tokens=add(asked.tokens, tokens),
+        )
         inputs = [model, *(s.source for s in asked.sets), *(memory.inputs if memory else ())]
-        publish(launch, store, inputs, [folder / n for n in (ITEMS, REPORT, MIXTURE)], summary.wire())
+        report = measured.model_copy(update={"attribution": attribution})
+        publish(launch, store, folder, inputs, asked, report, quotas, [MIXTURE], summary.wire())
 
 
 def ask_afresh(launch: DiagnosisLaunch, store: Store, model: InputRef, folder: Path) -> Asked:
     """Answers to the rows that this round draws."""
-    probe = draw_probe(launch, store, launch.round, trained_on(store, model.uri), folder)
+    probe, tokens = draw_probe(launch, store, launch.round, trained_on(store, model.uri), launch.reuse, folder)
     benchmarks = [take(store, b.name, b.uri, folder) for b in launch.benchmarks]
-    return ask(launch, store, model, [probe, *benchmarks], folder)
+    asked = ask(launch, store, model, [probe, *benchmarks], folder)
+    return Asked(asked.items, asked.sets, add(asked.tokens, tokens))
 
 
 def reuse(launch: DiagnosisLaunch, store: Store, model: InputRef, folder: Path) -> Asked | None:
     """Answers that `launch.reuse` has, when it asked the same model about the same sets in the same way; else None.
 
-    An evaluation asks the rows that this round would draw. A diagnosis whose candidate was rejected has those of its
-    own round, which are as good.
+    An evaluation asks the rows that the next round draws. The diagnosis of a round whose candidate was rejected has
+    rows of its own, which are as good.
     """
     if launch.reuse is None:
         return None
@@ -81,13 +84,19 @@ def reuse(launch: DiagnosisLaunch, store: Store, model: InputRef, folder: Path) 
     report = DiagnosisReport.model_validate(store.get_json(join(launch.reuse, REPORT)))
     earlier = folder / f"earlier-{ITEMS}"
     store.download(join(launch.reuse, ITEMS), earlier)
-    sets = asked_before(launch, store, report, Items(earlier), folder)
-    if sets is None or report.fingerprint != fingerprint(model, sets, launch.probe, launch.diagnosis):
+    items = Items(earlier)
+    sets = asked_before(launch, store, report, items, folder)
+    same = sets and fingerprint(model, sets, launch.probe, launch.diagnosis, launch.endpoints)
+    if not sets or report.fingerprint != same:
         log.info("%s is about another model, other questions or other sampling: asking afresh", launch.reuse)
         return None
-    log.info("reusing %d answers of %s", sum(s.size for s in sets), launch.reuse)
-    keep_sets(earlier, [s.name for s in sets], folder / ITEMS)
     total = sum(s.size for s in sets)
+    log.info("reusing %d answers of %s", total, launch.reuse)
+    keep_sets(earlier, [s.name for s in sets], folder / ITEMS)
+    known = items.categories(PROBE)
+    take(store, PROBE, launch.probe.uri, folder, only=known.keys(), categories=known)  # for those who look at images
+    if launch.probe.categorise is not None:
+        write_known(read_known(store, launch.reuse), folder / CATEGORIES)
     ProgressReporter(launch, store, total, done=total)
     return Asked(folder / ITEMS, tuple(sets), Tokens(), reused=True)
 
@@ -110,6 +119,38 @@ def asked_before(
             folder / f"{name}.parquet",
             rollouts,
             excluded=known[name].excluded,
+            uncategorised=known[name].uncategorised,
         )
         for name, uri, rollouts in wanted
     ]
+
+
+def attribute(launch: DiagnosisLaunch, store: Store, asked: Asked) -> tuple[AttributionReport, Tokens]:
+    """Why answers are wrong, and what an endpoint took for telling it."""
+    settings = launch.diagnosis
+    rules = attribute_by_rules(asked.items, settings)
+    if settings.attribution.endpoint is None:
+        return rules.report, Tokens()
+    teacher = endpoint(launch, settings.attribution.endpoint)
+    with sub_ledger(launch, store, _ATTRIBUTION) as ledger:
+        if asked.reused and launch.reuse is not None:
+            # what was said of the same wrong answers, where they were diagnosed, is paid for
+            for row in Ledger(store, join(launch.reuse, LEDGER, _ATTRIBUTION)):
+                ledger.append(row | {"prompt_tokens": 0, "completion_tokens": 0})
+        report = run_async(attribute_by_endpoint(teacher, rules, asked.items, asked.probe.path, settings, ledger))
+        return report, paid(ledger)
+
+
+def mixture(launch: DiagnosisLaunch, report: DiagnosisReport, memory: Memory | None) -> list[Quota]:
+    """The quotas."""
+    categories = report.of(PROBE).categories
+    programs = load_programs(launch.generation.sources)
+    return mix(
+        categories,
+        launch.mixture,
+        launch.generation.target_samples,
+        seed=launch.seed,
+        round_number=launch.round,
+        memory=memory,
+        supply=supply(programs, [c.name for c in categories]) if programs else None,
+    )

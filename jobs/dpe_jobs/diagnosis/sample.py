@@ -39,6 +39,8 @@ class QuestionSet:
     """How many of the spare rows are asked."""
     excluded: int = 0
     """Rows that are not asked because they trained the model."""
+    uncategorised: int = 0
+    """Rows that are not asked because the endpoint gave them no category."""
 
     @property
     def asked_as(self) -> str:
@@ -110,54 +112,64 @@ def draw(available: Mapping[str, Iterable[str]], probe: Probe, seed: int, round_
     )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Survey:
-    """What a pass over a probe finds: ids by category, those that trained the model apart."""
+    """What a pass over a probe finds."""
 
-    available: dict[str, list[str]] = field(default_factory=dict)
-    excluded: int = 0
-
-    def add(self, question: Question, trained: Trained) -> None:
-        """Count a row."""
-        names = self.available.setdefault(question.category, [])
-        if trained.holds(question.id, question.image):
-            self.excluded += 1
-        else:
-            names.append(question.id)
+    ids: tuple[str, ...]
+    """Rows that did not train the model."""
+    categories: Mapping[str, str]
+    """By id; of all rows. Empty where the set was read without categories."""
+    excluded: int
+    """Rows that trained the model."""
 
 
-def nothing_left(uri: str, excluded: int) -> BadData:
-    """All rows of a probe trained the model."""
-    return BadData(
-        "ProbeExhausted",
-        f"all {excluded} rows of {uri} trained the model: add rows that it was not trained on, or name another probe",
-    )
+def survey(store: Store, uri: str, trained: Trained, *, categories: bool) -> Survey:
+    """Look at every row of a probe, an id per row in memory. BadData "ProbeExhausted" when all trained the model."""
+    found: dict[str, str] = {}
+    ids: list[str] = []
+    for question in read_questions(store, uri, categories=categories):
+        found[question.id] = question.category
+        if not trained.holds(question.id, question.image):
+            ids.append(question.id)
+    if not ids:
+        raise BadData(
+            "ProbeExhausted",
+            f"all {len(found)} rows of {uri} trained the model: add rows that it was not trained on, or name another "
+            "probe",
+        )
+    return Survey(tuple(ids), found if categories else {}, len(found) - len(ids))
 
 
 def sample_probe(
-    store: Store, probe: Probe, trained: Trained, seed: int, round_number: int, rollouts: int, folder: Path
+    store: Store,
+    probe: Probe,
+    seen: Survey,
+    categories: Mapping[str, str],
+    seed: int,
+    round_number: int,
+    rollouts: int,
+    folder: Path,
 ) -> QuestionSet:
-    """The sample of a round, on the local disk. BadData or NotFound when the set is not usable.
+    """The sample of a round, on the local disk.
 
-    Two passes over the probe: ids, categories and what trained the model; then the rows. An id per row is in memory.
+    `categories` by id: those of the survey, or those that an endpoint assigned; rows of it that trained the model are
+    left out, their categories are not.
     """
-    survey = Survey()
-    for question in read_questions(store, probe.uri):
-        survey.add(question, trained)
-    if not any(survey.available.values()):
-        raise nothing_left(probe.uri, survey.excluded)
-    drawn = draw(survey.available, probe, seed, round_number)
-    written = take(store, PROBE, probe.uri, folder, rollouts=rollouts, only=drawn.all_ids)
-    return QuestionSet(
-        PROBE,
-        written.source,
-        drawn.ids,
-        tuple(sorted(survey.available)),
-        written.path,
-        rollouts,
+    names = tuple(sorted(set(categories.values())))
+    available: dict[str, list[str]] = {name: [] for name in names}
+    for row in seen.ids:
+        if row in categories:
+            available[categories[row]].append(row)
+    drawn = draw(available, probe, seed, round_number)
+    written = take(store, PROBE, probe.uri, folder, rollouts=rollouts, only=drawn.all_ids, categories=categories)
+    return replace(
+        written,
+        ids=drawn.ids,
+        categories=names,
         spare=drawn.spare,
         adaptive=drawn.adaptive,
-        excluded=survey.excluded,
+        excluded=seen.excluded,
     )
 
 

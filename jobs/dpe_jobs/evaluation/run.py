@@ -9,9 +9,10 @@ from pydantic import TypeAdapter
 from dpe_api.artifacts import Comparison, EvaluationSummary
 from dpe_api.launch import EvaluationLaunch, Launch
 from dpe_api.names import Exit
+from dpe_jobs.diagnosis.attribution import attribute_by_rules
 from dpe_jobs.diagnosis.items import ITEMS, Items
-from dpe_jobs.diagnosis.procedure import ask, draw_probe, publish
-from dpe_jobs.diagnosis.report import REPORT, describe
+from dpe_jobs.diagnosis.procedure import add, ask, draw_probe, publish
+from dpe_jobs.diagnosis.report import describe
 from dpe_jobs.diagnosis.sample import PAIRED, PROBE, QuestionSet, take
 from dpe_jobs.diagnosis.trained import Trained, trained_on
 from dpe_jobs.evaluation.compare import compare, judge
@@ -42,22 +43,19 @@ def run(launch: Launch, store: Store) -> None:
         earlier = store.input_ref(launch.diagnosis_artifact)
         before = read_before(launch, store, folder)
         trained = trained_on(store, model.uri)
-        sets = [
-            draw_probe(launch, store, launch.round + 1, trained, folder),
-            *same_rows(launch, store, before, trained, folder),
-        ]
+        probe, tokens = draw_probe(launch, store, launch.round + 1, trained, launch.diagnosis_artifact, folder)
+        sets = [probe, *same_rows(launch, store, before, trained, folder)]
         asked = ask(launch, store, model, sets, folder)
-        after = Items(asked.path)
-        summary = EvaluationSummary(
-            report=describe(after, asked.sets, model, launch.probe, launch.diagnosis),
-            tokens=asked.tokens,
-            **verdict(launch, before, after),
-        )
+        after = Items(asked.items)
+        measured = describe(after, asked.sets, model, launch.probe, launch.diagnosis, launch.endpoints)
+        summary = EvaluationSummary(report=measured, tokens=add(asked.tokens, tokens), **verdict(launch, before, after))
         log.info("%s", summary.reason)
-        (folder / REPORT).write_text(summary.report.model_dump_json(by_alias=True, exclude_none=True, indent=1))
         (folder / COMPARISON).write_bytes(_COMPARISONS.dump_json(summary.comparisons, by_alias=True, indent=1))
+        # by rules only: the iteration that goes on from here has its endpoint look at the same wrong answers
+        attribution = attribute_by_rules(asked.items, launch.diagnosis).report
+        report = measured.model_copy(update={"attribution": attribution})
         inputs = [model, earlier, *(s.source for s in sets)]
-        publish(launch, store, inputs, [folder / n for n in (ITEMS, REPORT, COMPARISON)], summary.wire())
+        publish(launch, store, folder, inputs, asked, report, [], [COMPARISON], summary.wire())
 
 
 def read_before(launch: EvaluationLaunch, store: Store, folder: Path) -> Items:

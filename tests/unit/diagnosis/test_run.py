@@ -54,7 +54,12 @@ def test_diagnosis_publishes_items_report_and_quotas_that_agree(store, tmp_path)
     assert said.tokens.prompt == 10 * (15 * 2 + 30)
     assert said.tokens.completion == 2 * (15 * (1 + 3) + 30)
 
-    assert DiagnosisReport.model_validate_json(store.get(f"{OUT}/report.json")) == said.report
+    report = DiagnosisReport.model_validate_json(store.get(f"{OUT}/report.json"))
+    assert report.model_copy(update={"attribution": None}) == said.report
+    assert report.attribution is not None
+    assert (report.attribution.wrong, report.attribution.looked_at) == (10, 0)
+    assert {(c.category, c.given) for c in report.attribution.confusions} == {("hue", "purple"), ("negation", "purple")}
+    assert said.weaknesses[0].category in ("hue", "negation")
     assert [Quota.model_validate(q) for q in json.loads(store.get(f"{OUT}/mixture.json"))] == said.quotas
     items = rows(store, OUT, tmp_path)
     assert pq.read_schema(tmp_path / "items.parquet").equals(SCHEMA)
@@ -65,7 +70,7 @@ def test_diagnosis_publishes_items_report_and_quotas_that_agree(store, tmp_path)
     assert all(r["pass_rate"] is None and r["rollouts"] == [] for r in test)
     manifest = store.manifest(OUT)
     assert manifest is not None
-    assert {o.path for o in manifest.outputs} == {"items.parquet", "report.json", "mixture.json"}
+    assert {o.path for o in manifest.outputs} == {"items.parquet", "report.json", "report.html", "mixture.json"}
     assert {i.uri for i in manifest.inputs} == {worlds.BASE_URI, worlds.PROBE_URI, worlds.TEST_URI}
     progress = json.loads(store.get(f"{OUT}/progress.json"))
     assert (progress["done"], progress["total"], progress["unit"]) == (60, 60, "requests")

@@ -1,4 +1,5 @@
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -7,11 +8,16 @@ from tests.fakes import worlds
 from tests.fakes.memory_store import MemoryStore
 
 from dpe_api.diagnosis_spec import Probe
-from dpe_jobs.diagnosis.sample import draw, even_sizes, sample_probe, take
-from dpe_jobs.diagnosis.trained import nothing
+from dpe_jobs.diagnosis.sample import QuestionSet, draw, even_sizes, sample_probe, survey, take
+from dpe_jobs.diagnosis.trained import Trained, nothing
 from dpe_jobs.runtime import BadData
 
 sizes = st.dictionaries(st.text("abcdef", min_size=1, max_size=3), st.integers(0, 30), min_size=1, max_size=8)
+
+
+def sampled(store: MemoryStore, probe: Probe, trained: Trained, folder: Path) -> QuestionSet:
+    seen = survey(store, probe.uri, trained, categories=True)
+    return sample_probe(store, probe, seen, seen.categories, 0, 3, 1, folder)
 
 
 def probe(size: int, share: float = 0.0) -> Probe:
@@ -86,7 +92,7 @@ def test_a_larger_sample_contains_the_smaller_one():
 def test_probe_sample_is_on_disk_with_all_categories(tmp_path):
     store = MemoryStore()
     worlds.fill(store)
-    found = sample_probe(store, probe(7), nothing(), 0, 0, 3, tmp_path)
+    found = sampled(store, probe(7), nothing(), tmp_path)
     assert len(found.ids) == 7
     assert found.categories == tuple(sorted(worlds.CATEGORIES))
     assert found.source == store.input_ref(worlds.PROBE_URI)

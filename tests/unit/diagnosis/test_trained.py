@@ -2,6 +2,7 @@ import hashlib
 import io
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -10,8 +11,8 @@ from tests.fakes.memory_store import MemoryStore
 
 from dpe_api.artifacts import InputRef, Manifest, OutputFile
 from dpe_api.diagnosis_spec import Probe
-from dpe_jobs.diagnosis.sample import sample_probe
-from dpe_jobs.diagnosis.trained import nothing, trained_on
+from dpe_jobs.diagnosis.sample import QuestionSet, sample_probe, survey
+from dpe_jobs.diagnosis.trained import Trained, nothing, trained_on
 from dpe_jobs.questions import Question
 from dpe_jobs.runtime import BadData
 
@@ -32,6 +33,11 @@ def store() -> MemoryStore:
     worlds.train(store, model(0), worlds.BASE_URI, f"{ROUND.format(0)}/generation", [sample(0), sample(1)])
     worlds.train(store, model(1), model(0), f"{ROUND.format(1)}/generation", [sample(2)])
     return store
+
+
+def sampled(store: MemoryStore, probe: Probe, trained: Trained, folder: Path) -> QuestionSet:
+    seen = survey(store, probe.uri, trained, categories=True)
+    return sample_probe(store, probe, seen, seen.categories, 0, 3, 1, folder)
 
 
 def model(number: int) -> str:
@@ -103,7 +109,7 @@ def test_a_sample_holds_no_row_that_trained_the_model_and_counts_them(store, tmp
     rows = [*worlds.questions(3), *(replace(sample(n), id=f"probe-{n}") for n in range(3))]
     worlds.upload(store, worlds.PROBE_URI, rows)
     probe = Probe(uri=worlds.PROBE_URI, sample_size=100)
-    found = sample_probe(store, probe, trained_on(store, model(1)), 0, 0, 1, tmp_path)
+    found = sampled(store, probe, trained_on(store, model(1)), tmp_path)
     assert set(found.ids) == {q.id for q in worlds.questions(3)}
     assert found.excluded == 3
 
@@ -112,7 +118,7 @@ def test_a_category_of_which_nothing_is_left_is_still_named(store, tmp_path):
     rows = [worlds.question(0, "color"), replace(sample(0), id="probe-0")]
     worlds.upload(store, worlds.PROBE_URI, rows)
     probe = Probe(uri=worlds.PROBE_URI, sample_size=100)
-    found = sample_probe(store, probe, trained_on(store, model(1)), 0, 3, 1, tmp_path)
+    found = sampled(store, probe, trained_on(store, model(1)), tmp_path)
     assert (found.ids, found.categories) == (("color-0",), ("color", "hue"))
 
 
@@ -120,5 +126,5 @@ def test_a_probe_of_which_nothing_is_left_is_refused(store, tmp_path):
     worlds.upload(store, worlds.PROBE_URI, [replace(sample(n), id=f"probe-{n}") for n in range(3)])
     probe = Probe(uri=worlds.PROBE_URI, sample_size=100)
     with pytest.raises(BadData, match="all 3 rows of s3://dpe/data/probe trained the model: add rows") as caught:
-        sample_probe(store, probe, trained_on(store, model(1)), 0, 0, 1, tmp_path)
+        sampled(store, probe, trained_on(store, model(1)), tmp_path)
     assert caught.value.reason == "ProbeExhausted"
