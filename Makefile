@@ -71,14 +71,18 @@ lint: setup-python ## ruff, mypy, import-linter, and whether generated files are
 	@$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@$(PY) -m dpe_api.crd --check
 	@$(PY) -m dpe_api.reference --check
+	@$(PY) -m dev.chart_docs --check
+	@$(PY) -m dev.dashboards --check
 
 format: setup-python ## rewrite the code as ruff formats it
 	@$(PY) -m ruff check --fix $(SOURCES)
 	@$(PY) -m ruff format $(SOURCES)
 
-generate: setup-python ## write the CRD and docs/reference.md from the models
+generate: setup-python ## write the CRD, docs/reference.md, the chart's README and its dashboards from their sources
 	@$(PY) -m dpe_api.crd
 	@$(PY) -m dpe_api.reference
+	@$(PY) -m dev.chart_docs
+	@$(PY) -m dev.dashboards
 
 lock: ## pin every package by hash: pyproject.toml -> requirements.txt
 	@$(SYSTEM_PYTHON) -m dev.setup --lock
