@@ -13,6 +13,7 @@ _SAME = 48  # levels of a channel: what smoothing and rounding may change inside
 _MOST_OTHER = 0.15  # of a mark's inner pixels
 _FEWEST = 6  # inner pixels by which a mark is judged; thinner ones are all edge
 _LEAST_INK = 0.02  # of a text's box
+_STROKE, _BESIDE = 0.5, 0.2  # of the way from the ground's colour to the ink's: a stroke's pixel, and the ground's
 _OVERLAP = 1.0  # pixels
 
 Pixels = NDArray[np.int16]
@@ -110,11 +111,16 @@ def _unreadable(pixels: Pixels, text: Mark) -> str | None:
     x0, y0, x1, y1 = int(left), int(top), int(np.ceil(right)), int(np.ceil(bottom))
     around = pixels[y0 - 1 : y1 + 1, x0 - 1 : x1 + 1]
     ink = np.array(rgb(text.color), dtype=np.int16)
-    if (np.abs(around - ink).max(axis=-1) <= _SAME).mean() < _LEAST_INK:
+    ring = np.concatenate([around[0], around[-1], around[:, 0], around[:, -1]])
+    ground = np.median(ring, axis=0)
+    # how far each pixel is on the way from the ground's colour to the ink's: thin strokes get half-way only
+    way = ink - ground
+    share = (around - ground) @ way / max(1.0, float(way @ way))
+    if (share > _STROKE).mean() < _LEAST_INK:
         return "is covered, or not there"
-    ring = np.concatenate([around[0], around[-1], around[:, 0], around[:, -1]]).astype(np.float64)
+    behind = contrast(around[share <= _BESIDE].astype(np.float64), ink.astype(np.float64))
     # the worst quarter may be a line that a table or a border draws beside the letters
-    found = float(np.percentile(contrast(ring, ink.astype(np.float64)), 25))
+    found = float(np.percentile(behind, 25)) if len(behind) else 1.0
     return f"has contrast {found:.1f}, below {LEAST_CONTRAST}" if found < LEAST_CONTRAST else None
 
 
