@@ -80,6 +80,19 @@ def test_a_diagnosis_without_wrong_answers_without_quotas_and_without_attributio
     assert "quota" not in re.sub(r"<style>.*</style>", "", text, flags=re.DOTALL).split("How to read")[0]
 
 
+def test_weaknesses_found_by_rules_are_told_from_those_that_an_endpoint_saw(tmp_path):
+    items, asked = diagnosed.answer(diagnosed.shapes(30), tmp_path)
+    report, quotas = diagnosed.report(items, Diagnosis())
+    texts = []
+    for looked_at in (report.attribution.looked_at, 0):
+        attribution = report.attribution.model_copy(update={"looked_at": looked_at, "unmerged": ["color"]})
+        said = report.model_copy(update={"attribution": attribution})
+        page.write(said, quotas, items, asked, tmp_path / "r.html", settings=Diagnosis(), created_at=AT)
+        texts.append((tmp_path / "r.html").read_text())
+    assert "An endpoint looked at" in texts[0]
+    assert "By rules" in texts[1]
+
+
 def png(width, height, random=None):
     pixels = (random or np.random.default_rng(0)).integers(0, 256, (height, width, 3), dtype=np.uint8)
     file = io.BytesIO()
