@@ -1,14 +1,20 @@
-"""The resource's definition, as the checkout has it."""
+"""The resource's definition, as the checkout has it, and a namespace with an operator of its own."""
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from dev.cluster import object_store
+from dev.cluster.config import Cluster
 from kubernetes import client
 from kubernetes.client import ApiException
+from tests.cluster import operators
+from tests.cluster.operators import Lab
 
-from dpe_api.names import GROUP, PLURAL
+from dpe_api.names import GROUP, PLURAL, VERSION
+from dpe_jobs.store import Store
 
 CRD = Path(__file__).parents[2] / "crds" / "dpe.dev_dpeiterations.yaml"
 
@@ -30,3 +36,47 @@ def crd(api: client.ApiClient) -> None:
             return
         assert time.monotonic() < deadline, conditions
         time.sleep(0.1)
+
+
+@pytest.fixture
+def idle(
+    cluster: Cluster,
+    api: client.ApiClient,
+    crd: None,
+    image: str,
+    namespace: str,
+    store: Store,
+    bucket: str,
+    tmp_path: Path,
+) -> Iterator[Lab]:
+    """A namespace in which nothing stands in the way but that no operator runs."""
+    user = object_store.credentials(cluster)
+    environment = {
+        "DPE_S3_ACCESS_KEY": user.access_key,
+        "DPE_S3_SECRET_KEY": user.secret_key,
+        "KUBECONFIG": str(tmp_path / "kubeconfig"),
+        "PYTHONPATH": ":".join(str(operators.CHECKOUT / part) for part in ("crds", "operator", "jobs")),
+    }
+    facts = operators.platform(cluster.s3_endpoint, bucket, image)
+    lab = Lab(api, namespace, store, bucket, tmp_path, facts, environment)
+    operators.kubeconfig(tmp_path / "kubeconfig", Path(cluster.kubeconfig), operators.rights(lab))
+    operators.give_secret(lab)
+    operators.give_doubles(lab)
+    lab.upload_inputs()
+    yield lab
+    for body in lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL)["items"]:
+        lab.custom.delete_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, body["metadata"]["name"])
+    if lab.process is None:
+        lab.start()
+    lab.until(lambda: not lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL)["items"])
+    # their last words go to the bucket
+    lab.until(lambda: not lab.core.list_namespaced_pod(namespace).items)
+    lab.stop()
+
+
+@pytest.fixture
+def lab(idle: Lab) -> Lab:
+    """The same with an operator."""
+    idle.start()
+    operators.wait_until_healthy(idle)
+    return idle

@@ -27,6 +27,8 @@ from dpe_jobs.store import Store
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
 SECRET = "store"
+KEYS = "keys"
+"""The Secret that iterations may take API keys from."""
 SERVICE_ACCOUNT = "operator"
 MERGE = "application/merge-patch+json"
 
@@ -252,7 +254,7 @@ def rights(lab: Lab) -> str:
     """A service account with the operator's rights in this namespace; returns a token."""
     rbac = client.RbacAuthorizationV1Api(lab.api)
     rules = [{"apiGroups": [g], "resources": [r], "verbs": v.split()} for g, r, v in RIGHTS]
-    rules.append({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["get"]})
+    rules.append({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET, KEYS], "verbs": ["get"]})
     meta = {"name": SERVICE_ACCOUNT}
     lab.core.create_namespaced_service_account(lab.namespace, {"metadata": meta})
     rbac.create_namespaced_role(lab.namespace, {"metadata": meta, "rules": rules})

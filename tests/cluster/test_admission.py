@@ -74,8 +74,30 @@ def test_an_iteration_that_refers_to_another_needs_nothing_else(iterations):
     iterations.create({"model": {"iterationRef": {"name": "shapes-0"}}})
 
 
+def test_endpoints_that_are_listed_may_be_named_and_a_reference_may_bring_them(iterations):
+    users = {
+        "probe": {"uri": "s3://dpe/data/probe", "categorise": {"endpoint": "judge"}},
+        "diagnosis": {"judge": {"endpoint": "judge"}, "attribution": {"endpoint": "judge"}},
+    }
+    key = {"apiKeySecretRef": {"name": "keys", "key": "judge"}}
+    iterations.create(GOOD | users | {"endpoints": [JUDGE | key]})
+    iterations.create(users | {"model": {"iterationRef": {"name": "shapes-1"}}}, name="shapes-2")
+    message = refusal(
+        lambda: iterations.create(users | {"model": {"iterationRef": {"name": "x"}}, "endpoints": []}, dry_run=True)
+    )
+    assert all(f"spec.{field}.{NO_SUCH}" in message for field in users_of(users)), message
+
+
+def users_of(sections: dict[str, Any]) -> list[str]:
+    """Fields of these sections that name an endpoint."""
+    fields = [(s, f) for s, section in sections.items() for f, value in section.items() if isinstance(value, dict)]
+    return [f"{section}.{field}" for section, field in fields]
+
+
 BOTH = {"uri": "s3://dpe/models/base", "iterationRef": {"name": "x"}}
 BENCHMARK = {"name": "test", "uri": "s3://dpe/data/test"}
+JUDGE = {"name": "judge", "url": "https://models.example.org/v1", "model": "judge-7b"}
+NO_SUCH = "endpoint must be the name of an entry of spec.endpoints"
 
 
 @pytest.mark.parametrize(
@@ -138,6 +160,33 @@ BENCHMARK = {"name": "test", "uri": "s3://dpe/data/test"}
         ("evaluation.benchmarks", [BENCHMARK, BENCHMARK], ["spec.evaluation.benchmarks: names must differ"]),
         ("evaluation.benchmarks", [{"name": "a"}], ["spec.evaluation.benchmarks[0].uri", "Required"]),
         ("evaluation.gate.maxRegression", 2, ["spec.evaluation.gate.maxRegression"]),
+        ("probe.adaptiveShare", 0.95, ["spec.probe.adaptiveShare"]),
+        ("probe.categorise", {"endpoint": "eye", "taxonomy": ["all"]}, ["spec.probe.categorise.taxonomy"]),
+        ("probe.categorise", {"endpoint": "eye"}, [f"spec.probe.categorise.{NO_SUCH}"]),
+        ("diagnosis.maxPixels", 100, ["spec.diagnosis.maxPixels"]),
+        ("diagnosis.judge", {"endpoint": "judge"}, [f"spec.diagnosis.judge.{NO_SUCH}"]),
+        ("diagnosis.attribution.endpoint", "eye", [f"spec.diagnosis.attribution.{NO_SUCH}"]),
+        ("diagnosis.attribution.maxCalls", 0, ["spec.diagnosis.attribution.maxCalls"]),
+        ("diagnosis.attribution.significance", 0.6, ["spec.diagnosis.attribution.significance"]),
+        ("mixture.memory.smoothing", 1, ["spec.mixture.memory.smoothing"]),
+        ("mixture.memory.damping", -0.1, ["spec.mixture.memory.damping"]),
+        ("endpoints", [JUDGE, JUDGE], ["spec.endpoints: names must differ"]),
+        ("endpoints", [JUDGE | {"name": "The Judge"}], ["spec.endpoints[0].name"]),
+        ("endpoints", [JUDGE | {"url": "models.example.org/v1"}], ["spec.endpoints[0].url"]),
+        ("endpoints", [JUDGE | {"url": "https://me:password@models.example.org/v1"}], ["spec.endpoints[0].url"]),
+        ("endpoints", [JUDGE | {"url": "https://models.example.org/v1?key=1"}], ["spec.endpoints[0].url"]),
+        (
+            "endpoints",
+            [{"name": "judge", "url": "https://models.example.org"}],
+            ["spec.endpoints[0].model", "Required"],
+        ),
+        (
+            "endpoints",
+            [JUDGE | {"apiKeySecretRef": {"name": "keys"}}],
+            ["spec.endpoints[0].apiKeySecretRef.key", "Required"],
+        ),
+        ("endpoints", [JUDGE | {"apiKey": "sk-1"}], ['unknown field \\"spec.endpoints[0].apiKey\\"']),
+        ("endpoints", [JUDGE | {"maxConcurrency": 0}], ["spec.endpoints[0].maxConcurrency"]),
         ("retry.maxAttempts", 0, ["spec.retry.maxAttempts"]),
         ("ttlSecondsAfterFinished", -1, ["spec.ttlSecondsAfterFinished"]),
         ("suspend", "yes", ["spec.suspend"]),
@@ -187,6 +236,7 @@ def test_before_the_start_everything_may_change(iterations):
         {"training": {"nodes": 4}},
         {"evaluation": {"benchmarks": []}},
         {"mixture": {"policy": "gap"}},
+        {"endpoints": [JUDGE]},
     ],
 )
 def test_after_the_start_the_science_is_immutable(iterations, change):

@@ -1,67 +1,16 @@
 """The operator as a process with its own rights, against a real API server, real pods and a real MinIO."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from dev.cluster.config import Cluster
-from kubernetes import client
 from kubernetes.client import ApiException
 from tests.cluster import operators
 from tests.cluster.operators import Lab
 
 from dpe_api.names import BATCH_STAGES, GROUP, PLURAL, VERSION, Exit, Stage
 from dpe_api.status import Phase, StageState
-from dpe_jobs.store import Store
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
-
-
-@pytest.fixture
-def idle(
-    cluster: Cluster,
-    api: client.ApiClient,
-    crd: None,
-    image: str,
-    namespace: str,
-    store: Store,
-    bucket: str,
-    tmp_path: Path,
-) -> Iterator[Lab]:
-    """A namespace in which nothing stands in the way but that no operator runs."""
-    from dev.cluster import object_store
-
-    user = object_store.credentials(cluster)
-    environment = {
-        "DPE_S3_ACCESS_KEY": user.access_key,
-        "DPE_S3_SECRET_KEY": user.secret_key,
-        "KUBECONFIG": str(tmp_path / "kubeconfig"),
-        "PYTHONPATH": ":".join(str(operators.CHECKOUT / part) for part in ("crds", "operator", "jobs")),
-    }
-    facts = operators.platform(cluster.s3_endpoint, bucket, image)
-    lab = Lab(api, namespace, store, bucket, tmp_path, facts, environment)
-    operators.kubeconfig(tmp_path / "kubeconfig", Path(cluster.kubeconfig), operators.rights(lab))
-    operators.give_secret(lab)
-    operators.give_doubles(lab)
-    lab.upload_inputs()
-    yield lab
-    for body in lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL)["items"]:
-        lab.custom.delete_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, body["metadata"]["name"])
-    if lab.process is None:
-        lab.start()
-    lab.until(lambda: not lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL)["items"])
-    # their last words go to the bucket
-    lab.until(lambda: not lab.core.list_namespaced_pod(namespace).items)
-    lab.stop()
-
-
-@pytest.fixture
-def lab(idle: Lab) -> Lab:
-    """The same with an operator."""
-    idle.start()
-    operators.wait_until_healthy(idle)
-    return idle
 
 
 def is_final(lab: Lab, name: str = "turn") -> bool:
