@@ -179,6 +179,8 @@ class AttributionReport(ApiModel):
     """Wrong answers that the endpoint attributed."""
     failed: int = 0
     """Wrong answers that it was asked about without a usable reply."""
+    unmerged: list[str] = Field(default_factory=list)
+    """Categories in which equal lines were counted, because the endpoint's grouping of them was not usable."""
 
 
 class DiagnosisReport(ApiModel):

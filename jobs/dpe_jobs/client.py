@@ -146,9 +146,8 @@ class ModelClient:
             # a Service in the cluster is behind no proxy; outside, the environment may name one, or certificates
             trust_env=outside,
         )
-        url = self._http.base_url  # its user and password, if any, are nobody's business
-        address = f"{url.scheme}://{url.netloc.decode()}{url.path.rstrip('/')}"
-        self.where = f"endpoint {endpoint} ({address})" if outside else address.removesuffix("/v1")
+        self.where = f"endpoint {endpoint} ({base_url.rstrip('/')})" if outside else base_url.rstrip("/")
+        """Who is asked, as messages call it."""
         self._prompt = self._completion = 0
         self._has_answered, self._failed_in_row = False, 0
         self._not_before = 0.0  # time.monotonic() before which the server wants no request

@@ -96,6 +96,7 @@ async def attribute_by_endpoint(
             "error_types": said.error_types(wrong),
             "looked_at": said.looked_at,
             "failed": len(said.failed),
+            "unmerged": said.unmerged,
         }
     )
 

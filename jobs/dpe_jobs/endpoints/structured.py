@@ -4,7 +4,8 @@
 2. A server that refuses that (400, 422) is asked for `json_object`, and at last without a format; the schema is then in
    the text. What works is remembered; when nothing works, the first refusal is told, for it was about something else.
 3. Whatever the form, the reply is read leniently (prose or a code fence around the object, thoughts before it) and
-   checked strictly by a pydantic model. A reply that does not fit is asked again with what was wrong, at most twice.
+   checked strictly by a pydantic model. A reply that does not fit is asked again with what was wrong, at most twice,
+   and at a temperature: greedy decoding under a schema can run into white space without end, and would again.
 """
 
 import json
@@ -21,6 +22,7 @@ from dpe_jobs.client import Answers, Budget, BudgetSpent, ModelClient, Refused, 
 log = logging.getLogger(__name__)
 
 LONGEST_LINE = 300  # characters
+TEMPERATURE_AGAIN = 0.7
 ASKS = 3  # of one question, as long as its replies do not fit
 _FORMAT_REFUSED = (400, 422)
 _LONGEST_REPLY = 100_000  # characters that are searched for an object
@@ -135,7 +137,9 @@ class Asker(Generic[R]):
         for number in range(ASKS):
             again = f"\n\n{self._reminder(trouble)}" if number else ""
             try:
-                answers = await self._in_some_form(text + again, image, system)
+                answers = await self._in_some_form(
+                    text + again, image=image, system=system, temperature=TEMPERATURE_AGAIN if number else 0.0
+                )
             except BudgetSpent:
                 if not number:
                     raise
@@ -155,7 +159,7 @@ class Asker(Generic[R]):
             log.info("%s: a reply does not fit: %s", self._client.where, trouble)
         raise MalformedReply(
             f"{self._client.where}: no reply of {cost.calls} has the form asked for; the last one: {trouble}: "
-            f"{said[:200]!r}",
+            f"{' '.join(said.split())[:200]!r}",
             cost,
         )
 
@@ -165,11 +169,11 @@ class Asker(Generic[R]):
     def _in_words(self) -> str:
         return f"Reply with one JSON object and nothing else. Its JSON schema: {json.dumps(self._schema)}"
 
-    async def _in_some_form(self, text: str, image: bytes | None, system: str | None) -> Answers:
+    async def _in_some_form(self, text: str, **asked: Any) -> Answers:
         form, first = self._form, None
         while True:
             try:
-                answers = await self._in_form(form, text, image, system)
+                answers = await self._in_form(form, text, **asked)
             except Refused as error:
                 first = first or error
                 if error.status not in _FORMAT_REFUSED or form is _Form.TEXT or (self._proven and form is self._form):
@@ -183,7 +187,9 @@ class Asker(Generic[R]):
                         log.warning("%s takes no JSON schema: it is asked for %s", self._client.where, form.name)
                 return answers
 
-    async def _in_form(self, form: _Form, text: str, image: bytes | None, system: str | None) -> Answers:
+    async def _in_form(
+        self, form: _Form, text: str, *, image: bytes | None, system: str | None, temperature: float
+    ) -> Answers:
         formats: dict[_Form, dict[str, Any] | None] = {
             _Form.SCHEMA: {
                 "type": "json_schema",
@@ -196,6 +202,7 @@ class Asker(Generic[R]):
             image,
             text if form is _Form.SCHEMA else f"{text}\n\n{self._in_words()}",
             system=system,
+            temperature=temperature,
             max_tokens=self._max_tokens,
             response_format=formats[form],
             budget=self.budget,

@@ -82,12 +82,6 @@ async def test_the_key_is_in_no_message_no_log_and_no_metric(monkeypatch, caplog
         assert KEY not in place
 
 
-async def test_user_and_password_of_an_address_are_in_no_message():
-    with serving(lambda asked: Reply(status=400)) as model, pytest.raises(Refused) as caught:
-        await ask_once(endpoint(f"{model.url}/v1".replace("http://", "http://me:hidden@")))
-    assert "hidden" not in str(caught.value)
-
-
 @pytest.mark.parametrize(
     "reply",
     [Reply(status=402), complaint(429, "You exceeded your current quota", code="insufficient_quota")],

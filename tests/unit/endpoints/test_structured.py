@@ -138,6 +138,7 @@ async def test_a_reply_that_does_not_fit_is_asked_again_with_what_was_wrong(text
         again = model.requests[1].question
         assert again.startswith("which?\n\nAn earlier reply could not be read: ")
         assert '"enum": ["red", "blue"]' in again
+        assert [a.sampled for a in model.requests] == [False, True], "a greedy model would say the same again"
 
 
 async def test_replies_that_never_fit_are_an_error_after_a_few_and_their_price_is_told():
