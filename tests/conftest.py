@@ -16,9 +16,11 @@ from dev.cluster import lifecycle, object_store
 from dev.cluster.config import Cluster
 from hypothesis import settings
 from kubernetes import client, config
+from selenium.webdriver.remote.webdriver import WebDriver
 
 from dpe_api.launch import StoreAddress
 from dpe_jobs.store import Store
+from tests.browser.chromium import chromium
 
 # other workers take the processor: a slow example is no finding
 settings.register_profile("shared-machine", deadline=None)
@@ -143,3 +145,10 @@ def store(cluster: Cluster) -> Store:
     """MinIO as the stages see it."""
     user = object_store.credentials(cluster)
     return Store(StoreAddress(endpoint=cluster.s3_endpoint), user.access_key, user.secret_key)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    """A browser for looking at pages from the disk."""
+    with chromium(tmp_path_factory.mktemp("profile")) as it:
+        yield it

@@ -1,29 +1,21 @@
 """report.html in a real browser, from the disk, without a network. One start of the browser for all tests."""
 
 import dataclasses
-import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webdriver import WebDriver
 from tests.browser import diagnosed
+from tests.browser.chromium import check_figures, complaints, look, table
 
 from dpe_api.artifacts import DiagnosisReport
 from dpe_api.diagnosis_spec import Diagnosis
 from dpe_jobs.diagnosis import page
 
-BROWSER, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
-FLAGS = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--window-size=1280,1000"),
-)
 RUN = "window.ran = (window.ran || 0) + 1"
 HOSTILE = (
     f"<script>{RUN}</script>",
@@ -35,22 +27,6 @@ HOSTILE = (
     "\u202eright to left override, مرحبا بالعالم שלום",
     "a\x00b\x1b[31m\u2028",
 )
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
-    """Chromium, headless, with a profile of its own; it writes down every request and every line of its console."""
-    missing = [str(program) for program in (BROWSER, DRIVER) if not program.exists()]
-    if missing:
-        pytest.fail(f"{' and '.join(missing)} missing: apt-get install chromium chromium-driver (make setup does)")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(BROWSER)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,51 +76,9 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Written:
     return write(tmp_path_factory.mktemp("hostile"), questions, change)
 
 
-def look(browser: WebDriver, path: Path) -> list[str]:
-    """Open a page; the addresses that it asked for, the page itself left out."""
-    for log in ("performance", "browser"):
-        browser.get_log(log)  # that of the page before
-    browser.get(path.as_uri())
-    events = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    assert path.as_uri() in asked  # else the log would show nothing of the rest either
-    return [url for url in asked if url != path.as_uri()]
-
-
-def complaints(browser: WebDriver) -> list[str]:
-    """What the browser's console says, a violation of the page's own policy for one."""
-    return [entry["message"] for entry in browser.get_log("browser")]
-
-
-def table(browser: WebDriver, attribute: str) -> dict[str, dict[str, str]]:
-    """Rows that carry an attribute, by its value: their data- attributes and their text."""
-    script = """return [...document.querySelectorAll(`tr[${arguments[0]}]`)].map(
-        row => [row.getAttribute(arguments[0]), {...row.dataset, text: row.innerText}])"""
-    return dict(browser.execute_script(script, attribute))
-
-
 def test_the_figures_shown_are_those_of_the_parquet_file(browser: WebDriver, written: Written) -> None:
     look(browser, written.path)
-    shown, names = table(browser, "data-category"), {r["category"] for r in written.rows}
-    assert set(shown) == names
-    accuracies = []
-    for name in names:
-        mine = [r for r in written.rows if r["category"] == name]
-        answered = [r for r in mine if r["correct"] is not None]
-        accuracy = sum(r["correct"] for r in answered) / len(answered)
-        pass_rate = sum(r["pass_rate"] for r in answered) / len(answered)
-        accuracies.append(accuracy)
-        row = shown[name]
-        assert int(row["n"]) == len(answered)
-        assert int(row["errors"]) == len(mine) - len(answered)
-        assert float(row["accuracy"]) == pytest.approx(accuracy)
-        assert float(row["passRate"]) == pytest.approx(pass_rate)
-        assert f"{100 * accuracy:.1f}%" in row["text"]
-        assert f"{100 * pass_rate:.1f}%" in row["text"]
-    macro = sum(accuracies) / len(accuracies)
-    assert browser.find_element(By.CSS_SELECTOR, ".figure").text == f"{100 * macro:.1f}%"
-    wrong = sum(r["correct"] is False for r in written.rows)
-    assert browser.find_element(By.CSS_SELECTOR, "[data-wrong]").text == f"{wrong:,}"
+    check_figures(browser, written.rows)
 
 
 def test_slices_and_matrices_count_the_rows_of_the_parquet_file(browser: WebDriver, written: Written) -> None:

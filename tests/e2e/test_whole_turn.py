@@ -1,12 +1,23 @@
 """One whole turn of the spiral on two real nodes, and the next one after it while the operator is killed."""
 
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
 import pytest
+from dev.cluster.config import Cluster
 from examples.shapes.verify import Evidence, Finding, findings
+from selenium.webdriver.remote.webdriver import WebDriver
 
 from dpe_api.names import BATCH_STAGES, Stage
 from dpe_api.status import Phase, StageState, Status
+from dpe_jobs.diagnosis.page import PAGE
+from dpe_jobs.diagnosis.sample import PROBE
+from dpe_jobs.store import join
+from tests.browser.chromium import check_figures, complaints, look
 from tests.e2e.conftest import Turn
 from tests.e2e.world import World, example
+from tests.fakes.openai_server import Asked, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
 
@@ -39,6 +50,39 @@ def test_first_iteration_makes_the_model_measurably_better(first_turn: Turn) -> 
 
 def test_artifacts_verify_and_the_table_equals_the_parquet(first_turn: Turn, world: World) -> None:
     assert not wrong(world, first_turn.status)
+
+
+def probe_rows(world: World, root: str, stage: Stage, folder: Path) -> list[dict[str, object]]:
+    """Rows of the probe in a stage's items.parquet."""
+    path = folder / f"{stage}.parquet"
+    world.store.download(join(root, stage, "items.parquet"), path)
+    return [row for row in pq.read_table(path).to_pylist() if row["set"] == PROBE]
+
+
+@pytest.mark.parametrize("stage", [Stage.DIAGNOSIS, Stage.EVALUATION])
+def test_the_report_page_opens_offline_and_shows_what_the_parquet_says(
+    stage: Stage,
+    first_turn: Turn,
+    world: World,
+    browser: WebDriver,
+    tmp_path: Path,
+) -> None:
+    page = tmp_path / "report.html"
+    world.store.download(join(first_turn.root, stage, PAGE), page)
+    asked = [url for url in look(browser, page) if not url.startswith("data:")]
+    assert asked == []
+    assert complaints(browser) == []
+    check_figures(browser, probe_rows(world, first_turn.root, stage, tmp_path))
+
+
+def test_the_next_round_is_diagnosed_on_other_rows(first_turn: Turn, world: World, tmp_path: Path) -> None:
+    before, after = (
+        {row["id"] for row in probe_rows(world, first_turn.root, stage, tmp_path)}
+        for stage in (Stage.DIAGNOSIS, Stage.EVALUATION)
+    )
+    assert len(before) == len(after) == 350
+    # 2,386 rows in 7 categories, 50 of each drawn twice: nearly all are others
+    assert len(before & after) < 100
 
 
 def test_operator_killed_while_the_model_is_diagnosed_repeats_nothing(first_turn: Turn, world: World) -> None:
@@ -97,10 +141,27 @@ def test_second_iteration_survives_operator_kills_in_every_stage(first_turn: Tur
     assert not wrong(world, status)
 
 
-def test_deleted_pod_of_each_stage_resumes_without_charge(first_turn: Turn, world: World) -> None:
+def teacher(asked: Asked) -> list[str]:
+    """Says the same of each wrong answer, and puts all lines into one group."""
+    if "numbered lines" in asked.system:
+        return [json.dumps({"weaknesses": [{"text": "mixes up neighbouring hues", "lines": [1]}]})]
+    return [json.dumps({"error_type": "visual_recognition", "weakness": "mixes up neighbouring hues"})]
+
+
+def test_deleted_pod_of_each_stage_resumes_without_charge(first_turn: Turn, world: World, cluster: Cluster) -> None:
+    with serving(teacher, cluster.gateway) as model:
+        bruise(first_turn, world, f"{model.url}/v1")
+        looks = [a for a in model.requests if "numbered lines" not in a.system]
+        assert len({(a.question, a.image) for a in looks}) >= 40
+
+
+def bruise(first_turn: Turn, world: World, endpoint: str) -> None:
+    """One iteration whose wrong answers an endpoint looks at, and whose every pod is deleted once."""
     name = "bruised"
     spec = example(
         "iteration-1.yaml",
+        diagnosis={"attribution": {"endpoint": "teacher", "maxCalls": 60}},
+        endpoints=[{"name": "teacher", "url": endpoint, "model": "fake"}],
         generation={"targetSamples": 64, "maxCandidates": 600},
         training={"maxSteps": 8, "checkpointEverySteps": 2},
         evaluation={"gate": {"maxRegression": 1.0}},
@@ -115,4 +176,6 @@ def test_deleted_pod_of_each_stage_resumes_without_charge(first_turn: Turn, worl
         entry = status.stage_status(stage)
         assert entry.state is StageState.DONE
         assert entry.failures == 0, f"{stage}: a deleted pod was charged: {world.story(name)}"
+    assert status.diagnosis is not None
+    assert any("mixes up neighbouring hues" in weakness for weakness in status.diagnosis.weaknesses)
     assert not wrong(world, status)

@@ -59,15 +59,15 @@ Script = Callable[[Asked], "list[str] | Reply"]
 class FakeModel:
     """The server. `script` gives the answers; it may be replaced while running."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, host: str = "127.0.0.1") -> None:
         self.script = script
         self.requests: list[Asked] = []
         self.healthy = True
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http = ThreadingHTTPServer((host, 0), self._handler())
         self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
+        self.url = f"http://{host}:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
 
@@ -156,9 +156,9 @@ class FakeModel:
 
 
 @contextmanager
-def serving(script: Script) -> Iterator[FakeModel]:
-    """A running server."""
-    model = FakeModel(script)
+def serving(script: Script, host: str = "127.0.0.1") -> Iterator[FakeModel]:
+    """A running server; pods reach it by an address of the machine."""
+    model = FakeModel(script, host)
     try:
         yield model
     finally:
