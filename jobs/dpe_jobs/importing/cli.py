@@ -140,7 +140,7 @@ def main(argv: Sequence[str]) -> Exit:
         code, reason, message = classify(error)
         print(f"{reason}: {message}", file=sys.stderr)
         return code
-    except Stopped:
+    except (Stopped, KeyboardInterrupt):
         print("Stopped: nothing was published", file=sys.stderr)
         return Exit.STOPPED
     print(describe(report, arguments.to))

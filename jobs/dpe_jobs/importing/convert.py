@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -123,11 +124,12 @@ class _Fields:
 
 
 class Converter:
-    """Makes questions of rows by settled rules."""
+    """Makes questions of rows by settled rules; in several threads at once."""
 
     def __init__(self, rules: Rules, images: Images, *, letters_first: bool) -> None:
         self._rules, self._images, self._letters_first = rules, images, letters_first
         self.turns_left_out = 0
+        self._lock = threading.Lock()
 
     def questions(self, row: Row) -> list[Question]:
         """One question, or one for each turn of a conversation. BadRow lists everything that is wrong."""
@@ -160,7 +162,8 @@ class Converter:
                 fields.complain("conversations", str(error))
                 return []
             if self._rules.first_turn_only:
-                self.turns_left_out += len(pairs) - 1
+                with self._lock:
+                    self.turns_left_out += len(pairs) - 1
                 return [pairs[0]]
             return list(pairs)
         question = fields.text("question", required=True)

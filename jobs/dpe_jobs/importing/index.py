@@ -9,10 +9,10 @@ def _bytes(key: str) -> bytes:
 
 
 class Index:
-    """A table in a scratch file. Nothing of it outlives the import, so nothing is synced."""
+    """A table in a scratch file. Nothing of it outlives the import, so nothing is synced. One thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
         self._db.execute("CREATE TABLE entries (key BLOB PRIMARY KEY, value INTEGER) WITHOUT ROWID")

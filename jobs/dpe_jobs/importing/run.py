@@ -1,12 +1,13 @@
 """Read a source row by row, check each, write what is good, and publish it when not too much is bad.
 
-Memory holds a row, a row group that is being written, and nothing that grows with the source: ids and offsets are kept
-on disk. The scratch folder (TMPDIR) holds one part, that index, and one file of a source that lies in a bucket.
+Memory holds a few rows, a row group that is being written, and nothing that grows with the source: ids and offsets are
+kept on disk. The scratch folder (TMPDIR) holds one part, that index, and one file of a source that lies in a bucket.
 """
 
 import logging
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from dpe_api.artifacts import InputRef, Manifest
 from dpe_jobs.importing import arrow, columns, json_rows, tsv
+from dpe_jobs.importing.ahead import convert
 from dpe_jobs.importing.columns import Rules
 from dpe_jobs.importing.convert import BadRow, Converter
 from dpe_jobs.importing.detect import Format, detect
@@ -74,6 +76,7 @@ class _Import:
         self._converter = Converter(self.rules, images, letters_first=is_tsv)
         self._ids = Index(scratch / "ids.sqlite")
         self._references: tsv.References | None = None
+        self._lock = threading.Lock()  # rows are converted in several threads
         self.inputs: list[InputRef] = []
 
     def _open(self, address: str) -> Files:
@@ -97,21 +100,17 @@ class _Import:
 
     def _referred(self, cell: str) -> str:
         """The image cell of another row of a TSV."""
-        if self._references is None:
-            name = self.source.names[0]
-            id_column = self.rules.columns.get("id")
-            if id_column is None:
-                raise ValueError("names another row, and the rows have no ids")
-            self._references = tsv.References(
-                self.files.local(name),
-                name,
-                id_column,
-                self.rules.columns["image"],
-                Index(self._scratch / "references.sqlite"),
-            )
-        return self._references.image(cell)
+        id_column, name = self.rules.columns.get("id"), self.source.names[0]
+        if id_column is None:
+            raise ValueError("names another row, and the rows have no ids")
+        with self._lock:
+            if self._references is None:
+                index = Index(self._scratch / "references.sqlite")
+                image_column = self.rules.columns["image"]
+                self._references = tsv.References(self.files.local(name), name, id_column, image_column, index)
+            return self._references.image(cell)
 
-    def rows(self) -> Iterator[Row]:
+    def _rows(self) -> Iterator[Row]:
         """Every row of every file."""
         number = 0
         for name in self.source.names:
@@ -132,14 +131,20 @@ class _Import:
             case Format.PARQUET | Format.ARROW:
                 return arrow.rows(path, name, first, columns.wanted(self.rules))
 
-    def questions(self, row: Row) -> list[Question]:
-        """The questions of a row, whose ids no row before had. BadRow says what is wrong."""
-        made = self._converter.questions(row)
+    def questions(self) -> Iterator[tuple[Row, list[Question] | BadRow]]:
+        """Every row with its questions, whose ids no row before had, or with what is wrong with it."""
+        for row, made in convert(self._rows(), self._converter.questions):
+            faults = [] if isinstance(made, BadRow) else self._taken(row, made)
+            yield row, BadRow(faults) if faults else made
+
+    def _taken(self, row: Row, made: list[Question]) -> list[Fault]:
+        """Ids that earlier rows have."""
+        column, faults = self.rules.columns.get("id", "id"), []
         for question in made:
             before = self._ids.add(question.id, row.number)
             if before is not None:
-                raise BadRow([Fault(self.rules.columns.get("id", "id"), f"{question.id!r} is row {before}'s id too")])
-        return made
+                faults.append(Fault(column, f"{question.id!r} is row {before}'s id too"))
+        return faults
 
     def report(self, tally: Tally) -> ImportReport:
         """What was found so far."""
@@ -160,12 +165,10 @@ def _read(run: _Import, tally: Tally, parts: Parts | None, max_bad: int) -> Sour
     """Check every row and write the good ones, until there are too many bad ones; what ended the source too early."""
     told = time.monotonic()
     try:
-        for row in run.rows():
+        for row, made in run.questions():
             tally.rows += 1
-            try:
-                made = run.questions(row)
-            except BadRow as error:
-                tally.fault(row, error.faults)
+            if isinstance(made, BadRow):
+                tally.fault(row, made.faults)
                 continue
             for question in made:
                 tally.good(question)
