@@ -46,7 +46,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tests:
+class Tests:
     """Slices that were tested, and their p-values."""
 
     conditions: list[Condition]
@@ -64,7 +64,7 @@ def find(rows: Rows, *, confidence: float, significance: float) -> tuple[list[Sl
     least_rows = max(MIN_ROWS, int(np.ceil(MIN_SHARE * len(rows.correct))))
     grid = make_grid(rows.category, rows.facets, rows.correct, least_rows)
     tests = run_tests(grid, least_rows, significance)
-    called, burdens = _call(grid, tests, significance)
+    called, burdens = choose(grid, tests, significance)
     q = exact.adjust(burdens)
     slices = [
         _describe(grid, tests.conditions[i], float(tests.p[i]), float(q[place]), confidence)
@@ -73,7 +73,7 @@ def find(rows: Rows, *, confidence: float, significance: float) -> tuple[list[Sl
     return slices, len(tests.p)
 
 
-def _call(grid: Grid, tests: _Tests, significance: float) -> tuple[list[int], Floats]:
+def choose(grid: Grid, tests: Tests, significance: float) -> tuple[list[int], Floats]:
     """Places of the tests to report, most certain first, and their burdens.
 
     Leaving out what is redundant leaves out mostly true findings: the share of false ones among the rest would grow.
@@ -105,25 +105,25 @@ def _kind(condition: Condition) -> int:
     return sum(key != CATEGORY for key, _ in condition)
 
 
-def run_tests(grid: Grid, least_rows: int, significance: float) -> _Tests:
+def run_tests(grid: Grid, least_rows: int, significance: float) -> Tests:
     """Test every slice that has enough rows and could be significant given the totals."""
     parts = [_test_categories(grid, least_rows, significance)]
     for size in (1, 2):
         for keys in combinations(range(len(grid.keys)), size):
             parts += _test_facets(grid, keys, least_rows, significance)
-    return _Tests([c for part in parts for c in part.conditions], np.concatenate([part.p for part in parts]))
+    return Tests([c for part in parts for c in part.conditions], np.concatenate([part.p for part in parts]))
 
 
-def _test_categories(grid: Grid, least_rows: int, significance: float) -> _Tests:
+def _test_categories(grid: Grid, least_rows: int, significance: float) -> Tests:
     n, k = grid.sizes()
     total, right = n.sum(), k.sum()
     able = (n >= least_rows) & (n < total) & (exact.log_least(n, right, total) <= np.log(significance))
     chosen = np.flatnonzero(able)
     conditions = [frozenset({(CATEGORY, int(c))}) for c in chosen]
-    return _Tests(conditions, exact.lower_tail(k[chosen], n[chosen], right, total))
+    return Tests(conditions, exact.lower_tail(k[chosen], n[chosen], right, total))
 
 
-def _test_facets(grid: Grid, keys: tuple[int, ...], least_rows: int, significance: float) -> list[_Tests]:
+def _test_facets(grid: Grid, keys: tuple[int, ...], least_rows: int, significance: float) -> list[Tests]:
     """Every value of one key, or pair of values of two: within each category, and over all."""
     codes, count = [grid.codes[key] for key in keys], len(grid.categories)
     shape = tuple(len(grid.values[key]) for key in keys)
@@ -146,7 +146,7 @@ def _test_facets(grid: Grid, keys: tuple[int, ...], least_rows: int, significanc
         narrower &= (n < _rows_of(grid, key, part, category)) | (len(keys) == 1)
     able = narrower & (n >= least_rows) & (n < total) & (exact.log_least(n, right, total) <= np.log(significance))
     chosen = np.flatnonzero(able)
-    within = _Tests(conditions(chosen, True), exact.lower_tail(k[chosen], n[chosen], right[chosen], total[chosen]))
+    within = Tests(conditions(chosen, True), exact.lower_tail(k[chosen], n[chosen], right[chosen], total[chosen]))
 
     # over all: cells are sorted by value. A category that holds nothing else offers nothing to compare with, and a pair
     # that is narrower in no category is another name here too
@@ -163,7 +163,7 @@ def _test_facets(grid: Grid, keys: tuple[int, ...], least_rows: int, significanc
     for i in np.flatnonzero(p <= _CLEAR * significance):
         cell = use[starts[groups[i]] : ends[groups[i]]]
         p[i] = exact.stratified_tail(int(k[cell].sum()), n[cell], right[cell], total[cell])
-    return [within, _Tests(conditions(use[starts[groups]], False), p)]
+    return [within, Tests(conditions(use[starts[groups]], False), p)]
 
 
 def _rows_of(grid: Grid, key: int, value: Ints, category: Ints) -> Ints:
