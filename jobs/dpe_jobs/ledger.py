@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,6 +40,8 @@ class Ledger:
                 self._rows.setdefault(row[key], row)
         self.resumed = len(self._rows)
         """Items that earlier attempts had finished."""
+        self.on_append: Callable[[], object] = lambda: None
+        """Called after each new row: who waits for them may tell that they come."""
         if self.resumed:
             log.info("ledger %s: %d items are finished already", folder, self.resumed)
 
@@ -70,6 +72,7 @@ class Ledger:
             due = len(self._pending) >= FLUSH_ITEMS or time.monotonic() - self._flushed >= FLUSH_S
         if due:
             self.flush()
+        self.on_append()
 
     def flush(self) -> None:
         """Put what is pending into the store, as one part file."""

@@ -69,6 +69,11 @@ def sub_ledger(launch: Launch, store: Store, name: str) -> Ledger:
     return Ledger(store, join(launch.output, LEDGER, name))
 
 
+def report_progress(launch: Launch, store: Store, ledger: Ledger, total: int, unit: str) -> None:
+    """Let progress.json tell how a ledger grows: a stage that tells nothing for long is taken for dead."""
+    ledger.on_append = ProgressReporter(launch, store, total, done=min(len(ledger), total), unit=unit).advance
+
+
 def draw_probe(
     launch: Launch, store: Store, round_number: int, trained: Trained, known_in: str | None, folder: Path
 ) -> tuple[QuestionSet, Tokens]:
@@ -78,7 +83,12 @@ def draw_probe(
     categories and what trained the model; the rows that an endpoint looks at; the rows that are asked.
     """
     probe, tokens = launch.probe, Tokens()
-    seen = survey(store, probe.uri, trained, categories=probe.categorise is None)
+    progress = ProgressReporter(launch, store, 1, unit="rows read")
+
+    def tell(rows: int) -> None:
+        progress.set(rows, total=rows + 1)  # nobody knows how many there are
+
+    seen = survey(store, probe.uri, trained, categories=probe.categorise is None, tell=tell)
     categories: Mapping[str, str] = seen.categories
     uncategorised = 0
     if probe.categorise is not None:
@@ -102,6 +112,7 @@ def categorise(
     if settings is None:
         raise ValueError("spec.probe.categorise is not set")
     with sub_ledger(launch, store, "categories") as ledger:
+        report_progress(launch, store, ledger, total, "rows categorised")
         found = run_async(
             assign(
                 endpoint(launch, settings.endpoint),
@@ -130,6 +141,7 @@ class _Grading:
     """How answers become grades: by program, and by the judge where that is needed."""
 
     launch: Launch
+    store: Store
     answers: Ledger
     verdicts: Ledger | None
     """None: no row needs a judge."""
@@ -140,6 +152,8 @@ class _Grading:
         if self.verdicts is None or judge is None:
             return NOT_JUDGED
         cases = [case for questions in sets for case in to_judge(questions, self.answers)]
+        responses = sum(len(case.responses) for case in cases)
+        report_progress(self.launch, self.store, self.verdicts, responses, "verdicts")
         return await grade_all(
             endpoint(self.launch, judge.endpoint),
             cases,
@@ -183,7 +197,7 @@ def ask(launch: Launch, store: Store, model: InputRef, sets: Sequence[QuestionSe
         Ledger(store, join(launch.output, LEDGER, same[:16])) as ledger,
         sub_ledger(launch, store, "judge") as verdicts,
     ):
-        grading = _Grading(launch, ledger, verdicts if needs_judge else None)
+        grading = _Grading(launch, store, ledger, verdicts if needs_judge else None)
         done = len(ledger) - (_ALLOCATION in ledger)
         progress = ProgressReporter(launch, store, amount(sets).requests, done=done, unit="requests")
 

@@ -15,7 +15,17 @@ from dpe_jobs.diagnosis.categorise import CATEGORIES, read_known, write_known
 from dpe_jobs.diagnosis.items import ITEMS, Items, keep_sets
 from dpe_jobs.diagnosis.memory import read_memory
 from dpe_jobs.diagnosis.mixture import MIXTURE, Memory, mix
-from dpe_jobs.diagnosis.procedure import LEDGER, Asked, add, ask, draw_probe, endpoint, publish, sub_ledger
+from dpe_jobs.diagnosis.procedure import (
+    LEDGER,
+    Asked,
+    add,
+    ask,
+    draw_probe,
+    endpoint,
+    publish,
+    report_progress,
+    sub_ledger,
+)
 from dpe_jobs.diagnosis.report import REPORT, describe, fingerprint
 from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, take
 from dpe_jobs.diagnosis.trained import trained_on
@@ -137,6 +147,8 @@ def attribute(launch: DiagnosisLaunch, store: Store, asked: Asked) -> tuple[Attr
             # what was said of the same wrong answers, where they were diagnosed, is paid for
             for row in Ledger(store, join(launch.reuse, LEDGER, _ATTRIBUTION)):
                 ledger.append(row | {"prompt_tokens": 0, "completion_tokens": 0})
+        most = min(settings.attribution.max_calls, rules.report.wrong)
+        report_progress(launch, store, ledger, most, "wrong answers")
         report = run_async(attribute_by_endpoint(teacher, rules, asked.items, asked.probe.path, settings, ledger))
         return report, paid(ledger)
 

@@ -1,7 +1,7 @@
 """Which questions are asked: rows of the probe that this round has not seen, all of a benchmark, or named rows."""
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -124,12 +124,18 @@ class Survey:
     """Rows that trained the model."""
 
 
-def survey(store: Store, uri: str, trained: Trained, *, categories: bool) -> Survey:
-    """Look at every row of a probe, an id per row in memory. BadData "ProbeExhausted" when all trained the model."""
+def survey(
+    store: Store, uri: str, trained: Trained, *, categories: bool, tell: Callable[[int], object] = bool
+) -> Survey:
+    """Look at every row of a probe, an id per row in memory. BadData "ProbeExhausted" when all trained the model.
+
+    `tell` is told how many rows were read.
+    """
     found: dict[str, str] = {}
     ids: list[str] = []
     for question in read_questions(store, uri, categories=categories):
         found[question.id] = question.category
+        tell(len(found))
         if not trained.holds(question.id, question.image):
             ids.append(question.id)
     if not ids:

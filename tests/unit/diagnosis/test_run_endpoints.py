@@ -16,6 +16,7 @@ from tests.fakes.openai_server import Asked, FakeModel, Reply, serving
 from dpe_api.artifacts import AnswerType, DiagnosisReport, DiagnosisSummary
 from dpe_api.diagnosis_spec import Attribution, Categorise, Judge, Probe
 from dpe_api.launch import DiagnosisLaunch
+from dpe_jobs import runtime
 from dpe_jobs.diagnosis.categorise import CATEGORIES
 from dpe_jobs.diagnosis.run import run as diagnose
 from dpe_jobs.evaluation.run import run as evaluate
@@ -204,3 +205,23 @@ def test_large_images_are_sent_within_the_pixel_limit(store):
     with serving(worlds.knows("color")) as model:
         diagnose(worlds.diagnosis(model.url, benchmarks=[], diagnosis=worlds.settings(max_pixels=784)), store)
         assert {len(a.image) for a in model.requests} == {len(worlds.picture("red", 28))}
+
+
+def test_every_part_that_takes_long_tells_how_far_it_is(store, monkeypatch):
+    told: dict[str, list[tuple[int, int]]] = {}
+    put = store.put
+
+    def listen(uri: str, data: bytes) -> None:
+        if uri.endswith("progress.json"):
+            progress = json.loads(data)
+            told.setdefault(progress["unit"], []).append((progress["done"], progress["total"]))
+        put(uri, data)
+
+    monkeypatch.setattr(store, "put", listen)
+    monkeypatch.setattr(runtime, "PROGRESS_INTERVAL_S", 0.0)
+    with serving(teacher) as helper, serving(worlds.knows("color")) as model:
+        diagnose(launched(worlds.diagnosis, model.url, helper), store)
+    assert list(told) == ["rows read", "rows categorised", "requests", "verdicts", "wrong answers"]
+    assert told["rows categorised"][-1] == (30, 30)
+    assert told["requests"][-1] == (30, 30)
+    assert all(len(steps) > 2 for steps in told.values())
