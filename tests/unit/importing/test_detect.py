@@ -33,7 +33,7 @@ def test_a_file_is_told_by_its_content_not_by_its_name(rows, tmp_path):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (gzip.compress(b"a\tb\n"), "is gzip: unpack it first"),
+        (gzip.compress(b"a\tb\n", mtime=0), "is gzip: unpack it first"),
         (b"PK\3\4", "is zip: unpack it first"),
         ("a\tb".encode("utf-16"), "is UTF-16: convert it to UTF-8"),
         (b"a,b\n1,2\n", "neither Parquet, Arrow, JSON"),
