@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaincinv
 from scipy.stats import binom
 from tests.fakes import worlds
 from tests.fakes.memory_store import MemoryStore
@@ -228,6 +229,58 @@ def exact_coverage(p: float, n: int) -> float:
     return float(binom.pmf(k, n, p)[(low <= p) & (p <= high)].sum())
 
 
+Limits = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def jeffreys(k: NDArray[np.int64], n: int) -> Limits:
+    """Quantiles of Beta(k + 1/2, n - k + 1/2), opened at the ends (Brown, Cai and DasGupta 2001)."""
+    low, high = (betaincinv(k + 0.5, n - k + 0.5, q) for q in (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2))
+    return np.where(k == 0, 0.0, low), np.where(k == n, 1.0, high)
+
+
+def mid_p(k: NDArray[np.int64], n: int) -> Limits:
+    """Clopper and Pearson's interval with half of the observed count's probability, by bisection."""
+    tail = 0.5 - CONFIDENCE / 2
+
+    def solve(above: bool) -> NDArray[np.float64]:
+        low, high = np.zeros(len(k)), np.ones(len(k))
+        for _ in range(60):
+            middle = (low + high) / 2
+            half = 0.5 * binom.pmf(k, n, middle)
+            outside = half + (binom.cdf(k - 1, n, middle) if above else binom.sf(k, n, middle))
+            too_far = outside < tail if above else outside > tail
+            low, high = np.where(too_far, low, middle), np.where(too_far, middle, high)
+        return (low + high) / 2
+
+    return np.where(k == 0, 0.0, solve(False)), np.where(k == n, 1.0, solve(True))
+
+
+def methods() -> str:
+    """Exact coverage of three intervals over accuracies from 0.1 to 0.9, and from 0.03 to 0.97."""
+    lines = [
+        "| rows | interval | least | most | in 93-97% | least beyond | mean width |",
+        "|--:|---|--:|--:|--:|--:|--:|",
+    ]
+    truths = np.linspace(0.03, 0.97, 471)
+    core = (truths >= 0.1) & (truths <= 0.9)
+    for n in (20, 30, 50, 100, 200):
+        k = np.arange(n + 1)
+        for name, (low, high) in {
+            "Wilson": wilson(k, n, CONFIDENCE),
+            "Jeffreys": jeffreys(k, n),
+            "mid-p": mid_p(k, n),
+        }.items():
+            chances = binom.pmf(k, n, truths[:, None])
+            held = (chances * ((low <= truths[:, None]) & (truths[:, None] <= high))).sum(axis=1)
+            inside = np.mean((held[core] >= 0.93) & (held[core] <= 0.97))
+            width = (chances * (high - low)).sum(axis=1)[core].mean()
+            lines.append(
+                f"| {n} | {name} | {held[core].min():.1%} | {held[core].max():.1%} | {inside:.0%} "
+                f"| {held[~core].min():.1%} | {width:.3f} |"
+            )
+    return "\n".join(lines)
+
+
 def table(found: Coverage) -> str:
     """A Markdown table, a row for each category."""
     design = found.design
@@ -257,7 +310,11 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--rows", type=int, action="append", help="rows a category (default: 50 and 100)")
     parser.add_argument("--share", type=float, action="append", help="adaptive share (default: 0 and 0.5)")
     parser.add_argument("--http", action="store_true", help="through a real server on this machine; slower")
+    parser.add_argument("--methods", action="store_true", help="only compare intervals, exactly")
     options = parser.parse_args(arguments)
+    if options.methods:
+        print(methods())
+        return 0
     logging.disable(logging.INFO)
     for rows in options.rows or (50, 100):
         for share in options.share or (0.0, 0.5):
