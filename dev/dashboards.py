@@ -125,6 +125,7 @@ _PRICE = {
 }
 
 _MACRO = f"avg by (namespace, iteration, model) ({of_operator('dpe_iteration_accuracy')})"
+_ATTEMPTS = f"round(sum by (stage, outcome) (increase(dpe_stage_attempts_total{{{_OPERATOR}}}[$__range]))) > 0"
 _AFTER = ',model="after"'
 _GPU_HOURS = f"sum by (namespace, iteration) ({of_operator('dpe_iteration_gpu_seconds')}) / 3600"
 _DURATION = " / ".join(
@@ -138,7 +139,12 @@ OVERVIEW = Dashboard(
     {
         "Iterations": (
             Panel("By phase", "stat", ((f"sum by (phase) (dpe_iterations{{{_OPERATOR}}})", "{{phase}}"),), width=24),
-            Panel("Iterations", "table", ((f"{of_operator('dpe_iteration_phase')} == 1", ""),), width=8),
+            Panel(
+                "Iterations",
+                "table",
+                ((f"{of_operator('dpe_iteration_phase')} == 1", "{{namespace}}/{{iteration}} {{phase}}"),),
+                width=8,
+            ),
             Panel(
                 "Accuracy before and after",
                 "bargauge",
@@ -172,7 +178,7 @@ OVERVIEW = Dashboard(
                 "bargauge",
                 (
                     (
-                        f"sum by (stage, outcome) (increase(dpe_stage_attempts_total{{{_OPERATOR}}}[$__range])) > 0",
+                        _ATTEMPTS,
                         "{{stage}} {{outcome}}",
                     ),
                 ),
