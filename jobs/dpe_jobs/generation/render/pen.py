@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from dpe_jobs.generation.render.scene import Box, Mark, Point, Scene
 
@@ -35,6 +35,11 @@ def text_size(text: str, size: float, font: str = "sans") -> tuple[float, float]
     """Width and height of a text's ink, in pixels."""
     left, top, right, bottom = _font(font, round(size * _SCALE)).getbbox(text, anchor="ls")
     return (right - left) / _SCALE, (bottom - top) / _SCALE
+
+
+def tinted(color: str, rng: random.Random, spread: int = 12) -> str:
+    """A colour much like another one: no two pictures have quite the same ground."""
+    return "#" + "".join(f"{min(255, max(0, v + rng.randint(-spread, spread))):02x}" for v in ImageColor.getrgb(color))
 
 
 class Pen:

@@ -5,7 +5,7 @@ import random
 from PIL import Image
 
 from dpe_jobs.generation.render.grid_maps.town import Town
-from dpe_jobs.generation.render.pen import Pen, text_size
+from dpe_jobs.generation.render.pen import Pen, text_size, tinted
 from dpe_jobs.generation.render.scene import Point, Scene
 
 _CELLS = {5: 84, 6: 72, 7: 68, 8: 62, 9: 60}  # pixels a side, by the number of columns
@@ -28,6 +28,7 @@ def draw(town: Town, rng: random.Random) -> tuple[Image.Image, Scene]:
     """Picture and display list."""
     side = _CELLS[max(town.columns, town.rows)]
     paper, land, other, ink = rng.choice(_PAPERS)
+    paper, land, other = (tinted(color, rng, 8) for color in (paper, land, other))
     water = rng.choice(_WATER)
     width, height = _LEFT + side * town.columns + _RIGHT, _TOP + side * town.rows + _BOTTOM
     pen = Pen(paper, width, height)

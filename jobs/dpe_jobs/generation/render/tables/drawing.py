@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from dpe_jobs.generation.render.pen import Pen, text_size
+from dpe_jobs.generation.render.pen import Pen, text_size, tinted
 from dpe_jobs.generation.render.records import Table
 from dpe_jobs.generation.render.scene import Scene
 from dpe_jobs.generation.render.tables.asking import Unsuitable
@@ -46,7 +46,11 @@ def draw(table: Table, ruling: str, rng: random.Random) -> tuple[Image.Image, Sc
     """Picture and display list. Unsuitable: it is too wide."""
     font, bold = rng.choice(_FONTS)
     size = rng.choice((13.0, 14.0, 15.0, 16.0))
-    look = _Look(*rng.choice(_LOOKS), font, bold, size, size * rng.uniform(1.7, 2.1), rng.uniform(22, 40))
+    page, band, band_ink, stripe, ink, line = rng.choice(_LOOKS)
+    page, band = tinted(page, rng), tinted(band, rng)
+    look = _Look(
+        page, band, band_ink, stripe, ink, line, font, bold, size, size * rng.uniform(1.7, 2.1), rng.uniform(22, 40)
+    )
     head = [table.index.capitalize(), *table.columns]
     cells = [[name, *(table.shown(v) for v in row)] for name, row in zip(table.rows, table.values, strict=True)]
     widths = [
