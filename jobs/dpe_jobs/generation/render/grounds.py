@@ -64,8 +64,8 @@ def _grass(rng: random.Random) -> Pixels:
 def _street(rng: random.Random) -> Pixels:
     """Asphalt, and houses far behind."""
     horizon = int(_SIZE * rng.uniform(0.4, 0.6))
-    far = _tint(rng, (188, 190, 196)) + 22 * noise(rng, _SIZE, _SIZE, (4, 7))[..., None]
-    road = _tint(rng, (118, 118, 122)) + 14 * noise(rng, _SIZE, _SIZE, (20, 70))[..., None]
+    far = _tint(rng, (188, 190, 196), 6) + 22 * noise(rng, _SIZE, _SIZE, (4, 7))[..., None]
+    road = _tint(rng, (118, 118, 122), 6) + 14 * noise(rng, _SIZE, _SIZE, (20, 70))[..., None]
     return np.where(np.arange(_SIZE)[:, None, None] < horizon, far, road)
 
 
