@@ -10,12 +10,9 @@ from dpe_jobs.graders.text import concludes, extract, normalise, plain, sentence
 _MARK = r"[(\[（【<]?\s?(?:option\s+|choice\s+|选项\s*)?[(\[（【]?([A-Z])[)\]）】>]?"
 _LETTER = re.compile(rf"\A{_MARK}\s*(?:[.):：、．,;，。]|\Z|[-–—]\s)", re.IGNORECASE)
 _LETTER_TALKS = re.compile(rf"\A{_MARK}(?=[\s,]|\Z)")  # "B because", upper case only
-_ARTICLE_LIKE = frozenset("AI")
-_AFTER_LETTER = re.compile(
-    r"\s+(?:because|since|as|for|due|based|which|with|is|was|but|not|and|or|given|in|on|[(\[-])|\s*[,;]|\s*\Z"
-)
+_AFTER_LETTER = re.compile(r"\s+(?:because|since|as|for|due|based|which|with|but|not|given|[(\[-])|\s*[,;]|\s*\Z")
 _SEVERAL = re.compile(
-    rf"\A(?:both\s+)?{_MARK}\s*(?:,|/|&|and\b|or\b|和|或)\s*(?:and\s+|or\s+)?[(\[]?([A-Z])\b[)\]]?(?!['’])"
+    rf"\A(?:both\s+)?{_MARK}\s*(?:,|/|&|and\b|or\b|和|或|(?=[(\[]))\s*(?:and\s+|or\s+)?[(\[]?([A-Z])\b[)\]]?(?!['’])"
 )
 _CALLED_RIGHT = re.compile(
     r"(?:option|choice|answer)?\s*[(\[]?\b([A-Z])\b[)\].]?[^.\n]{0,80}?\s(?:is|seems|appears)\s+(?:to be\s+)?"
@@ -44,9 +41,11 @@ class Options:
         else:
             raise ValueError(f"choices {list(choices)} are alike, or empty")
         self._letters = ascii_uppercase[: len(choices)]
-        self._named = [re.compile(rf"(?<![\w.]){re.escape(t)}(?!\w|\.\d)") if t else None for t in self._texts]
+        longest_first = sorted(self._texts, key=len, reverse=True)
+        self._named = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, longest_first))})(?!\w|\.\d)")
 
-    def _place(self, letter: str) -> int | None:
+    def place(self, letter: str) -> int | None:
+        """The option that has a letter."""
         place = self._letters.find(letter.upper())
         return None if place < 0 else place
 
@@ -64,9 +63,11 @@ class Options:
         mark = _LETTER.match(text)
         if mark is None:
             mark = _LETTER_TALKS.match(text)
-            if mark is None or (mark[1] in _ARTICLE_LIKE and not _AFTER_LETTER.match(text, mark.end())):
+            if mark is None:
                 return None
-        place = self._place(mark[1])
+            if not _AFTER_LETTER.match(text, mark.end()) and self.by_text(text[mark.end() :]) is None:
+                return None  # "A blue one", "C is too light"
+        place = self.place(mark[1])
         also = next(iter(sentences(text[mark.end() :])), "")
         other = self.by_text(also) if also else None
         return None if other is not None and other != place else place
@@ -88,17 +89,11 @@ class Options:
     def named(self, text: str) -> set[int]:
         """Options that a text names and does not deny. `dark red` names that option, not also `red`."""
         folded = normalise(plain(text))
-        spans = {
-            (m.start(), m.end(), place)
-            for place, pattern in enumerate(self._named)
-            if pattern is not None
-            for m in pattern.finditer(folded)
-        }
-        outer = [s for s in spans if not any(o[0] <= s[0] and s[1] <= o[1] and o[:2] != s[:2] for o in spans)]
         return {
-            place
-            for start, end, place in outer
-            if not _DENIES.search(folded, max(0, start - 40), start) and not _DENIED_AFTER.match(folded[end : end + 30])
+            self._texts.index(m[0])
+            for m in self._named.finditer(folded)
+            if not _DENIES.search(folded, max(0, m.start() - 40), m.start())
+            and not _DENIED_AFTER.match(folded[m.end() : m.end() + 30])
         }
 
     def pointed(self, text: str) -> set[int]:
@@ -106,7 +101,7 @@ class Options:
         bare = plain(text)
         found = set()
         for mark in _POINTED.finditer(bare):
-            place = self._place(mark[1] or mark[2] or mark[3])
+            place = self.place(mark[1] or mark[2] or mark[3])
             denied = _DENIES.search(bare, max(0, mark.start() - 40), mark.start())
             if place is not None and not denied and not _DENIED_AFTER.match(bare[mark.end() : mark.end() + 30]):
                 found.add(place)
@@ -119,7 +114,7 @@ class Options:
         for line in lines:
             mark = _LETTER.match(plain(line).lstrip("-*• "))
             rest = plain(line).lstrip("-*• ")[mark.end() :] if mark else ""
-            place = self._place(mark[1]) if mark else None
+            place = self.place(mark[1]) if mark else None
             places.append(place if place is not None and self._fold(rest) == self._texts[place] else None)
         if set(places) - {None} != set(range(len(self._texts))) or len(self._texts) < 2:
             return text
@@ -134,30 +129,23 @@ def _only(found: set[int]) -> int | None:
     return next(iter(found)) if len(found) == 1 else None
 
 
-def _freely(options: Options, text: str, said: bool) -> int | None:
-    """The option of a longer text. Several different ones are no answer."""
-    text = options.without_list(text)
-    parts = sentences(text)
-    if said and parts and (place := options.one(parts[0])) is not None:
+def index(response: str, choices: Sequence[str]) -> int | None:
+    """Which option a response names; None when it names none or several."""
+    options = Options(choices)
+    text = options.without_list(extract(response)[0])
+    if (place := options.by_text(plain(text))) is not None:
         return place
+    parts = sentences(text)
     sure = {place for part in parts if (place := options.one(part)) is not None}
     if sure:
         return _only(sure)
-    called = {place for m in _CALLED_RIGHT.finditer(plain(text)) if (place := options._place(m[1])) is not None}
+    called = {place for m in _CALLED_RIGHT.finditer(plain(text)) if (place := options.place(m[1])) is not None}
     if called:
         return _only(called)
     for part in reversed(parts):
         if concludes(part) and (place := _only(options.pointed(part) or options.named(part))) is not None:
             return place
     return _only(options.pointed(text) or options.named(text))
-
-
-def index(response: str, choices: Sequence[str]) -> int | None:
-    """Which option a response names; None when it names none or several."""
-    options = Options(choices)
-    text, said = extract(response)
-    place = options.one(text)
-    return place if place is not None else _freely(options, text, said)
 
 
 def reference(answer: str, choices: Sequence[str]) -> int:

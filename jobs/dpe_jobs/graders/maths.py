@@ -7,32 +7,43 @@ watched (so no number of them is). CPU time, and not the clock's: a busy machine
 
 import ctypes
 import logging
+import math
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from dpe_jobs.graders import exact
-from dpe_jobs.graders.text import extract, plain
+from dpe_jobs.graders.text import LONGEST_CLAIM, boxes, extract, plain, sentences, spoken, without_lead_in
 
 LONGEST = 600  # characters that are parsed
-CPU_S = 5.0  # of the thread that grades, for one answer
+CPU_S = 3.0  # of the thread that grades, for one answer
 _DEEPEST = 12  # nested brackets
 _LONGEST_INTEGER = 60  # digits
 _LARGEST_POWER = 20_000  # product of all exponents: 10^20000 still takes no time
-_LARGEST_OPERAND = 200  # of factorials, binomials, sums, products, limits, integrals
-_HEAVY = re.compile(r"!|\\(?:binom|sum|prod|i*nt|oint|lim|Gamma|gamma)|\b(?:factorial|binomial|gamma|zeta)\b")
+_LARGEST_OPERAND = 200  # of factorials and binomials
+_HEAVY = re.compile(r"!|\\(?:[dt]?binom|Gamma|gamma)|\b(?:factorial|binomial|gamma|zeta)\b")
 _NESTED_HEAVY = re.compile(r"[)}!]\s*!|!\s*\)?\s*!")
+_PLAIN_POWER = re.compile(r"\d\s*(?:\^|\*\*)\s*[{(]?\s*\d")
+_THOUSANDS = re.compile(r"(?<=\d)(?:,\\!|\{,\})\s?(?=\d{3}(?!\d))")
+_JOINS = re.compile(r"(?:[\s$,;&]|\\[()\[\],;! ]|\\q?quad|(?:\\(?:text|mathrm)\s*\{)?\s*,?\s*(?:and|or)\b\s*\}?){1,40}")
+_EXPONENTIAL, _EXP_OF_EXP = re.compile(r"\\?exp\b|e\s*(?:\^|\*\*)"), re.compile(r"exp\W{0,3}exp")
+_DELIMITED, _PROSE = re.compile(r"\$|\\[(\[]"), re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}\s+[A-Za-z]{2,}")
 _DIGITS = re.compile(r"\d+")
-_WORDS = re.compile(r"[A-Za-z\u4e00-\u9fff][A-Za-z\u4e00-\u9fff' -]{2,}")
+_WORDS = re.compile(
+    r"(?!(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|inf|infinity)\b)[A-Za-z]{3,}(?:[ '-][A-Za-z]+)*|[\u4e00-\u9fff]+"
+)
+_LARGEST_BRACKET_POWER = 50  # of a sum that may be multiplied out
+_BRACKET_POWER = re.compile(r"[)\]}]\s*(?:\^|\*\*)\s*[{(]?\s*(\d+)")
+_OPEN_ENDED = re.compile(r"\\(?:i{0,3}nt|oint|lim|sum|prod)(?![a-z])")  # an answer is a closed form
 
 
-def _exponents(text: str) -> list[str]:
-    """What stands behind each ^ and **: a group in brackets, or the signs up to the next operator."""
+def _exponents(text: str) -> list[tuple[bool, str]]:
+    """What stands behind each ^ and **, a group or a sign, and whether its base ends with a bracket."""
     found = []
     for match in re.finditer(r"(?:\^|\*\*)\s*", text):
-        begin = match.end()
+        begin, bracket = match.end(), text[: match.start()].rstrip()[-1:] in (")", "}", "]")
         opening = text[begin : begin + 1]
         if opening in ("{", "("):
             closing, depth, end = {"{": "}", "(": ")"}[opening], 0, begin
@@ -40,39 +51,43 @@ def _exponents(text: str) -> list[str]:
                 depth += {opening: 1, closing: -1}.get(text[end], 0)
                 if depth == 0:
                     break
-            found.append(text[begin : end + 1])
+            found.append((bracket, text[begin : end + 1]))
         else:
             token = re.match(r"[-+]?(?:\\?\w+)(?:\s*(?:\^|\*\*)\S*)?", text[begin:])
-            found.append(token[0] if token else "")
+            found.append((bracket, token[0] if token else ""))
     return found
 
 
 def tractable(text: str) -> bool:
     """Whether sympy can be let loose on a text: length, depth, sizes of powers and of what grows as factorials do."""
-    if len(text) > LONGEST:
+    numbers = _DIGITS.findall(text)
+    if len(text) > LONGEST or _OPEN_ENDED.search(text) or any(len(n) > _LONGEST_INTEGER for n in numbers):
+        return False
+    if any(int(power) > _LARGEST_BRACKET_POWER for power in _BRACKET_POWER.findall(text)):
         return False
     depth = deepest = 0
     for sign in text:
         depth += {"{": 1, "(": 1, "[": 1, "}": -1, ")": -1, "]": -1}.get(sign, 0)
         deepest = max(deepest, depth)
-    numbers = _DIGITS.findall(text)
-    if deepest > _DEEPEST or any(len(n) > _LONGEST_INTEGER for n in numbers):
+    if deepest > _DEEPEST:
         return False
-    power = 1
-    for exponent in _exponents(text):
+    single, stacked = 1, 1
+    for bracket, exponent in _exponents(text):
         if re.search(r"[\de)}\]]\s*(?:\^|\*\*)", exponent) or _HEAVY.search(exponent) or exponent.count("^") > 1:
             return False  # a tower of numbers; x^{y^2} is none
-        for number in _DIGITS.findall(exponent):
-            power *= max(1, int(number))
-    if (
-        power > _LARGEST_POWER
-        or len(re.findall(r"\\?exp\b|e\s*(?:\^|\*\*)", text)) > 3
-        or re.search(r"\\?exp\W{0,3}\\?exp", text)
-    ):
+        size = math.prod(max(1, int(number)) for number in _DIGITS.findall(exponent))
+        if bracket:
+            stacked *= size
+        single = max(single, size)
+    if single * stacked > _LARGEST_POWER:
+        return False
+    if len(_EXPONENTIAL.findall(text)) > 3 or _EXP_OF_EXP.search(text):
         return False
     heavy = _HEAVY.findall(text)
     return not heavy or (
-        len(heavy) <= 6 and not _NESTED_HEAVY.search(text) and all(int(n) <= _LARGEST_OPERAND for n in numbers)
+        len(heavy) <= 6
+        and not (_NESTED_HEAVY.search(text) or _PLAIN_POWER.search(text))
+        and all(int(n) <= _LARGEST_OPERAND for n in numbers)
     )
 
 
@@ -85,42 +100,74 @@ def _bounded(work: Callable[[], bool]) -> bool | None:
     thread = threading.get_ident()
     clock = time.pthread_getcpuclockid(thread)
     start = time.clock_gettime(clock)
-    done = threading.Event()
-    lock = threading.Lock()
+    done, lock = threading.Event(), threading.Lock()
+
+    def interrupt(error: type[BaseException] | None) -> None:
+        reference = None if error is None else ctypes.py_object(error)
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), reference)
 
     def watch() -> None:
-        while not done.wait(0.5):
+        while not done.wait(0.25):
             if time.clock_gettime(clock) - start > CPU_S:
                 with lock:
                     if not done.is_set():
-                        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_OutOfTime))
-                        return
+                        interrupt(_OutOfTime)  # again each time: sympy may catch it
 
-    watcher = threading.Thread(target=watch, name="maths-watch", daemon=True)
-    try:
-        watcher.start()
-        return work()
-    except _OutOfTime:
-        return None
-    finally:
+    def stop() -> None:
         with lock:
             done.set()
+            interrupt(None)
+
+    try:
+        try:
+            threading.Thread(target=watch, name="maths-watch", daemon=True).start()
+            return work()
+        finally:
+            stop()
+    except _OutOfTime:
+        stop()  # it may have come between the end of work and the first stop
+        return None
 
 
 def _latex(text: str) -> str:
     """A text in dollars, for the parser; one that has them stays."""
-    text = text.strip()
+    text = _THOUSANDS.sub("", text.strip()).replace("\\$", "")
     return text if "$" in text or "\\(" in text or "\\[" in text or "\\boxed" in text else f"${text}$"
 
 
-def _candidate(response: str) -> str:
-    """What of a response is parsed: what it claims, or else the end of it, from the start of a line."""
+def _boxed_together(text: str) -> str | None:
+    r"""The last boxes, when nothing but `,` and `and` stands between them: `\boxed{1} and \boxed{2}` are two roots."""
+    found = boxes(text)
+    if len(found) < 2:
+        return None
+    run = [found[-1]]
+    for box in reversed(found[:-1]):
+        if not _JOINS.fullmatch(text, box[1], run[0][0]):
+            break
+        run.insert(0, box)
+    return ", ".join(content for _, _, content in run) if len(run) > 1 else None
+
+
+def _formula(text: str) -> str | None:
+    """A text that is one formula without dollars, perhaps after `It is`; None when it is prose, or has dollars."""
+    bare = without_lead_in(plain(text)).rstrip(". ")
+    return None if _DELIMITED.search(bare) or _PROSE.search(bare) or "\n" in bare else bare
+
+
+def _candidates(response: str) -> Iterator[str]:
+    """What of a response may be parsed: what it claims, or else its end, its last line, its last sentence."""
     text, said = extract(response)
-    if said:
-        return _latex(plain(text))
-    if len(text) > LONGEST:
-        text = text[-LONGEST:].partition("\n")[2] or text[-LONGEST:].partition(" ")[2]
-    return text
+    together = _boxed_together(spoken(response)[-LONGEST_CLAIM:])
+    if together is not None:
+        yield _latex(together)
+    elif said:
+        yield _latex(plain(text))
+    elif formula := _formula(text):
+        yield _latex(formula)
+    else:
+        yield text if len(text) <= LONGEST else text[-LONGEST:].partition(" ")[2]
+        yield text.rsplit("\n", 1)[-1]
+        yield next(iter(sentences(text)[-1:]), "")
 
 
 @lru_cache(256)
@@ -146,7 +193,9 @@ def grade(response: str, answer: str) -> bool:
     """Equal text needs no parser, and words know no other equality."""
     if exact.grade(response, answer):
         return True
-    wanted, said = plain(answer), _candidate(response)
-    if not said or _WORDS.fullmatch(wanted) or not (tractable(wanted) and tractable(said)):
+    inside = boxes(answer)
+    wanted = plain(inside[-1][2] if len(inside) == 1 else answer)
+    if _WORDS.fullmatch(wanted) or not tractable(wanted):
         return False
-    return _verified(said, wanted)
+    said = next((c for c in _candidates(response) if c and tractable(c)), None)
+    return said is not None and _verified(said, wanted)

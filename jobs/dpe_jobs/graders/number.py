@@ -17,6 +17,8 @@ TOLERANCE = 1e-4  # relative, and absolute where the reference is 0; the referen
 CONVERTED_TOLERANCE = 5e-3  # relative, of a number in another unit: who converts, rounds
 LONGEST_DIGITS = 300  # a longer number is no answer; float() of it would be infinite
 
+_ENDLESS = re.compile(rf"\d{{{LONGEST_DIGITS + 1}}}")
+
 _LATEX = [
     (re.compile(r"\\[dt]?frac\s*\{\s*([-+]?[\d.,]{1,30})\s*\}\s*\{\s*([\d.,]{1,30})\s*\}"), r" \1/\2 "),
     (re.compile(r"\\[dt]?frac\s*(\d)\s*(\d)"), r" \1/\2 "),
@@ -71,7 +73,7 @@ _NONE = re.compile(
 _ONE = re.compile(
     r"(?:\A|\b(?:is|are|be|only|just|exactly|has|have|see|shows?|contains?|with|equals|and|about)\s|[:=]\s?)\Z"
 )
-_TOLERANCE = re.compile(r"\s*(?:±|\+/-|\\pm)\s*(\d+(?:\.\d+)?|\.\d+)\s*(%?)")
+_TOLERANCE = re.compile(r"\s?(?:±|\+/-|\\pm)\s?(\d+(?:\.\d+)?|\.\d+)\s*(%?)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
 _LISTED = re.compile(r"^\s*(\d{1,2})[.)]\s+", re.MULTILINE)
 
@@ -161,6 +163,8 @@ def _in_words(text: str) -> Iterator[Quantity | None]:
 
 def _single(text: str) -> Quantity | None:
     """The only quantity of a prepared text."""
+    if _ENDLESS.search(text):
+        return None
     bare = _POWER_OF_TEN.sub("", text)
     if _RANGE.search(bare) or _BOUND.search(bare) or _OPERATED.search(bare):
         return None
@@ -193,11 +197,10 @@ def _agreed(found: list[Quantity]) -> Quantity | None:
 def claimed(response: str) -> Quantity | None:
     """The quantity that a response gives; None when it gives none or several."""
     text, said = extract(response)
+    if not said and [int(m[1]) for m in _LISTED.finditer(text)][:2] in ([1], [1, 2]):
+        text = _LISTED.sub("", text)  # "1. Look at the bars." counts nothing
     if (found := read(text)) is not None:
         return found
-    numbers = [int(m[1]) for m in _LISTED.finditer(text)]
-    if numbers[:2] == [1, 2] or numbers == [1]:
-        text = _LISTED.sub("", text)
     parts = sentences(text)
     if said and parts and (found := read(parts[0])) is not None:
         return found
@@ -270,7 +273,7 @@ def _meant(quantity: Quantity) -> Quantity:
 
 def claim(response: str) -> str | None:
     """The quantity that a response gives, as text: `12`, `0.5 cm`, `40 %`."""
-    found = claimed(response)
+    found = claimed(response) or claimed(_TOLERANCE.sub("", response))
     if found is None:
         return None
     found = _meant(found)
@@ -282,5 +285,5 @@ def grade(response: str, answer: str) -> bool:
     """ValueError when the reference holds no single number."""
     wanted, absolute = reference(answer)
     wanted = _meant(wanted)
-    said = claimed(response)
+    said = claimed(response if absolute is None else _TOLERANCE.sub("", response))
     return said is not None and any(_same(reading, wanted, absolute) for reading in _readings(said))

@@ -7,6 +7,7 @@ import re
 import unicodedata
 
 LONGEST = 20_000  # characters; of a longer response only the end is read, where its answer stands
+LONGEST_CLAIM = 4_000  # characters; of a longer claim the first quarter and the end
 _SPACES = " \t\r\n"
 _EDGES = _SPACES + ",;:!?\"'`*_“”‘’«»「」。，！？：；、"
 _STRIPPED = re.compile(rf"\A(?:[{re.escape(_EDGES)}]|\.(?!\d))+|[{re.escape(_EDGES)}.]+\Z")  # ".5" keeps its point
@@ -15,6 +16,7 @@ _OPEN, _CLOSE = re.compile(r"<answer\s*>", re.IGNORECASE), re.compile(r"</answer
 _THOUGHT = re.compile(r"</think(?:ing)?>|◁/think▷", re.IGNORECASE)
 _THINKS = re.compile(r"<think(?:ing)?>|◁think▷", re.IGNORECASE)
 _GLM_BOX = re.compile(r"<\|begin_of_box\|>|<\|end_of_box\|>")
+_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
 _TOKENS = re.compile(r"<\|[a-z_]{1,30}\|>|</s>")
 
 _STATED = re.compile(
@@ -25,11 +27,14 @@ _STATED = re.compile(
     r"|^#{1,6}\s*(?:final\s+)?answer[*_ ]*\n\s*"
     r"|(?:正确答案|正确选项|答案|答)\s*(?:应该)?(?:是|为|选)?\s*[:：]?\s*(?<=[是为选:： ])"
     r"|(?:故选|应选|因此选|所以选|选择|选)\s*[:：]?\s*(?=[(（]?[A-Z]))"
-    r"(?![.!?,;。，])([^\n]+)",
+    r"(?=[^\s.!?,;。，])",
     re.IGNORECASE | re.MULTILINE,
 )
+_FINAL = re.compile(r"\bfinal answer\b", re.IGNORECASE)
 _HYPOTHESIS = re.compile(r"\b(?:if|whether|unless|assuming|suppose|that)\s+(?:the\s+|my\s+)?\Z", re.IGNORECASE)
-_EMPTY_STATEMENT = re.compile(r"[*_` ]*(?:not|in?correct|wrong|as follows|given|shown|below|one of)\b", re.IGNORECASE)
+_EMPTY_STATEMENT = re.compile(
+    r"[*_` ]*(?:not|(?:in)?correct|wrong|as follows|given|shown|below|one of)\b", re.IGNORECASE
+)
 _OPENER = re.compile(
     r"(?:(?:so|thus|therefore|hence|then|sure|certainly|of course|okay|ok|well|actually|wait|no wait|hmm|oh|overall"
     r"|in conclusion|in total|in summary|altogether|因此|所以)(?:[,!.:，：]+\s*|\s+(?=\w))"
@@ -52,6 +57,7 @@ _CONCLUDES = re.compile(
 )
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n+")
 _MARKDOWN = re.compile(r"\*\*([^*\n]+)\*\*|(?<![\w*])\*([^*\n]+)\*(?![\w*])|(?<!\w)__([^_\n]+)__(?!\w)|`([^`\n]+)`")
+_STARS = re.compile(r"\A(?:\*(?!\s)|\*{2,}\s*)+|\*+\Z")  # a bullet stays
 _WRAPPED = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|operatorname)\s*\{([^{}]*)\}")
 _DOLLARS = re.compile(r"\A\$+([^$]+)\$+\Z")
 _ARTICLE = re.compile(r"\A(?:a|an|the)\s+(?=\S)")
@@ -77,7 +83,7 @@ def plain(text: str) -> str:
         if bare == text:
             break
         text = bare
-    text = text.strip().strip("*")
+    text = _STARS.sub("", text.strip())
     for pair in (("\\(", "\\)"), ("\\[", "\\]")):
         text = text.removeprefix(pair[0]).removesuffix(pair[1])
     return _DOLLARS.sub(r"\1", text.strip()).strip()
@@ -112,18 +118,21 @@ def refuses(text: str) -> bool:
     return _REFUSES.search(text) is not None
 
 
-def boxed(text: str) -> str | None:
-    r"""The content of the last `\boxed{...}`, braces balanced; None without one."""
-    start = max(text.rfind("\\boxed{"), text.rfind("\\fbox{"))
-    if start < 0:
-        return None
-    begin = text.index("{", start) + 1
-    depth = 1
-    for position in range(begin, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
-        if depth == 0:
-            return text[begin:position]
-    return None
+def boxes(text: str) -> list[tuple[int, int, str]]:
+    r"""Start, end and content of every `\boxed{...}` whose braces close, but those inside of others."""
+    found: list[tuple[int, int, str]] = []
+    for match in _BOX.finditer(text):
+        if found and match.start() < found[-1][1]:
+            continue
+        depth = 1
+        for position in range(match.end(), min(len(text), match.end() + LONGEST_CLAIM)):
+            depth += {"{": 1, "}": -1}.get(text[position], 0)
+            if depth == 0:
+                found.append((match.start(), position + 1, text[match.end() : position]))
+                break
+        else:
+            break  # nothing after an open brace is closed outside of it
+    return found
 
 
 def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
@@ -133,7 +142,7 @@ def _last(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
     return found
 
 
-def _spoken(response: str) -> str:
+def spoken(response: str) -> str:
     """What follows the thinking; nothing when the thinking has no end."""
     text = response[-LONGEST:]
     if thought := _last(_THOUGHT, text):
@@ -143,12 +152,21 @@ def _spoken(response: str) -> str:
     return text
 
 
+def _cut(text: str) -> str:
+    """A claim that is short enough to be looked at closely."""
+    if len(text) <= LONGEST_CLAIM:
+        return text
+    head = LONGEST_CLAIM // 4
+    return f"{text[:head]}\n{text[-(LONGEST_CLAIM - head) :]}"
+
+
 def extract(response: str) -> tuple[str, bool]:
     r"""What a response claims, and whether it says so: in <answer>, in \boxed{}, or by `answer is`/`Answer:`.
 
-    The last one of each counts: who corrects himself means the correction. Otherwise it is all of the response.
+    The last one of each counts: who corrects himself means the correction. A box is only outdone by a later `final
+    answer`. Otherwise it is all of the response.
     """
-    text, said = _spoken(response), False
+    text, said = spoken(response), False
     parts = _GLM_BOX.split(text)
     if len(parts) > 1:
         text, said = parts[1 if len(parts) == 2 else len(parts) - 2], True
@@ -156,18 +174,19 @@ def extract(response: str) -> tuple[str, bool]:
     if opened := _last(_OPEN, text):
         closed = _CLOSE.search(text, opened.end())
         text, said = text[opened.end() : closed.start() if closed else len(text)], True
-    box = boxed(text)
-    if box is not None:
-        return plain(box), True
+    boxed = boxes(text)
+    end = boxed[-1][1] if boxed else 0
     stated = None
-    for match in _STATED.finditer(text):
-        if not _EMPTY_STATEMENT.match(match[1]) and not _HYPOTHESIS.search(
-            text, max(0, match.start() - 24), match.start()
-        ):
-            stated = match
-    if stated:
-        return stated[1].strip(), True
-    return text.strip(), said
+    for match in _STATED.finditer(text, end):
+        supposed = _HYPOTHESIS.search(text, max(0, match.start() - 24), match.start())
+        final = not boxed or _FINAL.search(text, max(0, match.start() - 8), match.end())
+        if final and not supposed and not _EMPTY_STATEMENT.match(text, match.end()):
+            stated = match.end()
+    if stated is not None:
+        return _cut(text[stated:].split("\n", 1)[0].strip()), True
+    if boxed:
+        return plain(_cut(boxed[-1][2])), True
+    return _cut(text.strip()), said
 
 
 def final_answer(response: str) -> str:

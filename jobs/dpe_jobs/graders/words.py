@@ -19,22 +19,21 @@ SPELLED = re.compile(
 def spelled(text: str) -> int | None:
     """The value of a number in words; None when the words follow each other as no number does (`two three`)."""
     total = group = 0
-    last = 10**15  # what the next word must be smaller than
+    room = scale = 10**15  # what the next word of a group, and the next scale, must be smaller than
     for word in re.findall(_WORD, text):
         if word in SMALL:
-            value = SMALL[word]
-            if value >= last or (last < 20) or (value >= 10 and last < 100):
+            if SMALL[word] >= room:
                 return None
-            group += value
-            last = value if value < 20 else 10
+            group += SMALL[word]
+            room = 10 if SMALL[word] >= 20 else 0
         elif word == "hundred":
-            if group >= 100:
+            if group >= 10:
                 return None
-            group, last = max(group, 1) * 100, 100
+            group, room = max(group, 1) * 100, 100
         else:
-            if total and SCALES[word] * max(group, 1) >= total:
+            if SCALES[word] >= scale:
                 return None
-            total, group, last = total + max(group, 1) * SCALES[word], 0, 10**15
+            total, group, room, scale = total + max(group, 1) * SCALES[word], 0, 1000, SCALES[word]
     return total + group
 
 

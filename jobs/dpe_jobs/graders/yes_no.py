@@ -9,6 +9,7 @@ _NO = frozenset({"no", "false", "nope", "incorrect", "否", "不", "不是", "�
 _ALTERNATIVE = re.compile(r"\A\w+(?:\s*/\s*|\s+(?:and|or)\s+)(\w+)")  # "yes and no" claims nothing
 _FIRST = re.compile(r"\w+(?:['’]\w+)?")
 _IDIOM = re.compile(r"\bno (?:doubt|question|problem|matter|idea|way to|information|answer|clear|sign of whether)\b")
+_SUPPOSED = re.compile(r"\b(?:if|whether|unless)\b[^,.]*")
 _DENIED = re.compile(r"\b(?:not|isn['’]t|never)\s+(?:\w+\s+)?(?:true|correct|yes)\b")
 
 
@@ -36,7 +37,7 @@ def polarity(text: str) -> bool | None:
         return None
     if _DENIED.search(claim):
         return False
-    words = set(re.findall(r"\w+", _IDIOM.sub("", claim)))
+    words = set(re.findall(r"\w+", _SUPPOSED.sub("", _IDIOM.sub("", claim))))
     yes, no = bool(words & {"yes", "true"}), bool(words & {"no", "false"})
     return None if yes == no else yes
 
