@@ -45,6 +45,7 @@ def _group(path: Path) -> str:
     return folder
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Name the groups that `--dist loadgroup` keeps together; the longest one, the whole turn, starts first."""
     for item in items:
