@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 PACKAGES = ("dpe", "numpy", "scipy", "pyarrow", "pillow", "httpx", "math-verify", "pint", "jinja2")
 LEDGER = "ledger"
+_POOL = "probe_pool"
 _ALLOCATION = "allocation"  # where the adaptive rows went: once decided, it stands
 
 Launch = DiagnosisLaunch | EvaluationLaunch
@@ -93,7 +94,7 @@ def draw_probe(
     uncategorised = 0
     if probe.categorise is not None:
         pool = presample(seen.ids, probe.sample_size)
-        looked_at = take(store, "pool", probe.uri, folder, only=pool, categories=dict.fromkeys(pool, ""))
+        looked_at = take(store, _POOL, probe.uri, folder, only=pool, categories=dict.fromkeys(pool, ""))
         categories, tokens = categorise(launch, store, looked_at.path, len(pool), known_in, folder)
         uncategorised = len(pool) - len(categories)
         looked_at.path.unlink()
@@ -186,6 +187,8 @@ class _Grading:
 def ask(launch: Launch, store: Store, model: InputRef, sets: Sequence[QuestionSet], folder: Path) -> Asked:
     """Ask the served model and grade its answers. Also when stopped, what was answered is in the ledger."""
     settings = launch.diagnosis
+    if any(b.name == PROBE for b in launch.benchmarks):
+        raise BadConfig("ReservedName", f"a benchmark is named {PROBE}, as the probe itself is: name it otherwise")
     needs_judge = _needs_judge(sets)
     if needs_judge and settings.judge is None:
         raise BadConfig(

@@ -27,7 +27,7 @@ from dpe_jobs.diagnosis.procedure import (
     sub_ledger,
 )
 from dpe_jobs.diagnosis.report import REPORT, describe, fingerprint
-from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, take
+from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, questions_path, take
 from dpe_jobs.diagnosis.trained import trained_on
 from dpe_jobs.generation.render import load_programs, supply
 from dpe_jobs.ledger import Ledger
@@ -126,7 +126,7 @@ def asked_before(
             store.input_ref(uri),
             items.ids(name),
             tuple(c.name for c in known[name].categories),
-            folder / f"{name}.parquet",
+            questions_path(folder, name),
             rollouts,
             excluded=known[name].excluded,
             uncategorised=known[name].uncategorised,

@@ -179,6 +179,11 @@ def sample_probe(
     )
 
 
+def questions_path(folder: Path, name: str) -> Path:
+    """Where the rows of a set are. Apart from other files: a benchmark may be called `items`."""
+    return folder / "questions" / f"{name}.parquet"
+
+
 def take(
     store: Store,
     name: str,
@@ -209,7 +214,8 @@ def take(
             ids.append(question.id)
             yield question
 
-    path = folder / f"{name}.parquet"
+    path = questions_path(folder, name)
+    path.parent.mkdir(exist_ok=True)
     write_questions(wanted(), path)
     if only is not None and len(ids) + excluded < len(only):
         gone = sorted(set(only) - set(ids))

@@ -40,7 +40,7 @@ def start(command: list[str], env: dict[str, str], log: Path) -> subprocess.Pope
         return subprocess.Popen([sys.executable, "-m", *command], env=env, cwd=REPOSITORY, stderr=out)
 
 
-def watch(process: subprocess.Popen[bytes], url: str) -> tuple[dict[str, float], list[tuple[float, float]]]:
+def watch(process: subprocess.Popen[bytes], url: str, log: Path) -> tuple[dict[str, float], list[tuple[float, float]]]:
     """What the server saw when the stage is done; seconds since the start and MiB of the stage, by the second."""
     memory, began, seen = [], time.monotonic(), psutil.Process(process.pid)
     while process.poll() is None:
@@ -50,7 +50,7 @@ def watch(process: subprocess.Popen[bytes], url: str) -> tuple[dict[str, float],
             break
         time.sleep(1)
     if process.wait() != 0:
-        raise RuntimeError("the stage failed")
+        raise RuntimeError(f"the stage failed: {log.read_text()[-2000:]}")
     figures: dict[str, float] = urllib3.request("GET", f"{url}/figures").json()
     return figures, memory
 
@@ -104,7 +104,7 @@ def main() -> int:
             (folder / "launch.json").write_text(launch.model_dump_json(by_alias=True))
             stage = start(["tests.fakes.stage_process", str(folder / "launch.json")], env, folder / "stage.log")
             began = time.monotonic()
-            figures, memory = watch(stage, f"http://127.0.0.1:{port}")
+            figures, memory = watch(stage, f"http://127.0.0.1:{port}", folder / "stage.log")
             store.download(f"{root}/diagnosis/items.parquet", folder / "items.parquet")
             lost = sum(r is None for r in pq.read_table(folder / "items.parquet")["response"].to_pylist())
         finally:

@@ -12,7 +12,7 @@ from dpe_api.launch import DiagnosisLaunch
 from dpe_api.spec import Generation
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run
-from dpe_jobs.runtime import Transient
+from dpe_jobs.runtime import BadConfig, Transient
 from dpe_jobs.store import NotFound
 
 OUT = f"{worlds.ROOT}/diagnosis"
@@ -276,3 +276,15 @@ def test_rollouts_that_did_not_come_leave_the_greedy_answer_standing(store, tmp_
     assert (color.n, color.errors, color.accuracy.value, color.pass_rate) == (5, 0, 1.0, None)
     items = [r for r in rows(store, OUT, tmp_path) if r["set"] == "probe" and r["category"] == "color"]
     assert all(r["correct"] and r["rollouts"] == [] and "no sampling" in r["error"] for r in items)
+
+
+@pytest.mark.parametrize("name", ["items", "pool", "categories", "mixture", "report"])
+def test_a_benchmark_may_be_named_as_a_file_of_the_stage_is(store, name):
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url, benchmarks=[{"name": name, "uri": worlds.TEST_URI}]), store)
+    assert [s.name for s in summary(store).report.sets] == ["probe", name]
+
+
+def test_a_benchmark_named_as_the_probe_is_refused(store):
+    with pytest.raises(BadConfig, match="a benchmark is named probe"):
+        run(worlds.diagnosis("http://127.0.0.1:1", benchmarks=[{"name": "probe", "uri": worlds.TEST_URI}]), store)
