@@ -118,11 +118,13 @@ class _Asking:
         self._client, self._ledger, self._progress = client, ledger, progress
         self._settings, self._seed = settings, seed
         self._issued: set[str] = set()
-        self._open: dict[str, int] = {}
-        """Greedy requests by set that were issued and are not answered."""
+        self._open: set[str] = set()
+        """Rows whose greedy answer decides on further rows, and is not there."""
         self._answered = asyncio.Event()
 
-    def _new(self, questions: QuestionSet, only: Collection[str]) -> Iterator[_Request]:
+    def _new(
+        self, questions: QuestionSet, only: Collection[str], kinds: Collection[str] = (GREEDY, SAMPLED)
+    ) -> Iterator[_Request]:
         """Requests of some rows that neither the ledger nor this run has, a batch of images in memory at a time."""
         with pq.ParquetFile(questions.path) as file:
             for batch in file.iter_batches(min(_BATCH_ROWS, batch_rows(file)), columns=_COLUMNS):
@@ -133,19 +135,24 @@ class _Asking:
                     text = prompt(row, self._settings)
                     for kind, n in ((GREEDY, 1), (SAMPLED, questions.rollouts)):
                         request = _Request(kind, named, row["image"]["bytes"], text, n)
-                        if n and request.key not in self._ledger and request.key not in self._issued:
+                        new = request.key not in self._ledger and request.key not in self._issued
+                        if n and kind in kinds and new:
                             self._issued.add(request.key)
                             yield request
 
     async def requests(self, sets: list[QuestionSet], decide: Decide) -> AsyncIterator[_Request]:
         """All requests, in the order in which they are sent. `sets` has the rows that were decided on afterwards.
 
-        Rows with rollouts come first and the short greedy requests last, so that the server is busy to the end.
+        Rows with rollouts come first and the short greedy requests last, so that the server is busy to the end. The two
+        requests of a row follow each other, for the server's cache; but where the greedy answers decide on further
+        rows, they all come first, so that nobody waits for the decision.
         """
+        for questions in (s for s in sets if s.adaptive):
+            for request in self._new(questions, frozenset(questions.ids), (GREEDY,)):
+                self._open.add(request.row)
+                yield request
         for questions in sorted(sets, key=lambda s: s.rollouts == 0):
             for request in self._new(questions, frozenset(questions.ids)):
-                if request.kind == GREEDY and questions.adaptive:
-                    self._open[request.row] = 1
                 yield request
         for i, questions in enumerate(sets):
             if questions.adaptive:
@@ -181,7 +188,7 @@ class _Asking:
             }
             await asyncio.to_thread(self._record, row)
         if request.kind == GREEDY:
-            self._open.pop(request.row, None)
+            self._open.discard(request.row)
             if not self._open:
                 self._answered.set()
 
