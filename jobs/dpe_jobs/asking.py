@@ -91,9 +91,9 @@ def fit(image: bytes, max_pixels: int) -> bytes:
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the image does not decode: {error}") from error
     scale = math.sqrt(max_pixels / (picture.width * picture.height))
-    size = max(1, math.floor(picture.width * scale)), max(1, math.floor(picture.height * scale))
-    # a very long image: one side is a pixel, and the other takes what the limit leaves
-    size = min(size[0], max_pixels // size[1]), min(size[1], max_pixels)
+    width, height = max(1, math.floor(picture.width * scale)), max(1, math.floor(picture.height * scale))
+    # of a very long image one side is a pixel, and the other takes what the limit leaves
+    size = (width, min(height, max_pixels // width)) if width < height else (min(width, max_pixels // height), height)
     buffer = io.BytesIO()
     picture.resize(size, Image.Resampling.LANCZOS).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
     return buffer.getvalue()

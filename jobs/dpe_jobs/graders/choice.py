@@ -6,6 +6,7 @@ from string import ascii_uppercase
 
 from dpe_jobs.graders import exact
 from dpe_jobs.graders.text import concludes, extract, normalise, plain, sentences, without_article, without_lead_in
+from dpe_jobs.graders.words import SPELLED, digits_of
 
 _MARK = r"[(\[（【<]?\s?(?:option\s+|choice\s+|选项\s*)?[(\[（【]?([A-Z])[)\]）】>]?"
 _LETTER = re.compile(rf"\A{_MARK}\s*(?:[.):：、．,;，。]|\Z|[-–—]\s)", re.IGNORECASE)
@@ -15,9 +16,10 @@ _SEVERAL = re.compile(
     rf"\A(?:both\s+)?{_MARK}\s*(?:,|/|&|and\b|or\b|和|或|(?=[(\[]))\s*(?:and\s+|or\s+)?[(\[]?([A-Z])\b[)\]]?(?!['’])"
 )
 _CALLED_RIGHT = re.compile(
-    r"(?:option|choice|answer)?\s*[(\[]?\b([A-Z])\b[)\].]?[^.\n]{0,80}?\s(?:is|seems|appears)\s+(?:to be\s+)?"
+    r"(?:option|choice|answer)?\s*[(\[]?\b([A-Z])\b[)\].]?[^.;\n]{0,80}?\s(?:is|seems|appears)\s+(?:to be\s+)?"
     r"(?:the\s+)?(?:most\s+)?(?:correct|right|best|accurate)\b(?!\s+(?:of|side|hand))"
 )
+_WRONG = re.compile(r"\b(?:is|are|was|were)\s+(?:wrong|incorrect|not)\b", re.IGNORECASE)
 _POINTED = re.compile(r"[(\[（【]([A-Z])[)\]）】]|\b(?:[Oo]ption|[Cc]hoice|OPTION)\s+[(\[]?([A-Z])\b|选项?\s*([A-Z])")
 _DENIES = re.compile(
     r"(?:\b(?:not|nor|neither|never|no|without|except|unlike|instead of|rather than|than)|n['’]t)\s+"
@@ -67,6 +69,8 @@ class Options:
                 return None
             if not _AFTER_LETTER.match(text, mark.end()) and self.by_text(text[mark.end() :]) is None:
                 return None  # "A blue one", "C is too light"
+        if _WRONG.search(text, mark.end()):
+            return None  # "A: cat is wrong"
         place = self.place(mark[1])
         also = next(iter(sentences(text[mark.end() :])), "")
         other = self.by_text(also) if also else None
@@ -89,6 +93,8 @@ class Options:
     def named(self, text: str) -> set[int]:
         """Options that a text names and does not deny. `dark red` names that option, not also `red`."""
         folded = normalise(plain(text))
+        if all(t.isdecimal() for t in self._texts):
+            folded = SPELLED.sub(lambda m: m[0] if m[0] == "one" else digits_of(m[0]), folded)
         return {
             self._texts.index(m[0])
             for m in self._named.finditer(folded)

@@ -5,12 +5,13 @@ import re
 from dpe_jobs.graders.text import extract, normalise, plain, refuses, sentences, without_article, without_lead_in
 from dpe_jobs.graders.words import digits_of
 
+_FRACTION = re.compile(r"\\[dt]?frac\s?\{(\d{1,9})\}\s?\{(\d{1,9})\}")
 EXPLAINS = 4  # words that make a sentence an explanation, and not another guess
 
 
 def fold(text: str) -> str:
     """A text as two equal answers share it: normalised, no article, `three` as 3, no commas in numbers."""
-    folded = without_article(normalise(plain(text)))
+    folded = without_article(normalise(_FRACTION.sub(r"\1/\2", plain(text))))
     return digits_of(re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", folded))
 
 

@@ -20,8 +20,10 @@ _SEPARATOR = re.compile(
     re.IGNORECASE,
 )
 _INTRODUCES = re.compile(
-    r"\A[^,;、\n]{0,200}?(?::|\b(?:are|include|includes|following|contains|shows)\b:?)\s*(?=\S)", re.IGNORECASE
+    r"\A[^,;、\n]{0,200}?(?::|\b(?:is|are|include|includes|following|contains|shows|see|has|have)\b:?)\s*(?=\S)",
+    re.IGNORECASE,
 )
+_COLON = re.compile(r"\A[^:\n]{0,200}:\s*(?=\S)")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 MOST_ITEMS = 1000
 
@@ -81,12 +83,12 @@ def reference(answer: str) -> tuple[tuple[str, ...], bool]:
 
 
 def _readings(response: str) -> list[tuple[str, ...]]:
-    text, _ = extract(response)
+    text, _ = extract(response, paragraph=True)
     text = _ORDERED.sub("", text)
     first = next(iter(sentences(text)), "")
     texts = [text, first, without_lead_in(text), without_lead_in(first)]
-    introduced = [(s, _INTRODUCES.match(s)) for s in (plain(text), plain(first))]
-    texts += [sentence[match.end() :] for sentence, match in introduced if match]
+    for sentence in (plain(text), plain(first)):
+        texts += [sentence[m.end() :] for m in (_COLON.match(sentence), _INTRODUCES.match(sentence)) if m]
     return list(dict.fromkeys(items for t in texts if (items := _items(t))))
 
 

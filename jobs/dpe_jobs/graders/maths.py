@@ -151,6 +151,8 @@ def _boxed_together(text: str) -> str | None:
 def _formula(text: str) -> str | None:
     """A text that is one formula without dollars, perhaps after `It is`; None when it is prose, or has dollars."""
     bare = without_lead_in(plain(text)).rstrip(". ")
+    if re.fullmatch(r"[-+\d.,%\s]*", bare):
+        return None  # the parser knows more ways to write a number outside of dollars
     return None if _DELIMITED.search(bare) or _PROSE.search(bare) or "\n" in bare else bare
 
 
@@ -194,7 +196,7 @@ def grade(response: str, answer: str) -> bool:
     if exact.grade(response, answer):
         return True
     inside = boxes(answer)
-    wanted = plain(inside[-1][2] if len(inside) == 1 else answer)
+    wanted = _boxed_together(answer) or plain(inside[-1][2] if len(inside) == 1 else answer)
     if _WORDS.fullmatch(wanted) or not tractable(wanted):
         return False
     said = next((c for c in _candidates(response) if c and tractable(c)), None)

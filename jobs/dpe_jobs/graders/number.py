@@ -63,18 +63,27 @@ _RANGE = re.compile(
 )
 _BOUND = re.compile(
     r"(?:[<>≤≥]|\b(?:more|less|fewer|greater|larger|smaller|higher|lower) than|\bat (?:least|most)|\bover|\bunder"
-    r"|\babove|\bbelow|\bup to|\bnot)\s*[$€£¥₹]?\s?[-+]?\.?\d",
+    r"|\babove|\bbelow|\bup to|\bnot)\s*[$€£¥₹]?\s?[-+]?\.?\d|\d\s?\+(?!\s?[\d/])",
     re.IGNORECASE,
 )
 _OPERATED = re.compile(r"[√π∞]|\bpi\b|\bsqrt\b|\\[a-zA-Z]|\d\s*\^|\d\s*!(?!\w)|\d\s*[+*×÷]\s*\d|/\s*\d+\s*/")
 _NONE = re.compile(
     r"\A(?:none|nil)\Z|\A(?:there (?:is|are)|i (?:can )?see) (?:no|none|not any|zero)\b(?! (?:way|doubt|info))"
 )
+_PARTS = re.compile(r"(?:(an?|one|two|three)[ -])?(half|thirds?|quarters?|dozen)")
 _ONE = re.compile(
     r"(?:\A|\b(?:is|are|be|only|just|exactly|has|have|see|shows?|contains?|with|equals|and|about)\s|[:=]\s?)\Z"
 )
 _TOLERANCE = re.compile(r"\s?(?:±|\+/-|\\pm)\s?(\d+(?:\.\d+)?|\.\d+)\s*(%?)")
 _BOLD = re.compile(r"\*\*([^*\n]{1,60})\*\*")
+_STATES = re.compile(r"\b(?:is|are|has|have|see|contains?|shows?|total)\b[^.]*\d", re.IGNORECASE)
+_IS = re.compile(
+    r"\b(?:is|was|are|were|equals|reached)\s+(?:about |approximately |only |just |exactly )?(?=[$€£¥₹(]?\s?[-+]?\.?\d)"
+)
+_TOTALS = re.compile(
+    r"\b(?:giv(?:es?|ing)(?: us)?|mak(?:es?|ing)|equals?|total(?:s|ing)?(?: is| of|:)?|result(?:s|ing) in|which is)\s+",
+    re.IGNORECASE,
+)
 _LISTED = re.compile(r"^\s*(\d{1,2})[.)]\s+", re.MULTILINE)
 
 
@@ -101,8 +110,9 @@ def _prepare(text: str) -> str:
     text = _VULGAR.sub(lambda m: " " + unicodedata.normalize("NFKC", m[0]), text)
     text = unicodedata.normalize("NFKC", _THIN.sub("", text)).replace("⁄", "/")
     text = " ".join(text.replace("−", "-").replace("–", "–").split())
+    text = re.sub(r"\b(?:minus|negative) (?=\d)", "-", text, flags=re.IGNORECASE)
     text = _SPACED.sub(lambda m: m[1].replace(" ", ""), text)
-    return _DECIMAL_COMMA.sub(lambda m: f"{m[1].replace('.', '')}.{m[2]}", text).strip(" \t*_`\"'“”")
+    return _DECIMAL_COMMA.sub(lambda m: f"{m[1].replace('.', '')}.{m[2]}", text).strip(" \t*_`\"'“”!")
 
 
 def _value(match: re.Match[str]) -> float | None:
@@ -153,6 +163,10 @@ def _in_words(text: str) -> Iterator[Quantity | None]:
     if _NONE.match(lower.strip(" .!")):
         yield Quantity(0.0)
         return
+    if part := _PARTS.fullmatch(lower.strip(" .!")):
+        times = {"two": 2, "three": 3}.get(part[1], 1)
+        yield Quantity(float(times) * {"h": 1 / 2, "t": 1 / 3, "q": 1 / 4, "d": 12}[part[2][0]])
+        return
     for match in SPELLED.finditer(lower):
         if match[0] == "one" and not _ONE.search(lower, max(0, match.start() - 12), match.start()):
             continue  # "the red one"
@@ -182,7 +196,10 @@ def read(text: str) -> Quantity | None:
     if (found := _single(bare)) is not None:
         return found
     head, bracket, _ = bare.partition(" (")
-    return _single(head) if bracket and re.search(r"\d", head) else None
+    if bracket and re.search(r"\d", head):
+        return _single(head)
+    head, colon, _ = bare.partition(": ")
+    return _single(head) if colon and _STATES.search(head) else None
 
 
 def _is_bare(text: str) -> bool:
@@ -209,7 +226,21 @@ def claimed(response: str) -> Quantity | None:
     for sure in (bare, bold):
         if sure:
             return _agreed(sure)
-    return next((q for part in reversed(parts) if concludes(part) and (q := read(part)) is not None), None)
+    if (
+        len(parts) == 1
+        and len(said_to_be := _IS.split(_prepare(text))) == 2
+        and (found := read(said_to_be[1])) is not None
+    ):
+        return found  # "The value of 2019 was 42."
+    drawn = next((q for part in reversed(parts) if concludes(part) and (q := read(part)) is not None), None)
+    if drawn is not None:
+        return drawn
+    totals = [
+        q
+        for m in _TOTALS.finditer(text)
+        if (q := read(re.split(r"[.,;:](?!\d)", text[m.end() :], maxsplit=1)[0])) is not None
+    ]
+    return totals[-1] if totals else None
 
 
 def parse_number(text: str) -> float | None:

@@ -20,7 +20,7 @@ _BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
 _TOKENS = re.compile(r"<\|[a-z_]{1,30}\|>|</s>")
 
 _STATED = re.compile(
-    r"(?:(?:\b(?:correct|right|best|final)\s+(?:option|choice)|\banswer)[*_`]*"
+    r"(?:(?:\b(?:correct|right|best|final)\s+(?:option|choice)|\bans(?:wer)?)[*_`]*"
     r"(?:\s+(?:to|for|of)\b[^.\n:=]{1,120}?)?"
     r"(?:[*_` ]{0,8}(?:\bis\b|\bwould be\b|\bshould be\b|\bmust be\b))?"
     r"(?:[*_` ]{0,8}[:=：][*_`\s]{0,8}|(?<=\b(?:is|be))[*_` ]{1,8}|\s?(?=[（(][A-Za-z][)）]))"
@@ -29,6 +29,9 @@ _STATED = re.compile(
     r"|(?:故选|应选|因此选|所以选|选择|选)\s*[:：]?\s*(?=[(（]?[A-Z]))"
     r"(?=[^\s.!?,;。，])",
     re.IGNORECASE | re.MULTILINE,
+)
+_JSON = re.compile(
+    r"\{[^{}]{0,500}?[\"'](?:final_?)?answer[\"']\s*:\s*(\"[^\"\n]*\"|\[[^\]]*\]|[-\w.]+)", re.IGNORECASE
 )
 _FINAL = re.compile(r"\bfinal answer\b", re.IGNORECASE)
 _HYPOTHESIS = re.compile(r"\b(?:if|whether|unless|assuming|suppose|that)\s+(?:the\s+|my\s+)?\Z", re.IGNORECASE)
@@ -39,7 +42,8 @@ _OPENER = re.compile(
     r"(?:(?:so|thus|therefore|hence|then|sure|certainly|of course|okay|ok|well|actually|wait|no wait|hmm|oh|overall"
     r"|in conclusion|in total|in summary|altogether|因此|所以)(?:[,!.:，：]+\s*|\s+(?=\w))"
     r"|(?:based on|according to|from|in|on|looking at|as shown in|as seen in)\s+(?:the|this|your)\s[^,.\n]{1,60},\s*"
-    r"|(?:yes, )?i(?:\s+would|'d)?\s+(?:think|believe|guess|say|see|choose|select|pick|go with)\s+(?:that\s+)?"
+    r"|(?:yes, )?i(?:\s+would|'d)?\s+(?:think|believe|guess|say|see|go with)\s+(?:that\s+)?"
+    r"|(?:i(?:\s+would|'d)?\s+)?(?:choose|select|pick)\s+"
     r"|(?:the\s+)?(?:final\s+|correct\s+)?(?:answer|option|choice)\s*(?:is\b|:|=)\s*"
     r"|(?:probably|likely|most likely|maybe|perhaps|possibly)[, ]\s*)+",
     re.IGNORECASE,
@@ -160,11 +164,11 @@ def _cut(text: str) -> str:
     return f"{text[:head]}\n{text[-(LONGEST_CLAIM - head) :]}"
 
 
-def extract(response: str) -> tuple[str, bool]:
+def extract(response: str, *, paragraph: bool = False) -> tuple[str, bool]:
     r"""What a response claims, and whether it says so: in <answer>, in \boxed{}, or by `answer is`/`Answer:`.
 
     The last one of each counts: who corrects himself means the correction. A box is only outdone by a later `final
-    answer`. Otherwise it is all of the response.
+    answer`. Otherwise it is all of the response. What is said to be the answer ends with its line, or its paragraph.
     """
     text, said = spoken(response), False
     parts = _GLM_BOX.split(text)
@@ -174,6 +178,8 @@ def extract(response: str) -> tuple[str, bool]:
     if opened := _last(_OPEN, text):
         closed = _CLOSE.search(text, opened.end())
         text, said = text[opened.end() : closed.start() if closed else len(text)], True
+    if found := _last(_JSON, text):
+        text, said = found[1].strip('"'), True
     boxed = boxes(text)
     end = boxed[-1][1] if boxed else 0
     stated = None
@@ -183,7 +189,7 @@ def extract(response: str) -> tuple[str, bool]:
         if final and not supposed and not _EMPTY_STATEMENT.match(text, match.end()):
             stated = match.end()
     if stated is not None:
-        return _cut(text[stated:].split("\n", 1)[0].strip()), True
+        return _cut(text[stated:].split("\n\n" if paragraph else "\n", 1)[0].strip()), True
     if boxed:
         return plain(_cut(boxed[-1][2])), True
     return _cut(text.strip()), said

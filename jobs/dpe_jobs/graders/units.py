@@ -88,6 +88,8 @@ def is_percent(unit: str | None) -> bool:
 
 def alike(one: str, other: str) -> bool:
     """Whether two units are the same word; singular and plural are."""
+    if {one.lower(), other.lower()} <= {"gbp", "pound", "pounds"}:
+        return True  # of money, where one of them is
     return one == other or (len(one) > 2 and one.rstrip("s").lower() == other.rstrip("s").lower())
 
 

@@ -14,6 +14,7 @@ TABLES = {
 ROWS = [(kind, (), *row) for kind, table in TABLES.items() for row in table] + [
     (AnswerType.CHOICE, *row) for row in styles.CHOICE
 ]
+ROWS += styles.FRESH
 
 
 @pytest.mark.parametrize(("kind", "choices", "answer", "response", "right"), ROWS)
