@@ -45,11 +45,13 @@ def _group(path: Path) -> str:
     return folder
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Name the group that `--dist loadgroup` keeps together; later hooks are too late."""
+    item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Name the groups that `--dist loadgroup` keeps together; the longest one, the whole turn, starts first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+    """The longest group, the whole turn, starts first."""
     # what nobody may run beside comes last, when the other workers are done
     items.sort(key=lambda item: item.get_closest_marker("breaks_cluster") is not None)
     if "PYTEST_XDIST_WORKER" in os.environ:
