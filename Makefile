@@ -55,7 +55,7 @@ test: setup lint ## everything: lint, then unit, cluster and e2e tests in one ru
 	@exec $(PY) -m dev.test
 
 test-unit: setup-python ## unit tests: seconds, no root
-	@exec $(PY) -m pytest -n 2 --dist loadgroup tests/unit
+	@exec $(PY) -m pytest -n 2 --dist loadscope tests/unit
 
 test-cluster: setup ## tests against a real API server and MinIO (root)
 	@exec $(PY) -m dev.test tests/cluster tests/images

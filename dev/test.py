@@ -12,7 +12,7 @@ from dev.cluster.config import Cluster, ClusterError
 
 _MEMORY_GIB = 12
 """What the whole turn needs: control plane 1, vLLM 3, two ranks of 1.5, the tests themselves, and room."""
-_WORKERS = ("-n", "3", "--dist", "loadgroup", "--no-loadscope-reorder")
+_WORKERS = ("-n", "3", "--dist", "loadscope", "--no-loadscope-reorder")
 _TESTS = paths.CHECKOUT / "tests"
 
 

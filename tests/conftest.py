@@ -1,6 +1,6 @@
 """The embedded cluster and what tests on it share. Started by the first test that asks for it, left as it was found.
 
-With several workers (`pytest -n 3`) tests that share something expensive run in one of them, one after the other.
+With several workers (`pytest -n 3 --dist loadscope`) tests that share something expensive run in one of them, one after the other.
 """
 
 import fcntl
@@ -21,6 +21,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 from dpe_api.launch import StoreAddress
 from dpe_jobs.store import Store
 from tests.browser.chromium import chromium
+from xdist.scheduler import LoadScopeScheduling
 
 # other workers take the processor: a slow example is no finding
 settings.register_profile("shared-machine", deadline=None)
@@ -45,9 +46,16 @@ def _group(path: Path) -> str:
     return folder
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Name the group that `--dist loadgroup` keeps together; later hooks are too late."""
-    item.add_marker(pytest.mark.xdist_group(_group(item.path)))
+class Groups(LoadScopeScheduling):
+    """Hands whole groups to workers. xdist's own `loadgroup` writes into what pytest 9.2 computes, and splits them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(TESTS.parent / nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
+    """Called where there are several workers."""
+    return Groups(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
