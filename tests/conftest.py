@@ -1,6 +1,7 @@
 """The embedded cluster and what tests on it share. Started by the first test that asks for it, left as it was found.
 
-With several workers (`pytest -n 3 --dist loadscope`) tests that share something expensive run in one of them, one after the other.
+With several workers (`pytest -n 3 --dist loadscope`) tests that share something expensive run in one of them, one after
+the other.
 """
 
 import fcntl
@@ -17,11 +18,11 @@ from dev.cluster.config import Cluster
 from hypothesis import settings
 from kubernetes import client, config
 from selenium.webdriver.remote.webdriver import WebDriver
+from xdist.scheduler import LoadScopeScheduling
 
 from dpe_api.launch import StoreAddress
 from dpe_jobs.store import Store
 from tests.browser.chromium import chromium
-from xdist.scheduler import LoadScopeScheduling
 
 # other workers take the processor: a slow example is no finding
 settings.register_profile("shared-machine", deadline=None)
