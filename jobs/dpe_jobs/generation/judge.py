@@ -75,17 +75,23 @@ class Judge:
         passed = {name: tally.kept for name, tally in self._plan.tallies.items()}
         candidates = enumerate(self._draw(wave))
 
+        drawing = asyncio.Lock()
+
         async def worker() -> None:
             # one iterator for all workers: at most `concurrency` pictures are in memory
-            for place, candidate in candidates:
+            while True:
+                async with drawing:
+                    # tens of milliseconds, in which the loop hears of answers and of a stop
+                    found = await asyncio.to_thread(next, candidates, None)
+                if found is None:
+                    return
+                place, candidate = found
                 verdict = await self._verdict(candidate)
                 verdicts[place] = verdict
                 if verdict.reason is None:
                     passed[verdict.target.category] += 1
                     done = sum(min(passed[name], tally.quota) for name, tally in self._plan.tallies.items())
                     await asyncio.to_thread(self._progress.set, done)
-                else:
-                    await asyncio.sleep(0)  # many in a row need no request: let the loop hear of a stop
 
         try:
             async with asyncio.TaskGroup() as group:

@@ -6,17 +6,19 @@ What a person has to tell by eye differs by at least EYE of the axis; what is pr
 import itertools
 import random
 from collections.abc import Sequence
+from statistics import StatisticsError, correlation
 
 from dpe_api.artifacts import AnswerType
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.render.charts.axis import label
 from dpe_jobs.generation.render.charts.plan import Cloud, Grid, Pies, Plan, Unsuitable
-from dpe_jobs.generation.render.records import Table
+from dpe_jobs.generation.render.tabular import Table
 
 EYE, PRINT = 0.045, 0.012  # of the axis
 EYE_SHARE, PRINT_SHARE = 4, 1  # per cent of a pie
 APART = 0.11  # of the axis, between options
 RISE_FALL = ("rise", "fall")
+_CLEAR = 0.5  # Kendall's tau and Pearson's correlation of a tendency that nobody doubts
 _PLURALS = {"species": "species", "facility": "facilities", "kind of weather": "kinds of weather", "series": "series"}
 
 
@@ -55,7 +57,7 @@ def _options(value: float, low: float, high: float, decimals: int, rng: random.R
     for _ in range(40):
         others: list[float] = []
         while len(others) < 3:
-            other = rng.uniform(low + 0.02 * (high - low), high)
+            other = round(rng.uniform(low + 0.02 * (high - low), high), decimals)
             if all(abs(other - known) >= gap for known in (value, *others)):
                 others.append(other)
             elif rng.random() < 0.05:
@@ -286,7 +288,11 @@ def ranks_agree(points: Sequence[tuple[float, float]]) -> float:
 
 def _cloud_trend(plan: Cloud, _: random.Random) -> Written:
     tau = ranks_agree(plan.points)
-    if abs(tau) < 0.5:
+    try:
+        slope = correlation([x for x, _ in plan.points], [y for _, y in plan.points])
+    except StatisticsError as error:  # one of them is the same everywhere
+        raise Unsuitable from error
+    if min(abs(tau), abs(slope)) < _CLEAR or (tau < 0) != (slope < 0):
         raise Unsuitable
     question = f"As the {plan.x} rises, does the {plan.y} tend to rise or fall?"
     return Written(question, RISE_FALL[tau < 0], AnswerType.CHOICE, RISE_FALL)

@@ -13,8 +13,8 @@ from dpe_jobs.generation.render.charts.axis import label, touches
 from dpe_jobs.generation.render.charts.figure import INK, Sheet, Style
 from dpe_jobs.generation.render.charts.plan import Cloud, Grid, Pies, Plan, Unsuitable
 from dpe_jobs.generation.render.pen import text_size
-from dpe_jobs.generation.render.records import Table
 from dpe_jobs.generation.render.scene import Box, Point, Scene
+from dpe_jobs.generation.render.tabular import Table
 
 _EDGE = 12.0  # pixels between the picture's edge and what is next to it
 _SWATCH = 12.0  # pixels

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dpe_jobs.generation.render.charts.axis import ticks
-from dpe_jobs.generation.render.records import Points, Table
+from dpe_jobs.generation.render.records import Points
+from dpe_jobs.generation.render.tabular import Table
 
 
 class Unsuitable(Exception):

@@ -15,7 +15,8 @@ from dpe_jobs.generation.render.charts.plan import (
     of_table,
     percents,
 )
-from dpe_jobs.generation.render.records import NAMES, POINT_SETS, Table, axis_count, points, table
+from dpe_jobs.generation.render.records import NAMES, POINT_SETS, axis_count, points, table
+from dpe_jobs.generation.render.tabular import Table
 
 DENSITIES = ("few", "some", "many")
 # rows and columns of a table, at least and at most

@@ -14,6 +14,7 @@ from dpe_jobs.generation.render.scene import Mark, Scene
 
 _AGREE = 0.012  # of the axis: how far what is printed may be from what is measured
 _AGREE_SHARE = 0.7  # per cent of a pie
+_CLEAR = 0.4  # of a correlation
 _CLOSE, _FAR = 0.02, 0.06  # of the axis: the right option, and the next one
 _NUMBER = re.compile(r"-?[\d,]*\.?\d+")
 
@@ -263,8 +264,8 @@ def _above(reads: list[Read], question: str, bound: float) -> str:
 
 def _tendency(reads: list[Read]) -> str:
     xs, ys = np.array([r.across for r in reads]), np.array([r.value for r in reads])
-    slope = np.corrcoef(np.argsort(np.argsort(xs)), np.argsort(np.argsort(ys)))[0, 1]  # Spearman 1904
-    if abs(slope) < 0.5:
+    slope = np.corrcoef(xs, ys)[0, 1]
+    if abs(slope) < _CLEAR:
         raise ValueError("there is no clear tendency")
     return "rise" if slope > 0 else "fall"
 

@@ -4,11 +4,12 @@ import random
 from collections.abc import Mapping, Sequence
 
 from dpe_jobs.generation.render import Drawn
-from dpe_jobs.generation.render.records import NAMES, Table, table
+from dpe_jobs.generation.render.records import NAMES, table
 from dpe_jobs.generation.render.scene import Scene
 from dpe_jobs.generation.render.tables.asking import ASKS, Unsuitable, ask
 from dpe_jobs.generation.render.tables.drawing import RULINGS, draw
 from dpe_jobs.generation.render.tables.reader import solve
+from dpe_jobs.generation.render.tabular import Table
 
 _SIZES = {"small": ((3, 4), (1, 2)), "medium": ((5, 7), (2, 3)), "large": ((8, 12), (3, 5))}
 """Rows and columns of figures, at least and at most."""

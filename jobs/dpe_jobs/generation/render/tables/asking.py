@@ -5,7 +5,7 @@ import random
 
 from dpe_api.artifacts import AnswerType
 from dpe_jobs.generation.render import Written
-from dpe_jobs.generation.render.records import Table
+from dpe_jobs.generation.render.tabular import Table
 
 _PLURALS = {"species": "species"}
 

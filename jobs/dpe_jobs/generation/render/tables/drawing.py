@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from PIL import Image
 
 from dpe_jobs.generation.render.pen import Pen, text_size, tinted
-from dpe_jobs.generation.render.records import Table
 from dpe_jobs.generation.render.scene import Scene
 from dpe_jobs.generation.render.tables.asking import Unsuitable
+from dpe_jobs.generation.render.tabular import Table
 
 RULINGS = ("grid", "stripes", "none")
 LARGEST = (800, 560)  # pixels
