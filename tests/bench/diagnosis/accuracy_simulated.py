@@ -319,8 +319,8 @@ def main(arguments: Sequence[str]) -> int:
     for rows in options.rows or (50, 100):
         for share in options.share or (0.0, 0.5):
             began = time.monotonic()
-            print(table(simulate(Design(GRID, rows, share), options.runs, http=options.http)), flush=True)
-            print(f"\n{time.monotonic() - began:.0f} s\n", file=sys.stderr)
+            print(table(simulate(Design(GRID, rows, share), options.runs, http=options.http)), end="\n\n", flush=True)
+            print(f"{time.monotonic() - began:.0f} s\n", file=sys.stderr)
     return 0
 
 
