@@ -39,6 +39,7 @@ def chromium(profile: Path) -> Iterator[WebDriver]:
 
 def look(browser: WebDriver, path: Path) -> list[str]:
     """Open a page; the addresses that it asked for, the page itself left out."""
+    browser.get("about:blank")  # the page that a browser starts with asks for things, too
     for log in ("performance", "browser"):
         browser.get_log(log)  # that of the page before
     browser.get(path.as_uri())

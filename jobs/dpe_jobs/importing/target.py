@@ -124,6 +124,9 @@ class Publication:
             self._target.create(MARKER, json.dumps(claim).encode())
         except AlreadyPublished as error:
             raise BadConfig("ImportUnfinished", f"{uri}: another import has just begun: wait for it") from error
+        except BaseException:  # stopped while claiming: nobody else would give the claim back
+            self._target.delete([MARKER])
+            raise
 
     def take(self, path: Path) -> OutputFile:
         """Move a finished file there."""
