@@ -9,8 +9,10 @@ from dpe_api.artifacts import IterationId
 from dpe_api.base import ApiModel
 from dpe_api.diagnosis_spec import Diagnosis, Mixture, Probe
 from dpe_api.endpoints import Endpoint
+from dpe_api.evaluation_spec import Benchmark, Evaluation
+from dpe_api.generation_spec import Generation
 from dpe_api.names import LAUNCH_PATH, Stage
-from dpe_api.spec import Benchmark, Evaluation, Generation, Training
+from dpe_api.training_spec import Training
 
 
 class StoreAddress(ApiModel):

@@ -1,14 +1,17 @@
 """`spec` of a DPEIteration: what a person writes. Field descriptions and bounds live here and nowhere else."""
 
-from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import Field
 
 from dpe_api.base import ApiModel
 from dpe_api.diagnosis_spec import Diagnosis, Mixture, Probe
 from dpe_api.endpoints import Endpoint
-from dpe_api.fields import Confidence, Fraction, Name, S3Uri, rules
+from dpe_api.evaluation_spec import Evaluation
+from dpe_api.fields import S3Uri, rules
+from dpe_api.generation_spec import Generation
+from dpe_api.serving_spec import Serving
+from dpe_api.training_spec import Training
 
 
 class IterationRef(ApiModel):
@@ -32,179 +35,6 @@ class Model(ApiModel):
     """Folder of a Hugging Face model that vLLM can load, as s3://BUCKET/FOLDER."""
     iteration_ref: IterationRef | None = None
     """Continue from the model that another iteration accepted; sections left out here are taken from it."""
-
-
-class RenderSource(ApiModel):
-    """Images drawn by a program that knows the exact answer."""
-
-    kind: Literal["render"]
-    """Where images come from."""
-    program: Name
-    """Entry point in the group `dpe.generators`."""
-
-
-class SolverFilter(ApiModel):
-    """Keep candidates that the served model solves sometimes."""
-
-    model_config = rules(
-        (
-            "self.minPassRate < self.maxPassRate",
-            "spec.generation.filter.minPassRate must be below maxPassRate: swap them or widen the band",
-            ".minPassRate",
-        )
-    )
-    rollouts: Annotated[int, Field(ge=1, le=64)] = 9
-    """Sampled answers per candidate."""
-    min_pass_rate: Fraction = 0.3
-    """A candidate solved less often is too hard."""
-    max_pass_rate: Fraction = 0.8
-    """A candidate solved more often is too easy."""
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """Sampling temperature."""
-    top_k: Annotated[int, Field(ge=-1, le=100_000)] = 40
-    """Sampling top-k; -1 for the whole vocabulary."""
-
-
-class Generation(ApiModel):
-    """How many samples are made, from what, and which are kept."""
-
-    model_config = rules(
-        (
-            "self.maxCandidates >= self.targetSamples",
-            "spec.generation.maxCandidates must be at least targetSamples",
-            ".maxCandidates",
-        )
-    )
-    target_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
-    """Samples to train on; category quotas sum to it exactly."""
-    max_candidates: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
-    """Candidates written before the shortfall is reported as such."""
-    sources: Annotated[list[RenderSource], Field(min_length=1, max_length=16)] = Field(
-        default_factory=lambda: [RenderSource(kind="render", program="shapes")]
-    )
-    """Where images come from, by preference."""
-    filter: SolverFilter = Field(default_factory=SolverFilter)
-    """Difficulty filter by rollouts of the served model."""
-
-
-class Serving(ApiModel):
-    """vLLM replicas that answer for the base model and, later, for the candidate."""
-
-    replicas: Annotated[int, Field(ge=1, le=64)] = 1
-    """Pods."""
-    gpus_per_replica: Annotated[int, Field(ge=0, le=16)] = 1
-    """GPUs of one pod, and vLLM's tensor parallel size; 0 serves on CPU."""
-    pool: Name = "inference"
-    """Node pool, as named in the Helm values."""
-    max_model_len: Annotated[int, Field(ge=64, le=1_048_576)] = 8192
-    """Longest prompt and answer together, in tokens."""
-    extra_args: Annotated[list[Annotated[str, Field(max_length=512)]], Field(max_length=32)] = Field(
-        default_factory=list
-    )
-    """More command line arguments of vLLM's API server."""
-
-
-class Precision(StrEnum):
-    """Number format of weights and activations while training."""
-
-    BF16 = "bf16"
-    FP32 = "fp32"
-
-
-class RolloutEngine(StrEnum):
-    """What samples completions while training."""
-
-    VLLM = "vllm"
-    TRANSFORMERS = "transformers"
-
-
-class DeepSpeed(ApiModel):
-    """DeepSpeed settings."""
-
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 3
-    """0: replicated, 1: optimizer, 2: and gradients, 3: and parameters are sharded over the ranks."""
-
-
-class Training(ApiModel):
-    """GRPO on the kept samples, over several nodes. Names are TRL's where TRL has one."""
-
-    model_config = rules(
-        (
-            "(self.promptsPerStep * self.rolloutsPerPrompt) % "
-            "(self.nodes * (self.gpusPerNode > 0 ? self.gpusPerNode : 1)) == 0",
-            "spec.training.promptsPerStep * rolloutsPerPrompt must be a multiple of the number of ranks "
-            "(nodes * gpusPerNode)",
-            ".promptsPerStep",
-        )
-    )
-    nodes: Annotated[int, Field(ge=1, le=256)] = 2
-    """Pods, one on each node."""
-    gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 8
-    """GPUs of one pod, one rank each; 0 trains with one rank per pod on CPU."""
-    pool: Name = "training"
-    """Node pool, as named in the Helm values."""
-    max_steps: Annotated[int, Field(ge=1, le=100_000)] = 10
-    """Optimizer steps."""
-    prompts_per_step: Annotated[int, Field(ge=1, le=65536)] = 64
-    """Distinct prompts of one optimizer step, over all ranks."""
-    rollouts_per_prompt: Annotated[int, Field(ge=2, le=64)] = 8
-    """Completions per prompt: the group that advantages are normalised in."""
-    micro_batch_size: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Completions per rank in one forward and backward pass; left out: all of the step's at once."""
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-6
-    """Peak learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Steps until the learning rate is reached."""
-    temperature: Annotated[float, Field(gt=0, le=2)] = 1.0
-    """Sampling temperature of the rollouts."""
-    beta: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Weight of the KL penalty against the base model."""
-    max_completion_length: Annotated[int, Field(ge=1, le=32768)] = 512
-    """Longest completion, in tokens."""
-    precision: Precision = Precision.BF16
-    """bf16 or fp32."""
-    gradient_checkpointing: bool = True
-    """Recompute activations in the backward pass to save memory."""
-    rollout_engine: RolloutEngine = RolloutEngine.VLLM
-    """vllm (colocated with the trainer, GPU only) or transformers."""
-    deepspeed: DeepSpeed = Field(default_factory=DeepSpeed)
-    """DeepSpeed settings."""
-    checkpoint_every_steps: Annotated[int, Field(ge=1, le=10_000)] = 2
-    """Steps between checkpoints in the object store."""
-
-
-class Benchmark(ApiModel):
-    """Questions that are never trained or diagnosed on."""
-
-    name: Name
-    """Name in status, metrics and reports."""
-    uri: S3Uri
-    """Folder of Parquet files, in the probe's columns."""
-
-
-class Gate(ApiModel):
-    """When the candidate replaces the model."""
-
-    max_regression: Fraction = 0.01
-    """The lower bound of the change in macro accuracy must be above minus this on every benchmark."""
-    confidence: Confidence = 0.95
-    """Confidence of that bound."""
-
-
-class Evaluation(ApiModel):
-    """What the candidate is compared on."""
-
-    model_config = rules(
-        (
-            "self.benchmarks.all(b, self.benchmarks.exists_one(c, c.name == b.name))",
-            "spec.evaluation.benchmarks: names must differ",
-            ".benchmarks",
-        )
-    )
-    benchmarks: Annotated[list[Benchmark], Field(max_length=32)] = Field(default_factory=list)
-    """Parquet benchmarks; without any, the gate looks at the re-diagnosis."""
-    gate: Gate = Field(default_factory=Gate)
-    """Acceptance rule."""
 
 
 class Retry(ApiModel):

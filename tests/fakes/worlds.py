@@ -10,9 +10,10 @@ from PIL import Image
 
 from dpe_api.artifacts import AnswerType, InputRef, IterationId, Manifest, OutputFile
 from dpe_api.diagnosis_spec import Diagnosis, Mixture, Probe
+from dpe_api.evaluation_spec import Benchmark, Evaluation, Gate
+from dpe_api.generation_spec import Generation
 from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch, ServedModel, StoreAddress
 from dpe_api.names import Stage
-from dpe_api.spec import Benchmark, Evaluation, Gate, Generation
 from dpe_jobs.questions import Question, write_questions
 from dpe_jobs.store import Store
 from tests.fakes.openai_server import Asked, Script

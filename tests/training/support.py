@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from dpe_api.artifacts import IterationId, Manifest, OutputFile
 from dpe_api.launch import StoreAddress, TrainingLaunch
 from dpe_api.names import Stage
-from dpe_api.spec import DeepSpeed, Training
+from dpe_api.training_spec import DeepSpeed, Training
 from dpe_jobs.questions import SCHEMA
 from dpe_jobs.store import Store, join
 

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from dpe_api.artifacts import CategoryReport, DiagnosisReport, Interval, Quota
 from dpe_api.diagnosis_spec import Mixture, MixturePolicy
+from dpe_api.generation_spec import Generation, Source, SourceKind
 from dpe_api.names import Exit
-from dpe_api.spec import Generation, RenderSource
 from dpe_jobs.diagnosis.memory import read_memory
 from dpe_jobs.diagnosis.mixture import mix
 from dpe_jobs.diagnosis.sample import PROBE
@@ -125,7 +125,7 @@ def compare(arguments: argparse.Namespace, store: Callable[[], Store]) -> str:
     """The table of a parsed command line. BadConfig, BadData, NotFound, OSError, ValueError: what is wrong with it."""
     mixture = read_mixture(arguments.set)
     categories = _read_report(arguments.report, store).of(PROBE).categories
-    programs = load_programs([RenderSource(kind="render", program=name) for name in arguments.source])
+    programs = load_programs([Source(kind=SourceKind.RENDER, program=name) for name in arguments.source])
     limits = supply(programs, [c.name for c in categories]) if programs else None
     memory = read_memory(store(), arguments.previous, mixture.memory) if arguments.previous else None
     quotas = {

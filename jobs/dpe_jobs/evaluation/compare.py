@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dpe_api.artifacts import CategoryChange, Comparison, Interval
-from dpe_api.spec import Gate
+from dpe_api.evaluation_spec import Gate
 from dpe_jobs.diagnosis.intervals import wilson
 from dpe_jobs.diagnosis.items import Items
 from dpe_jobs.diagnosis.sample import PAIRED, PROBE

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dpe_api.generation_spec import SolverFilter
 from dpe_api.launch import GenerationLaunch
-from dpe_api.spec import SolverFilter
 from dpe_jobs import asking
 from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.generation.candidates import Candidate, make

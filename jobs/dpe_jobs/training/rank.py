@@ -18,7 +18,7 @@ from typing import Any
 
 from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_api.names import Exit
-from dpe_api.spec import RolloutEngine
+from dpe_api.training_spec import RolloutEngine
 from dpe_jobs.runtime import PeerGone, Stopped, Transient, classify, set_up_logging
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store

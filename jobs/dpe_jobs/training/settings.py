@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dpe_api.spec import Precision, RolloutEngine, Training
+from dpe_api.training_spec import Precision, RolloutEngine, Training
 from dpe_jobs.runtime import BadConfig
 
 COLLECTIVE_TIMEOUT_S = 1800  # longest wait of a rank for the others, checkpoint uploads included

@@ -8,8 +8,8 @@ from tests.fakes.openai_server import Asked, Reply, serving
 
 from dpe_api.artifacts import DiagnosisReport, DiagnosisSummary, Quota
 from dpe_api.diagnosis_spec import Probe
+from dpe_api.generation_spec import Generation
 from dpe_api.launch import DiagnosisLaunch
-from dpe_api.spec import Generation
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run
 from dpe_jobs.runtime import BadConfig, Transient

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpe_api.artifacts import Comparison, Interval
-from dpe_api.spec import Gate
+from dpe_api.evaluation_spec import Gate
 from dpe_jobs.diagnosis.items import SCHEMA, Items
 from dpe_jobs.evaluation.compare import compare, judge, macro_change, paired_change
 

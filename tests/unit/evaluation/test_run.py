@@ -12,7 +12,7 @@ from tests.fakes.openai_server import Asked, Reply, serving
 
 from dpe_api.artifacts import Comparison, DiagnosisReport, EvaluationSummary
 from dpe_api.diagnosis_spec import Probe
-from dpe_api.spec import Benchmark, Evaluation
+from dpe_api.evaluation_spec import Benchmark, Evaluation
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run as diagnose
 from dpe_jobs.evaluation.run import run

@@ -6,7 +6,7 @@ from examples.shapes.data import category_of
 from PIL import Image
 
 from dpe_api.artifacts import AnswerType
-from dpe_api.spec import RenderSource
+from dpe_api.generation_spec import Source, SourceKind
 from dpe_jobs.generation.planner import choose_knobs
 from dpe_jobs.generation.render import Drawn, Form, Written, load_programs
 from dpe_jobs.generation.render.shapes import Shapes
@@ -77,7 +77,7 @@ def test_an_empty_picture_is_unanswerable():
 
 
 def test_unknown_program_names_the_field_and_what_is_installed():
-    sources = [RenderSource(kind="render", program="shapes"), RenderSource(kind="render", program="murals")]
+    sources = [Source(kind=SourceKind.RENDER, program="shapes"), Source(kind=SourceKind.RENDER, program="murals")]
     with pytest.raises(BadConfig, match=r"spec\.generation\.sources\[1\]\.program is 'murals'; installed are .*shapes"):
         load_programs(sources)
 
@@ -91,4 +91,4 @@ def test_an_entry_point_that_is_no_generator_is_refused(tmp_path: Path, monkeypa
     with pytest.raises(
         BadConfig, match="collections:OrderedDict is no generator: it needs categories, draw, knobs, licence"
     ):
-        load_programs([RenderSource(kind="render", program="odd")])
+        load_programs([Source(kind=SourceKind.RENDER, program="odd")])

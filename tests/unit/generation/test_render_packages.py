@@ -10,7 +10,7 @@ from tests.unit.generation import world
 from tests.unit.generation.test_render_programs import PROGRAMS, ROOT
 
 from dpe_api.artifacts import AnswerType
-from dpe_api.spec import RenderSource
+from dpe_api.generation_spec import Source, SourceKind
 from dpe_jobs.generation.render import SceneProgram, choose_program, load_programs
 from dpe_jobs.generation.render.__main__ import describe, main
 from dpe_jobs.generation.render.shapes import Shapes
@@ -42,7 +42,7 @@ def dice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_program_of_another_package_is_found_and_checked_like_ours(dice):
-    sources = [RenderSource(kind="render", program=name) for name in ("shapes", "dice")]
+    sources = [Source(kind=SourceKind.RENDER, program=name) for name in ("shapes", "dice")]
     program = choose_program(load_programs(sources), "dice")
     assert isinstance(program, SceneProgram)
     for number in range(30):

@@ -24,9 +24,9 @@ from dpe_api.artifacts import (
     Quota,
     SetReport,
 )
+from dpe_api.generation_spec import Generation, SolverFilter, Source, SourceKind
 from dpe_api.launch import GenerationLaunch, ServedModel, StoreAddress
 from dpe_api.names import Stage
-from dpe_api.spec import Generation, RenderSource, SolverFilter
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.generation.render.shapes import Shapes
 from dpe_jobs.questions import Question, facet_pairs
@@ -107,7 +107,7 @@ def launch(url: str, *, attempt: int = 1, **changes: Any) -> GenerationLaunch:
     generation = {
         "target_samples": 22,
         "max_candidates": 220,
-        "sources": [RenderSource(kind="render", program="shapes")],
+        "sources": [Source(kind=SourceKind.RENDER, program="shapes")],
         "filter": SolverFilter(),
         **changes.pop("generation", {}),
     }

@@ -5,7 +5,7 @@ import pytest
 from dpe_api.artifacts import IterationId
 from dpe_api.launch import StoreAddress, TrainingLaunch
 from dpe_api.names import Exit, Stage
-from dpe_api.spec import Training
+from dpe_api.training_spec import Training
 from dpe_jobs.runtime import BadConfig, classify
 from dpe_jobs.training.gang import StepDeadline, why
 from dpe_jobs.training.metrics import StepMetrics, append_row

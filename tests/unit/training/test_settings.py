@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpe_api.spec import DeepSpeed, Precision, RolloutEngine, Training
+from dpe_api.training_spec import DeepSpeed, Precision, RolloutEngine, Training
 from dpe_jobs.runtime import BadConfig
 from dpe_jobs.training.settings import batch_of_rank, deepspeed_config, grpo_arguments, model_dtype
 

@@ -18,7 +18,7 @@ from typing import Literal, Protocol, runtime_checkable
 from PIL import Image
 
 from dpe_api.artifacts import AnswerType
-from dpe_api.spec import RenderSource
+from dpe_api.generation_spec import Source, SourceKind
 from dpe_jobs.generation.render.scene import Scene
 from dpe_jobs.runtime import BadConfig
 
@@ -122,11 +122,13 @@ class LimitedProgram(Generator, Protocol):
         """Most different samples of a category that it can make; None: no limit."""
 
 
-def load_programs(sources: Sequence[RenderSource]) -> list[Generator]:
-    """The programs of `spec.generation.sources`, in order of preference. BadConfig: one is not installed."""
+def load_programs(sources: Sequence[Source]) -> list[Generator]:
+    """The drawing programs of `spec.generation.sources`, in their order. BadConfig: one is not installed."""
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
     programs: list[Generator] = []
     for place, source in enumerate(sources):
+        if source.kind is not SourceKind.RENDER:
+            continue
         if source.program not in installed:
             raise BadConfig(
                 "UnknownProgram",

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import entry_points
 
-from dpe_api.spec import RenderSource
+from dpe_api.generation_spec import Source, SourceKind
 from dpe_jobs.generation.render import GROUP, Generator, SceneProgram, load_programs
 
 
@@ -23,7 +23,7 @@ def describe(program: Generator) -> Iterator[str]:
 def main(names: Sequence[str]) -> None:
     """Print programs by name; all that are installed without one."""
     wanted = names or sorted(entry.name for entry in entry_points(group=GROUP))
-    for program in load_programs([RenderSource(kind="render", program=name) for name in wanted]):
+    for program in load_programs([Source(kind=SourceKind.RENDER, program=name) for name in wanted]):
         print(f"### {program.name}\n", *describe(program), "", sep="\n")
 
 
