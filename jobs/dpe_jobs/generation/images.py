@@ -7,6 +7,8 @@ from typing import Any
 from PIL import Image
 
 from dpe_api.generation_spec import SourceKind
+from dpe_jobs.generation.render import Written
+from dpe_jobs.generation.render.scene import Scene
 
 
 class NoImage(Exception):
@@ -44,3 +46,7 @@ class Picture:
     """What is exactly known to be in it; empty for a picture that nobody has looked at."""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     """The calls that found it, in order: tool, arguments, and a short result."""
+    scene: Scene | None = None
+    """The display list of a `SceneProgram`'s picture."""
+    written: Written | None = None
+    """The question of a program that asks by itself; other writers pay it no heed."""

@@ -49,6 +49,10 @@ class Written:
     answer_type: AnswerType
     choices: tuple[str, ...] = ()
     """The options of a multiple-choice question."""
+    observation: str = ""
+    """What the writer saw before it asked; empty where nobody had to look."""
+    rationale: str = ""
+    """Why the answer is right, in the writer's words."""
 
 
 @dataclass(frozen=True, slots=True)
