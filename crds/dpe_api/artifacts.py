@@ -82,6 +82,18 @@ class Tokens(ApiModel):
     completion: int = 0
 
 
+class EndpointSpending(ApiModel):
+    """What a stage spent on one endpoint, over all attempts."""
+
+    endpoint: str
+    calls: int
+    tokens: Tokens
+    cost: float | None = None
+    """In the currency of the endpoint's prices; None without prices."""
+    budget_spent: bool = False
+    """Something was not asked because the endpoint's budget was used up."""
+
+
 class CategoryReport(ApiModel):
     """How a model does in one category."""
 

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from dpe_api.base import ApiModel
-from dpe_api.fields import Name
+from dpe_api.fields import Name, rules
 
 HttpUrl = Annotated[str, Field(min_length=8, max_length=512, pattern=r"^https?://[^\s?#@/]+(/[^\s?#]*)?$")]
 
@@ -19,9 +19,37 @@ class SecretKeyRef(ApiModel):
     """Key inside it."""
 
 
+class Price(ApiModel):
+    """What an endpoint charges, in any currency."""
+
+    input: Annotated[float, Field(ge=0, le=1_000_000)]
+    """For a million prompt tokens."""
+    output: Annotated[float, Field(ge=0, le=1_000_000)]
+    """For a million tokens of answers."""
+
+
+class SpendingLimit(ApiModel):
+    """What generation stops at, cleanly, with the samples that it has."""
+
+    model_config = rules(
+        ("has(self.tokens) || has(self.cost)", "spec.endpoints[].budget needs tokens, cost or both", ""),
+    )
+    tokens: Annotated[int, Field(ge=1, le=10**15)] | None = None
+    """Prompts and answers together."""
+    cost: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """In the currency of `price`."""
+
+
 class Endpoint(ApiModel):
     """A model behind an OpenAI-compatible API."""
 
+    model_config = rules(
+        (
+            "!has(self.budget) || !has(self.budget.cost) || has(self.price)",
+            "spec.endpoints[].budget.cost needs price: write what a million tokens cost",
+            ".budget.cost",
+        )
+    )
     name: Name
     """How other fields refer to it, and its label in metrics."""
     url: HttpUrl
@@ -36,6 +64,11 @@ class Endpoint(ApiModel):
     """Longest wait for one answer."""
     max_tokens: Annotated[int, Field(ge=1, le=131072)] = 1024
     """Longest answer, in tokens."""
+    price: Price | None = None
+    """What its tokens cost; left out: tokens are counted, money is not."""
+    budget: SpendingLimit | None = None
+    """Most that generation may spend on it, over all attempts and shards; left out: no limit. What a diagnosis asks is
+    bounded by sampleSize and maxCalls."""
 
 
 def key_variable(endpoint: str) -> str:

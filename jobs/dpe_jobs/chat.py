@@ -2,7 +2,7 @@
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -42,12 +42,13 @@ def data_uri(image: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
 
 
-def messages(image: bytes | None, text: str, system: str | None = None) -> list[dict[str, Any]]:
+def messages(image: bytes | Sequence[bytes] | None, text: str, system: str | None = None) -> list[dict[str, Any]]:
     """A conversation of one question. Without an image its content is plain text, which every server takes."""
+    images = () if image is None else (image,) if isinstance(image, bytes) else image
     content: object = text
-    if image is not None:
-        picture = {"type": "image_url", "image_url": {"url": data_uri(image)}}
-        content = [picture, {"type": "text", "text": text}]
+    if images:
+        pictures = [{"type": "image_url", "image_url": {"url": data_uri(one)}} for one in images]
+        content = [*pictures, {"type": "text", "text": text}]
     before = [] if system is None else [{"role": "system", "content": system}]
     return [*before, {"role": "user", "content": content}]
 
@@ -74,7 +75,8 @@ def parse(body: Any, n: int) -> Answers:
     """The answers of a chat completion; ValueError when the body is none, or has not `n` of them."""
     try:
         choices = body["choices"]
-        contents = [choice["message"]["content"] for choice in choices]
+        # a message that calls tools may say nothing else
+        contents = [m.get("content") if m.get("tool_calls") else m["content"] for m in (c["message"] for c in choices)]
         if not all(text is None or isinstance(text, str) for text in contents):
             raise TypeError("content is no text")
         ends = [choice.get("finish_reason") for choice in choices]
@@ -94,6 +96,19 @@ def parse(body: Any, n: int) -> Answers:
         cut_off="length" in ends,
         refusal=next((str(r) for r in refusals if r), None),
     )
+
+
+def essence(body: Mapping[str, Any]) -> dict[str, Any]:
+    """A chat completion without what nobody reads: null fields, log-probs, what servers add of their own."""
+    kept = {name: body[name] for name in ("id", "object", "created", "model", "usage") if name in body}
+    choices = [
+        {name: choice[name] for name in ("index", "finish_reason") if name in choice}
+        | {"message": {name: value for name, value in choice["message"].items() if value is not None}}
+        for choice in body["choices"]
+    ]
+    for choice in choices:
+        choice["message"].setdefault("content", None)
+    return {**kept, "choices": choices}
 
 
 def complaint(body: Any) -> Complaint:

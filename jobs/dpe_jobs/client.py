@@ -6,10 +6,12 @@ service, never a wrong answer of the model. An endpoint that can never answer (a
 """
 
 import asyncio
+import json
 import logging
 import os
 import random
 import time
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,10 +22,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from dpe_api.artifacts import Tokens
 from dpe_api.endpoints import Endpoint, key_variable
 from dpe_api.names import SERVED_MODEL_NAME
-from dpe_jobs.chat import Answers, Complaint, complaint, messages, parse, retry_after_s
+from dpe_jobs.chat import Answers, Complaint, complaint, essence, messages, parse, retry_after_s
+from dpe_jobs.endpoints.texts import digest
+from dpe_jobs.failed import BudgetSpent, EndpointDown, Refused, RequestFailed
+from dpe_jobs.ledger import Ledger
 from dpe_jobs.runtime import BadConfig
+from dpe_jobs.spending import Account, Budget, Reservation, paying
 
-__all__ = ["Answers", "Budget", "BudgetSpent", "EndpointDown", "ModelClient", "Refused", "RequestFailed"]
+__all__ = ["Account", "Answers", "Budget", "BudgetSpent", "EndpointDown", "ModelClient", "Refused", "RequestFailed"]
 
 log = logging.getLogger(__name__)
 
@@ -35,46 +41,10 @@ MAX_ATTEMPTS = 8  # those that the server itself puts off are not counted
 BREAK_AFTER = 8  # requests in a row without an answer, each after its retries
 READY_POLL_S = 1.0
 
+COST = Counter("dpe_cost_total", "What tokens cost by the prices in the spec, in their currency", ["endpoint"])
 TOKENS = Counter("dpe_tokens_total", "Tokens paid for", ["endpoint", "direction"])
 REQUESTS = Counter("dpe_requests_total", "Requests sent, retries included", ["endpoint"])
 ERRORS = Counter("dpe_request_errors_total", "Requests that brought no answer, by kind", ["endpoint", "kind"])
-
-
-class RequestFailed(Exception):
-    """The service gave no answer, in spite of retries. The message says what it said."""
-
-
-class Refused(RequestFailed):
-    """The service understood and said no; asking the same again would bring the same."""
-
-    def __init__(self, message: str, status: int, about: Complaint) -> None:
-        super().__init__(message)
-        self.status, self.about = status, about
-
-
-class EndpointDown(RequestFailed):
-    """So many requests in a row got no answer that no more are sent."""
-
-
-class BudgetSpent(RequestFailed):
-    """Not asked: the calls that were allowed are used up."""
-
-
-class Budget:
-    """A number of calls that is never exceeded. A call that the server turned down costs nothing."""
-
-    def __init__(self, calls: int) -> None:
-        self.left = calls
-
-    def take(self) -> None:
-        """Pay for one call; BudgetSpent when none is left."""
-        if self.left <= 0:
-            raise BudgetSpent("not asked: the allowed number of calls is used up")
-        self.left -= 1
-
-    def give_back(self) -> None:
-        """The call brought nothing that could cost anything."""
-        self.left += 1
 
 
 class _TryAgain(Exception):
@@ -130,13 +100,17 @@ class ModelClient:
         endpoint: str = "model",
         key: str | None = None,
         outside: bool = False,
+        account: Account | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         """`base_url` is without /v1; `timeout_s` is the longest wait for an answer; `endpoint` labels the metrics.
 
-        `outside` the cluster are the spec's endpoints (see `of`): their address is used as it is.
+        `outside` the cluster are the spec's endpoints (see `of`): their address is used as it is. What `ledger` has an
+        answer to is not asked again; new answers go there. `account` bounds what is spent.
         """
         self.model, self.concurrency = model, concurrency
         self._endpoint, self._give_up_s, self._key, self._outside = endpoint, give_up_s, key, outside
+        self.account, self._ledger = account, ledger
         self._gate = asyncio.Semaphore(concurrency)
         self._http = httpx.AsyncClient(
             base_url=base_url.rstrip("/") + ("" if outside else "/v1"),
@@ -154,7 +128,7 @@ class ModelClient:
         self._not_taken: set[str] = set()  # fields that it does not know
 
     @classmethod
-    def of(cls, endpoint: Endpoint) -> Self:
+    def of(cls, endpoint: Endpoint, *, account: Account | None = None, ledger: Ledger | None = None) -> Self:
         """An endpoint of the spec, with its key from the environment. BadConfig when key or address are no good."""
         key = _api_key(endpoint)
         try:
@@ -167,6 +141,8 @@ class ModelClient:
                 endpoint=endpoint.name,
                 key=key,
                 outside=True,
+                account=account,
+                ledger=ledger,
             )
         except httpx.InvalidURL as error:
             raise BadConfig("EndpointAddress", f"endpoint {endpoint.name}: its url is no address: {error}") from error
@@ -202,7 +178,7 @@ class ModelClient:
 
     async def ask(
         self,
-        image: bytes | None,
+        image: bytes | Sequence[bytes] | None,
         question: str,
         *,
         n: int = 1,
@@ -214,13 +190,11 @@ class ModelClient:
         response_format: dict[str, Any] | None = None,
         budget: Budget | None = None,
     ) -> Answers:
-        """`n` answers to a question, about an image if there is one.
+        """`n` answers to a question, about an image or several, if there are any.
 
-        RequestFailed when the service gives none: Refused at once, EndpointDown when it has long been silent,
-        BudgetSpent when `budget` allows no more, else after retries. BadConfig when it never will.
+        Errors are those of `complete`.
         """
         body: dict[str, Any] = {
-            "model": self.model,
             "messages": messages(image, question, system),
             "n": n,
             "temperature": temperature,
@@ -230,11 +204,34 @@ class ModelClient:
             "response_format": response_format,
         }
         body = {name: value for name, value in body.items() if value is not None}
+        return parse(await self.complete(body, budget=budget), n)
+
+    async def complete(self, body: Mapping[str, Any], *, budget: Budget | None = None) -> dict[str, Any]:
+        """The chat completion, as the API has it, that a request brings; `body` is the request without `model`.
+
+        The same request brings the same answer for ever where the client has a ledger: who wants another one gives
+        another seed. RequestFailed when the service gives none: Refused at once, EndpointDown when it has long been
+        silent, BudgetSpent when `budget` or account allow no more, else after retries. BadConfig when it never will.
+        """
+        body = {"model": self.model, **body}
+        if self._ledger is None:
+            return (await self._through_gate(body, budget))[0]
+        key = digest(self._endpoint, json.dumps(body, sort_keys=True))
+        row = self._ledger.get(key)
+        if row is None:
+            reply, answers = await self._through_gate(body, budget)
+            row = {"id": key, "endpoint": self._endpoint, "reply": essence(reply), "calls": 1}
+            row |= {"prompt_tokens": answers.prompt_tokens, "completion_tokens": answers.completion_tokens}
+            await asyncio.to_thread(self._ledger.append, row)  # may flush, for as long as the store is away
+        reply = row["reply"]
+        return dict(reply)
+
+    async def _through_gate(self, body: dict[str, Any], budget: Budget | None) -> tuple[dict[str, Any], Answers]:
         async with self._gate:
             while True:
                 sent = self._taken(body)
                 try:
-                    return await self._through_trouble(sent, n, budget)
+                    return await self._through_trouble(sent, budget)
                 except Refused as error:
                     if not self._learn(error, sent):
                         raise
@@ -260,11 +257,11 @@ class ModelClient:
         self._not_taken.add(name)
         return True
 
-    async def _through_trouble(self, body: dict[str, Any], n: int, budget: Budget | None) -> Answers:
+    async def _through_trouble(self, body: dict[str, Any], budget: Budget | None) -> tuple[dict[str, Any], Answers]:
         self._check_alive()
         retrying = AsyncRetrying(retry=retry_if_exception_type(_TryAgain), stop=self._enough, wait=_wait, reraise=True)
         try:
-            answers: Answers = await retrying(self._once, body, n, budget)
+            answered: tuple[dict[str, Any], Answers] = await retrying(self._once, body, budget)
         except _TryAgain as error:
             self._failed_in_row += 1
             self._check_alive(error)
@@ -273,7 +270,7 @@ class ModelClient:
             self._failed_in_row = 0
             raise
         self._has_answered, self._failed_in_row = True, 0
-        return answers
+        return answered
 
     def _check_alive(self, error: _TryAgain | None = None) -> None:
         """EndpointDown when an endpoint left too many requests in a row without an answer."""
@@ -291,52 +288,57 @@ class ModelClient:
         put_off = trouble is not None and trouble.put_off
         return state.attempt_number >= MAX_ATTEMPTS and not put_off
 
-    async def _once(self, body: dict[str, Any], n: int, budget: Budget | None) -> Answers:
+    async def _once(self, body: dict[str, Any], budget: Budget | None) -> tuple[dict[str, Any], Answers]:
         wait_s = self._not_before - time.monotonic()
         if wait_s > 0:  # one request was told to wait: that holds for all, and they come back one by one
             await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, 1.0)))
-        if budget is not None:
-            budget.take()
-        REQUESTS.labels(self._endpoint).inc()
-        try:
-            response = await self._post(body, budget)
-            answers = self._read(response, n)
-        except _TryAgain as error:
-            ERRORS.labels(self._endpoint, error.kind).inc()
-            if error.retry_after is not None and self._outside:
-                self._not_before = max(self._not_before, time.monotonic() + error.retry_after)
-            raise
-        except (Refused, BadConfig):
-            ERRORS.labels(self._endpoint, "refused").inc()
-            raise
+        n = body.get("n", 1)
+        most = n * body.get("max_tokens", body.get("max_completion_tokens", 0))
+        async with paying(self.account, budget, most) as reservation:
+            REQUESTS.labels(self._endpoint).inc()
+            try:
+                response = await self._post(body, reservation)
+                reply, answers = self._read(response, n)
+            except _TryAgain as error:
+                ERRORS.labels(self._endpoint, error.kind).inc()
+                if error.retry_after is not None and self._outside:
+                    self._not_before = max(self._not_before, time.monotonic() + error.retry_after)
+                raise
+            except (Refused, BadConfig):
+                ERRORS.labels(self._endpoint, "refused").inc()
+                raise
+            reservation.prompt, reservation.completion = answers.prompt_tokens, answers.completion_tokens
         self._count(answers)
-        return answers
+        return reply, answers
 
     def _count(self, answers: Answers) -> None:
         self._prompt += answers.prompt_tokens
         self._completion += answers.completion_tokens
         TOKENS.labels(self._endpoint, "prompt").inc(answers.prompt_tokens)
         TOKENS.labels(self._endpoint, "completion").inc(answers.completion_tokens)
+        if self.account is not None:
+            COST.labels(self._endpoint).inc(self.account.cost(answers.prompt_tokens, answers.completion_tokens))
 
-    async def _post(self, body: dict[str, Any], budget: Budget | None) -> httpx.Response:
-        """The server's reply, whatever its status. A call that cannot have cost anything goes back to the budget."""
+    async def _post(self, body: dict[str, Any], reservation: Reservation) -> httpx.Response:
+        """The server's reply, whatever its status. What timed out may have cost something, what is refused has not."""
         try:
             response = await self._http.post("chat/completions", json=body)
         except httpx.TimeoutException as error:
             raise _TryAgain("timeout", f"{self.where}: {type(error).__name__}") from error
         except httpx.RequestError as error:
-            if budget is not None and isinstance(error, httpx.ConnectError):
-                budget.give_back()
+            if isinstance(error, httpx.ConnectError):
+                reservation.nothing()
             raise _TryAgain("connection", self._clean(f"{self.where}: {error!r}")) from error
-        if budget is not None and response.status_code != 200:
-            budget.give_back()
+        if response.status_code != 200:
+            reservation.nothing()
         return response
 
-    def _read(self, response: httpx.Response, n: int) -> Answers:
+    def _read(self, response: httpx.Response, n: int) -> tuple[dict[str, Any], Answers]:
         status = response.status_code
         if status == 200:
             try:
-                return parse(response.json(), n)
+                reply = response.json()
+                return reply, parse(reply, n)
             except ValueError as error:
                 raise _TryAgain("body", self._clean(f"{self.where}: {error}")) from error
         try:

@@ -7,6 +7,7 @@ import base64
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,8 @@ class Asked:
     system: str = ""
     key: str = ""
     """What the Authorization header holds after Bearer."""
+    images: tuple[bytes, ...] = ()
+    """All that were sent."""
 
     @property
     def n(self) -> int:
@@ -41,6 +44,11 @@ class Asked:
         """`json_schema`, `json_object` or `text`."""
         return str(self.body.get("response_format", {"type": "text"})["type"])
 
+    @property
+    def results(self) -> list[str]:
+        """What tools replied so far, in order."""
+        return [str(m["content"]) for m in self.body["messages"] if m["role"] == "tool"]
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -51,6 +59,22 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     hang_up: bool = False
+
+
+def _parts(content: Any) -> tuple[str, list[bytes]]:
+    """Text and images of a user's message."""
+    if isinstance(content, str):
+        return content, []
+    words, images = [], []
+    for part in content:
+        if part["type"] == "text":
+            words.append(part["text"])
+            continue
+        assert part["type"] == "image_url"
+        head, _, data = part["image_url"]["url"].partition(",")
+        assert head.startswith("data:image/")
+        images.append(base64.b64decode(data))
+    return "\n".join(words), images
 
 
 Script = Callable[[Asked], "list[str] | Reply"]
@@ -77,19 +101,21 @@ class FakeModel:
         self._thread.join()
 
     def _record(self, body: dict[str, Any], key: str) -> Asked:
-        *before, user = body["messages"]
-        assert [m["role"] for m in before] in ([], ["system"])
-        assert user["role"] == "user"
-        system = before[0]["content"] if before else ""
-        image, text = b"", user["content"]
-        if not isinstance(text, str):
-            picture, words = text
-            assert (picture["type"], words["type"]) == ("image_url", "text")
-            head, _, data = picture["image_url"]["url"].partition(",")
-            assert head.startswith("data:image/")
-            image, text = base64.b64decode(data), words["text"]
+        talk = body["messages"]
+        system = talk[0]["content"] if talk[0]["role"] == "system" else ""
+        roles = [m["role"] for m in (talk[1:] if system else talk)]
+        # without tools a conversation is one question
+        assert roles[0] == "user"
+        assert len(roles) == 1 or "tools" in body
+        images: list[bytes] = []
+        words = ""
+        for message in talk:
+            if message["role"] == "user":
+                words, found = _parts(message["content"])
+                images += found
         with self._lock:
-            asked = Asked(image, text, body, len(self.requests), system, key)
+            image = images[0] if images else b""
+            asked = Asked(image, words, body, len(self.requests), system, key, tuple(images))
             self.requests.append(asked)
             self.in_flight += 1
             self.most_in_flight = max(self.most_in_flight, self.in_flight)
@@ -171,6 +197,31 @@ def completion(text: str | None, *, finish: str = "stop", refusal: str | None = 
     body = {
         "choices": [{"index": 0, "message": message, "finish_reason": finish}],
         "usage": {"prompt_tokens": 10, "completion_tokens": 2},
+    }
+    return Reply(body=json.dumps(body).encode())
+
+
+def calling(*calls: tuple[str, object], text: str | None = None) -> Reply:
+    """An answer that calls tools: names, and arguments as an object, or as text for what is no JSON."""
+    message = {
+        "role": "assistant",
+        "content": text,
+        "tool_calls": [
+            {
+                "id": f"call-{uuid.uuid4().hex[:8]}",
+                "type": "function",
+                "function": {"name": name, "arguments": a if isinstance(a, str) else json.dumps(a)},
+            }
+            for name, a in calls
+        ],
+    }
+    body = {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "gpt-fake",
+        "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}],
+        "usage": {"prompt_tokens": 10, "completion_tokens": 2, "total_tokens": 12},
     }
     return Reply(body=json.dumps(body).encode())
 
