@@ -9,9 +9,11 @@ import pytest
 def install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make them known until the test ends; `folder` is where the distribution's metadata is written."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    lines = [f"{name} = {value}" for name, value in project["entry-points"]["dpe.generators"].items()]
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
     info = folder / "site" / "dpe-0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: dpe\nVersion: 0\n")
-    (info / "entry_points.txt").write_text("\n".join(["[dpe.generators]", *lines]))
+    (info / "entry_points.txt").write_text("\n".join(lines))
     monkeypatch.syspath_prepend(str(info.parent))
