@@ -178,6 +178,17 @@ def _server_is_lost(turn: Turn, stage: Stage, job: JobSeen | None, *, ended: boo
     return ended and not is_ready(turn, server)
 
 
+def _is_evicted(turn: Turn, stage: Stage, job: JobSeen | None, pods: list[PodSeen]) -> bool:
+    """Its queue has suspended the Job again after its pods had run. Pods that have just been let in do not count: Jobs
+    are listed before pods.
+    """
+    if job is None or not job.is_live or not job.suspended:
+        return False
+    progress = turn.seen.progress.get(stage)
+    has_run = bool(pods) or (progress is not None and progress.attempt == job.attempt)
+    return has_run and all(p.is_over or p.deleted_at is not None for p in pods)
+
+
 def _outcome(turn: Turn, stage: Stage, job: JobSeen | None, pods: list[PodSeen]) -> Outcome | None:
     attempt = turn.entry(stage).attempt
     reports = turn.seen.exits.get((stage, attempt), ())
@@ -186,6 +197,8 @@ def _outcome(turn: Turn, stage: Stage, job: JobSeen | None, pods: list[PodSeen])
         return outcome
     if _server_is_lost(turn, stage, job, ended=outcome is not None):
         return Outcome(Verdict.DISRUPTED, "ServerLost", f"the model server {job.served_by if job else ''} is gone")
+    if outcome is None and _is_evicted(turn, stage, job, pods):
+        return Outcome(Verdict.DISRUPTED, "Evicted", "its queue has suspended the Job: the next attempt queues anew")
     if outcome is not None or job is None or not job.is_live:
         return outcome
     waits = longest_wait(job, pods, turn.seen.progress.get(stage), turn.seen.watching_since, turn.platform.deadlines)
@@ -249,7 +262,7 @@ def show_progress(turn: Turn, stage: Stage) -> None:
     job = turn.seen.job(stage, entry.attempt)
     message = None
     if job is not None and job.suspended:
-        message = "queued: its Job is suspended"
+        message = f"Queued: Job {job.name} is suspended until its queue lets it in"
     elif job is not None and job.is_live:
         waits = longest_wait(job, turn.seen.pods_of(stage, entry.attempt), None, None, turn.platform.deadlines)
         if waits is not None and waits[0].reason != "NoProgress":

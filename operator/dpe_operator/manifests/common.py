@@ -29,6 +29,7 @@ MANAGER = "dpe-operator"
 ANNOTATION_UID = "dpe.dev/iteration-uid"  # on pods: tells a namesake's leftovers apart
 ANNOTATION_SERVED_BY = "dpe.dev/served-by"  # on Jobs: the model server that their launch names
 _QUEUE_LABELS = "kueue.x-k8s.io/"
+_QUEUE_NAME = _QUEUE_LABELS + "queue-name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +300,8 @@ def job(attempt: Attempt, template: KubernetesObject, *, pods: int = 1, indexed:
     }
     if indexed:
         spec["completionMode"] = "Indexed"
+    if _QUEUE_NAME in queue:
+        spec["suspend"] = True  # no pod before Kueue lets it in, also where its webhook is away
     body = {
         "apiVersion": "batch/v1",
         "kind": "Job",

@@ -133,6 +133,12 @@ class History(RuleBasedStateMachine):
             job = jobs[pick % len(jobs)]
             self.world._delete(job.name, job.uid)
 
+    @rule(pick=st.integers(0, 5), closes=st.booleans())
+    def queue_takes_a_job_back(self, pick: int, closes: bool) -> None:
+        if jobs := list(self.world.jobs):
+            self.world.evict_job(jobs[pick % len(jobs)])
+        self.world.queue_is_open = not closes
+
     @rule(dies=st.booleans())
     def a_running_stage_publishes(self, dies: bool) -> None:
         batch = [p for p in self.world.pods.values() if p.phase == "Running" and not p.stage.is_serving]
