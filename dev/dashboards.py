@@ -138,7 +138,15 @@ OVERVIEW = Dashboard(
     "All DPEIterations: where they are, what they brought and cost, and how the operator is doing.",
     {
         "Iterations": (
-            Panel("By phase", "stat", ((f"sum by (phase) (dpe_iterations{{{_OPERATOR}}})", "{{phase}}"),), width=24),
+            Panel(
+                "By phase",
+                "stat",
+                (
+                    (f"sum by (phase) (dpe_iterations{{{_OPERATOR}}})", "{{phase}}"),
+                    (f"sum(dpe_iterations_queued{{{_OPERATOR}}})", "queued"),
+                ),
+                width=24,
+            ),
             Panel(
                 "Iterations",
                 "table",
@@ -242,6 +250,13 @@ OVERVIEW = Dashboard(
                     (rate(f"dpe_reconcile_errors_total{{{_OPERATOR}}}", "pod"), "looks at iterations"),
                     (rate(f"dpe_store_errors_total{{{_OPERATOR}}}", "kind"), "object store {{kind}}"),
                 ),
+                "reqps",
+                width=6,
+            ),
+            Panel(
+                "Requests to the API server",
+                "timeseries",
+                ((rate(f"dpe_api_requests_total{{{_OPERATOR}}}", "method"), "{{method}}"),),
                 "reqps",
                 width=6,
             ),

@@ -87,6 +87,7 @@ def _columns() -> list[dict[str, Any]]:
         column("Before", ".status.accuracyBefore"),
         column("After", ".status.accuracyAfter"),
         column("Accepted", '.status.conditions[?(@.type=="ModelAccepted")].status'),
+        column("Queue", ".status.queue.position", "integer", priority=1),
         column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', priority=1),
         column("Age", ".metadata.creationTimestamp", "date"),
     ]

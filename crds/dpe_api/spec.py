@@ -47,7 +47,7 @@ class Retry(ApiModel):
 SECTIONS = ("probe", "diagnosis", "mixture", "generation", "serving", "training", "evaluation", "endpoints")
 """Parts of the spec that an iteration with `model.iterationRef` takes from the other one when it leaves them out."""
 
-_MUTABLE = ("suspend", "ttlSecondsAfterFinished", "retry")
+_MUTABLE = ("priority", "suspend", "ttlSecondsAfterFinished", "retry")
 
 
 def _endpoint_rule(field: str) -> tuple[str, str, str]:
@@ -105,6 +105,9 @@ class Spec(ApiModel):
     """Models of others that categorise, judge and attribute."""
     retry: Retry = Field(default_factory=Retry)
     """How many failures of a stage are forgiven. May change while running."""
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    """Where the platform limits how many iterations run at once, the highest goes first, among equals the oldest.
+    Nothing that runs is stopped for it. May change at any time."""
     suspend: bool = False
     """Stop the running stage and start nothing until it is false again. May change while running."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
@@ -158,7 +161,7 @@ class ResolvedSpec(ApiModel):
 
 
 def immutability_rule() -> dict[str, str]:
-    """The CEL transition rule: once the iteration has left Pending, only `suspend`, ttl and `retry` may change."""
+    """The CEL transition rule: once the iteration has left Pending, only a few fields may change."""
     fields = [f for f in Spec.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE]
     optional = set(fields) - {"seed", "model"}
     same = [
@@ -169,6 +172,6 @@ def immutability_rule() -> dict[str, str]:
     ]
     return {
         "rule": f"!has(oldSelf.status) || !has(oldSelf.status.resolved) || ({' && '.join(same)})",
-        "message": "spec is immutable once the iteration has started, except suspend, ttlSecondsAfterFinished and "
-        "retry: create a new DPEIteration instead",
+        "message": "spec is immutable once the iteration has started, except priority, suspend, "
+        "ttlSecondsAfterFinished and retry: create a new DPEIteration instead",
     }

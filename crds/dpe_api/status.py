@@ -161,6 +161,15 @@ class Condition(ApiModel):
     observed_generation: int | None = None
 
 
+class QueueStatus(ApiModel):
+    """It could run, but the platform lets only so many iterations run at once."""
+
+    position: int
+    """1 is the next one; counted among those that wait for the same namespace or pool."""
+    pools: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=2)] = Field(default_factory=list)
+    """Node pools that it will use."""
+
+
 class Resolved(ApiModel):
     """What the iteration runs with, fixed when it was accepted."""
 
@@ -185,6 +194,8 @@ class Status(ApiModel):
     """Where the iteration is."""
     stage: Stage | None = None
     """The batch stage that runs or comes next."""
+    queue: QueueStatus | None = None
+    """Its place in the queue, while it waits for others to finish."""
     resolved: Resolved | None = None
     """What the iteration runs with."""
     artifacts: str | None = None

@@ -101,6 +101,22 @@ def up(cluster: Cluster, say: Callable[[str], None] = print) -> None:
         mark("cluster DNS answers")
 
 
+def up_without_nodes(cluster: Cluster) -> None:
+    """etcd, API server, controller manager and MinIO alone: for tests that play scheduler and nodes themselves."""
+    with locked(cluster):
+        cluster.state.mkdir(parents=True, exist_ok=True)
+        processes = Processes(cluster)
+        processes.prepare()
+        pki.ensure(cluster)
+        _network(cluster)
+        object_store.start(cluster)
+        for name in ("etcd", "apiserver"):
+            control_plane.start(cluster, name)
+        control_plane.wait_ready(cluster)
+        control_plane.start(cluster, "kcm")
+        object_store.wait_ready(cluster)
+
+
 def down(cluster: Cluster, *, keep: bool = False, say: Callable[[str], None] = print) -> None:
     """Stop everything; remove its folder too, unless `keep`. What is not there is no error."""
     if os.geteuid() != 0:

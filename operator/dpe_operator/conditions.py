@@ -12,6 +12,8 @@ FAILED = "Failed"
 SUSPENDED = "Suspended"
 MODEL_ACCEPTED = "ModelAccepted"
 
+QUEUED = "Queued"  # reason
+
 MESSAGE_LIMIT = 1024  # characters
 
 

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta
 
 from dpe_api.names import BATCH_STAGES, Stage, artifact_root
 from dpe_api.spec import Spec
-from dpe_api.status import Phase, StageState, StageStatus, Status
+from dpe_api.status import Phase, QueueStatus, Resolved, StageState, StageStatus, Status
 from dpe_operator.conditions import (
     ACCEPTED,
     COMPLETE,
     FAILED,
     MODEL_ACCEPTED,
+    QUEUED,
     SUSPENDED,
     condition,
     shorten,
@@ -20,6 +21,7 @@ from dpe_operator.conditions import (
 )
 from dpe_operator.plan import ChildRef, Note, Plan
 from dpe_operator.platform import Platform
+from dpe_operator.queueing import Entry, Place, Standing, place
 from dpe_operator.resolve import problems, resolve
 from dpe_operator.stages import (
     SERVER_OF,
@@ -76,6 +78,29 @@ def _plan(turn: Turn, before: Status) -> Plan:
     )
 
 
+# the queue
+
+
+def _pools(resolved: Resolved) -> list[str]:
+    return sorted({resolved.spec.serving.pool, resolved.spec.training.pool})
+
+
+def _place(spec: Spec, resolved: Resolved, seen: Observed, platform: Platform) -> Place:
+    """Its place among those that run or wait."""
+    it = seen.iteration
+    own = Entry(it.namespace, it.name, spec.priority, it.created, frozenset(_pools(resolved)), Standing.WAITS)
+    return place(own, seen.others, platform)
+
+
+def _queued(status: Status, resolved: Resolved, found: Place, generation: int) -> tuple[Status, str, tuple[Note, ...]]:
+    """The status of one that waits for its turn, what it waits for, and an Event when it begins to wait."""
+    message = f"position {found.position}: {found.why}"
+    # the position moves on in the status; the Event is one
+    notes = (Note(QUEUED, message, f"{QUEUED}/{generation}"),) if status.queue is None else ()
+    queue = QueueStatus(position=found.position, pools=_pools(resolved))
+    return status.model_copy(update={"queue": queue}), message, notes
+
+
 # before the start
 
 
@@ -88,7 +113,9 @@ def _admit(spec: Spec, status: Status, seen: Observed, platform: Platform, now: 
         against = [*problems(spec, seen.previous, platform), *against]
     if seen.store_error is not None:
         against.append(Problem("StoreUnavailable", f"{seen.store_error}: waits until it answers"))
-    new = status.model_copy(update={"observed_generation": generation, "phase": Phase.PENDING, "stage": None})
+    new = status.model_copy(
+        update={"observed_generation": generation, "phase": Phase.PENDING, "stage": None, "queue": None}
+    )
     if against:
         first = against[0]
         message = "; ".join(p.message for p in against)
@@ -104,14 +131,21 @@ def _admit(spec: Spec, status: Status, seen: Observed, platform: Platform, now: 
         )
         new = new.model_copy(update={"conditions": conditions, "phase": Phase.SUSPENDED})
         return Plan(status=None if new == status else new, look_again_in=look_again_in)
+    conditions = new.conditions
+    if condition(conditions, SUSPENDED) is not None:
+        conditions = with_condition(conditions, SUSPENDED, False, "Resumed", "", generation, now)
     resolved = resolve(spec, seen.previous)
+    found = _place(spec, resolved, seen, platform)
+    if not found.is_free:
+        waits, message, told = _queued(status, resolved, found, generation)
+        conditions = with_condition(conditions, ACCEPTED, False, QUEUED, message, generation, now)
+        new = new.model_copy(update={"queue": waits.queue, "conditions": conditions})
+        return Plan(status=None if new == status else new, notes=told, look_again_in=look_again_in)
     store = platform.object_store
     own = seen.iteration
     root = artifact_root(store.bucket, store.prefix, own.namespace, own.name, own.uid)
     message = f"round {resolved.round} from {resolved.model_uri}"
-    conditions = with_condition(new.conditions, ACCEPTED, True, "Accepted", message, generation, now)
-    if condition(conditions, SUSPENDED) is not None:
-        conditions = with_condition(conditions, SUSPENDED, False, "Resumed", "", generation, now)
+    conditions = with_condition(conditions, ACCEPTED, True, "Accepted", message, generation, now)
     new = new.model_copy(
         update={
             "resolved": resolved,
@@ -148,6 +182,8 @@ def _advance(turn: Turn) -> None:
                 return _fail(turn, running)
     if turn.spec.suspend:
         return _suspend(turn, current)
+    if turn.status.phase is Phase.SUSPENDED and not _may_resume(turn):
+        return None
     _resume(turn)
     gone = [retire_server(turn, s) for s in _SERVERS if s is not needed and _is_past(s, current)]
     if current is None:
@@ -199,7 +235,19 @@ def _suspend(turn: Turn, current: Stage | None) -> None:
             "Suspended", "running stages are stopped; what is finished is kept", f"{turn.seen.iteration.generation}"
         )
     _set_condition(turn, SUSPENDED, True, "SuspendRequested", "spec.suspend is true")
-    turn.status = turn.status.model_copy(update={"phase": Phase.SUSPENDED, "stage": current})
+    turn.status = turn.status.model_copy(update={"phase": Phase.SUSPENDED, "stage": current, "queue": None})
+
+
+def _may_resume(turn: Turn) -> bool:
+    """A suspended iteration has given its place away: it queues again."""
+    found = _place(turn.spec, turn.resolved, turn.seen, turn.platform)
+    if found.is_free:
+        turn.status = turn.status.model_copy(update={"queue": None})
+        return True
+    turn.status, message, notes = _queued(turn.status, turn.resolved, found, turn.seen.iteration.generation)
+    turn.notes.extend(notes)
+    _set_condition(turn, SUSPENDED, True, QUEUED, message)
+    return False
 
 
 def _resume(turn: Turn) -> None:

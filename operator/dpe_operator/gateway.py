@@ -23,6 +23,7 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
 from dpe_api.names import API_VERSION, GROUP, KIND, LABEL_ITERATION, PLURAL, VERSION
+from dpe_operator import metrics
 from dpe_operator.manifests.common import MANAGER
 from dpe_operator.plan import Child, ChildKind, ChildRef, Note
 from dpe_operator.world import Iteration
@@ -31,6 +32,8 @@ CONNECT_S, READ_S = 5.0, 30.0
 IN_FLIGHT = 16  # requests at once
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON = "application/json"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=1"
+_PAGE = 200  # objects of one answer: a status may have 32 KiB
 _COLLECTIONS: dict[ChildKind, str] = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "Service": "/api/v1/namespaces/{}/services",
@@ -90,9 +93,9 @@ class Gateway:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     def _blocking(
-        self, method: str, path: str, query: list[tuple[str, str]], body: Any, content_type: str
+        self, method: str, path: str, query: list[tuple[str, str]], body: Any, content_type: str, accept: str
     ) -> dict[str, Any]:
-        headers = {"Accept": _JSON, **({"Content-Type": content_type} if body is not None else {})}
+        headers = {"Accept": accept, **({"Content-Type": content_type} if body is not None else {})}
         request = self._api.param_serialize(
             method, path, query_params=query, header_params=headers, body=body, auth_settings=["BearerToken"]
         )
@@ -111,9 +114,11 @@ class Gateway:
         query: list[tuple[str, str]] | None = None,
         body: Any = None,
         content_type: str = _JSON,
+        accept: str = _JSON,
     ) -> dict[str, Any]:
+        metrics.API_REQUESTS.labels(method).inc()
         async with self._slots:
-            return await asyncio.to_thread(self._blocking, method, path, query or [], body, content_type)
+            return await asyncio.to_thread(self._blocking, method, path, query or [], body, content_type, accept)
 
     async def _find(self, path: str) -> dict[str, Any] | None:
         try:
@@ -129,10 +134,18 @@ class Gateway:
         """A DPEIteration, or None when there is none of this name."""
         return await self._find(f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}")
 
-    async def iterations(self, namespace: str) -> list[dict[str, Any]]:
-        """All DPEIterations of a namespace."""
-        found = await self._request("GET", f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}")
-        return list(found["items"])
+    async def iterations(self, namespace: str, *, metadata_only: bool = False) -> list[dict[str, Any]]:
+        """All DPEIterations of a namespace, or `metadata` of each."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
+        found: list[dict[str, Any]] = []
+        more = ""
+        while True:
+            query = [("limit", str(_PAGE)), *([("continue", more)] if more else [])]
+            page = await self._request("GET", path, query=query, accept=_METADATA if metadata_only else _JSON)
+            found += page["items"]
+            more = page["metadata"].get("continue") or ""
+            if not more:
+                return found
 
     async def _labelled(self, collection: str, iteration: Iteration) -> list[dict[str, Any]]:
         query = [("labelSelector", f"{LABEL_ITERATION}={iteration.name}")]

@@ -39,7 +39,7 @@ class Health:
     async def _compare(self) -> None:
         alone = set()
         for namespace in self._namespaces:
-            for body in await self._operator.gateway.iterations(namespace):
+            for body in await self._operator.gateway.iterations(namespace, metadata_only=True):
                 name = body["metadata"]["name"]
                 if (namespace, name) not in self._operator.loops and "deletionTimestamp" not in body["metadata"]:
                     alone.add(f"{namespace}/{name}")

@@ -10,8 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import kopf
+from kubernetes.client.exceptions import ApiException
 from prometheus_client import start_http_server
 from pydantic import ValidationError
+from urllib3.exceptions import HTTPError
 
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, GROUP, LABEL_ITERATION, METRICS_PORT, PLURAL, VERSION
 from dpe_operator import metrics
@@ -20,7 +22,8 @@ from dpe_operator.health import HEALTH_PORT, Health, serve_health
 from dpe_operator.manifests.common import MANAGER
 from dpe_operator.observe import iteration_uid, remember
 from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
-from dpe_operator.reconcile import Loop, Operator, run
+from dpe_operator.queueing import Queue
+from dpe_operator.reconcile import RETRY_S, Loop, Operator, run
 from dpe_operator.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -38,6 +41,9 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 600
     settings.watching.connect_timeout = 10
+    chosen = f"app.kubernetes.io/managed-by={MANAGER},{LABEL_ITERATION}"  # of what others run nothing is sent
+    settings.watching.label_selectors["batch", "v1", "jobs"] = chosen
+    settings.watching.label_selectors["", "v1", "pods"] = chosen
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
     settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 3, 3, 3)
@@ -60,11 +66,16 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
             waker.cancel()
             if operator.loops.get((namespace, name)) is loop:
                 del operator.loops[namespace, name]
+                operator.dequeue(namespace, name)
                 metrics.forget(namespace, name)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)  # type: ignore[untyped-decorator]
-    async def iteration_changed(namespace: str, name: str, body: kopf.Body, **_: Any) -> None:
+    async def iteration_changed(namespace: str, name: str, body: kopf.Body, event: Any, **_: Any) -> None:
         own = operator.loops.get((namespace, name))
+        if own is None and event["type"] == "DELETED":
+            operator.dequeue(namespace, name)
+        elif own is None and not operator.queue.knows(namespace, name):
+            operator.enqueue(event["object"])  # its own loop is about to look; until then nobody overtakes it
         if own is not None and body["metadata"].get("generation") != own.generation:
             own.wake.set()
         for loop in operator.loops.values():
@@ -90,12 +101,26 @@ async def _pass_on(stopped: kopf.DaemonStopped, ended: asyncio.Event) -> None:
     ended.set()
 
 
+async def fill_queue(operator: Operator, namespaces: list[str]) -> None:
+    """Learn who runs and who waits before anybody is let in; returns when the API server has said it."""
+    while operator.queue.is_limited:
+        try:
+            for namespace in namespaces:
+                for body in await operator.gateway.iterations(namespace):
+                    operator.enqueue(body)
+        except (ApiException, HTTPError, OSError) as error:
+            log.warning("cannot list iterations: %s; tries again in %.0f s", error, RETRY_S[-1])
+            await asyncio.sleep(RETRY_S[-1])
+        else:
+            return
+
+
 async def operate(platform: Platform, namespaces: list[str], metrics_port: int, health_port: int) -> None:
     """Run until a signal."""
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="io"))
     gateway = Gateway(connect())
     storage = Storage(platform.object_store, os.environ[ENV_ACCESS_KEY], os.environ[ENV_SECRET_KEY])
-    operator = Operator(gateway, storage, platform)
+    operator = Operator(gateway, storage, platform, Queue(platform))
     settings, registry = kopf.OperatorSettings(), kopf.OperatorRegistry()
     configure(settings)
     register(registry, operator)
@@ -105,6 +130,7 @@ async def operate(platform: Platform, namespaces: list[str], metrics_port: int, 
     metrics.STALE.set_function(lambda: len(health.faults()))
     server = serve_health(health, health_port)
     watch = asyncio.create_task(health.watch())
+    await fill_queue(operator, namespaces)
     log.info("looks after %s in %s", PLURAL, ", ".join(namespaces))
     try:
         await kopf.operator(registry=registry, settings=settings, standalone=True, namespaces=namespaces)

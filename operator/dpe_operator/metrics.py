@@ -14,6 +14,7 @@ REGISTRY = CollectorRegistry()  # of its own: the stages' package counts tokens 
 ProcessCollector(registry=REGISTRY)
 
 ITERATIONS = Gauge("dpe_iterations", "Iterations by phase", ["phase"], registry=REGISTRY)
+QUEUED = Gauge("dpe_iterations_queued", "Iterations that wait for others to finish", registry=REGISTRY)
 STAGE_DURATION = Histogram(
     "dpe_stage_duration_seconds",
     "From a stage's first attempt to its end",
@@ -61,6 +62,9 @@ ITERATION_GPU_SECONDS = Gauge(
 ITERATION_TOKENS = Gauge(
     "dpe_iteration_tokens", "The iteration's tokens so far", ["namespace", "iteration"], registry=REGISTRY
 )
+API_REQUESTS = Counter(
+    "dpe_api_requests", "Requests to the API server, watches left out", ["method"], registry=REGISTRY
+)
 STORE_ERRORS = Counter(
     "dpe_store_errors",
     "Requests to the object store without a result: unavailable, refused",
@@ -79,10 +83,13 @@ _ENDPOINTS = {
     Stage.EVALUATION: "candidate",
 }
 _phases: dict[tuple[str, str], Phase] = {}
+_queued: set[tuple[str, str]] = set()
 
 
 def _begin_at_zero() -> None:
     """A counter that first appears as 1 has not increased, says Prometheus: the first failure would go unseen."""
+    for phase in Phase:
+        ITERATIONS.labels(phase.value)
     for stage in Stage:
         for outcome in ("done", "failed", "disrupted"):
             ATTEMPTS.labels(stage.value, outcome)
@@ -90,6 +97,8 @@ def _begin_at_zero() -> None:
         STAGE_DURATION.labels(stage.value)
         for direction in ("prompt", "completion"):
             TOKENS.labels(_ENDPOINTS[stage], direction)
+    for method in ("GET", "POST", "PATCH", "DELETE"):
+        API_REQUESTS.labels(method)
     for kind in ("unavailable", "refused"):
         STORE_ERRORS.labels(kind)
 
@@ -104,19 +113,29 @@ def pools_begin_at_zero(pools: Iterable[str]) -> None:
 _begin_at_zero()
 
 
-def _count_phases() -> None:
-    for phase in Phase:
-        ITERATIONS.labels(phase.value).set(sum(1 for p in _phases.values() if p is phase))
+def _count_phase(own: tuple[str, str], phase: Phase | None) -> Phase | None:
+    """One iteration is in this phase now, or gone; returns the phase before."""
+    old = _phases.pop(own, None)
+    if old is not None:
+        ITERATIONS.labels(old.value).dec()
+    if phase is not None:
+        _phases[own] = phase
+        ITERATIONS.labels(phase.value).inc()
+    return old
+
+
+def _count_queued(own: tuple[str, str], *, waits: bool) -> None:
+    (_queued.add if waits else _queued.discard)(own)
+    QUEUED.set(len(_queued))
 
 
 def show(iteration: Iteration, status: Status) -> None:
     """Set the gauges of one iteration; also after a restart of the operator."""
     own = (iteration.namespace, iteration.name)
-    old = _phases.get(own, status.phase)
-    _phases[own] = status.phase
-    _count_phases()
+    old = _count_phase(own, status.phase)
+    _count_queued(own, waits=status.queue is not None)
     PHASE.labels(*own, status.phase.value).set(1)
-    if old is not status.phase:
+    if old is not None and old is not status.phase:
         PHASE.remove(*own, old.value)
     ITERATION_GPU_SECONDS.labels(*own).set(status.cost.gpu_seconds)
     ITERATION_TOKENS.labels(*own).set(status.cost.tokens)
@@ -137,7 +156,7 @@ def show(iteration: Iteration, status: Status) -> None:
             ratio = progress.done / progress.total if progress is not None and progress.total else 0.0
             PROGRESS.labels(*own, entry.name.value).set(ratio)
         else:
-            PROGRESS.remove_by_labels({"namespace": own[0], "iteration": own[1], "stage": entry.name.value})
+            PROGRESS.remove(*own, entry.name.value)
 
 
 def count(before: Status, after: Status, seen: Observed, charges: tuple[Charge, ...]) -> None:
@@ -174,7 +193,7 @@ def _count_tokens(stage: Stage, seen: Observed) -> None:
 
 def forget(namespace: str, name: str) -> None:
     """Drop the series of an iteration that is gone."""
-    _phases.pop((namespace, name), None)
-    _count_phases()
+    _count_phase((namespace, name), None)
+    _count_queued((namespace, name), waits=False)
     for gauge in _OF_ONE_ITERATION:
         gauge.remove_by_labels({"namespace": namespace, "iteration": name})

@@ -17,7 +17,7 @@ from dpe_api.status import StageState, Status
 from dpe_operator.gateway import Gateway
 from dpe_operator.manifests.common import ANNOTATION_UID
 from dpe_operator.platform import Platform
-from dpe_operator.pods import job_seen, owned_by, pod_seen
+from dpe_operator.pods import job_seen, moment, owned_by, pod_seen
 from dpe_operator.preconditions import outside_problems, previous_iteration
 from dpe_operator.resolve import problems as spec_problems
 from dpe_operator.storage import Storage, StoreRefused, StoreUnavailable
@@ -66,6 +66,7 @@ def identity(body: dict[str, Any]) -> Iteration:
         uid=metadata["uid"],
         generation=metadata.get("generation", 1),
         labels=metadata.get("labels") or {},
+        created=moment(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,
     )
 

@@ -66,6 +66,15 @@ class Pool(ApiModel):
     """Size of /dev/shm."""
     env: list[KubernetesObject] = Field(default_factory=list)
     """Environment of pods in this pool (NCCL settings, for one)."""
+    max_iterations: Annotated[int, Field(ge=1)] | None = None
+    """Iterations that may use the pool at once; left out: any number."""
+
+
+class Limits(ApiModel):
+    """How many iterations run at once; the others wait in the order of priority and age."""
+
+    iterations_per_namespace: Annotated[int, Field(ge=1)] | None = None
+    """Left out: any number."""
 
 
 class Deadlines(ApiModel):
@@ -102,6 +111,7 @@ class Platform(ApiModel):
     pools: dict[str, Pool]
     jobs_pool: str | None = None
     """Pool of the stages without GPUs; left out: anywhere."""
+    limits: Limits = Field(default_factory=Limits)
     deadlines: Deadlines = Field(default_factory=Deadlines)
     backoff: Backoff = Field(default_factory=Backoff)
     resync_seconds: Annotated[float, Field(gt=0)] = 30.0

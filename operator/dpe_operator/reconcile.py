@@ -4,8 +4,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 from kubernetes.client.exceptions import ApiException
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ from dpe_operator.gateway import Conflict, Created, Gateway
 from dpe_operator.observe import Memory, identity, observe
 from dpe_operator.plan import Plan
 from dpe_operator.platform import Platform
+from dpe_operator.queueing import Queue
 from dpe_operator.storage import Storage
 from dpe_operator.world import Iteration
 
@@ -51,6 +53,7 @@ class Operator:
     gateway: Gateway
     storage: Storage
     platform: Platform
+    queue: Queue
     loops: dict[tuple[str, str], Loop] = field(default_factory=dict)
     """By namespace and name."""
 
@@ -58,6 +61,22 @@ class Operator:
         """Names of iterations that are not looked at in time."""
         late = time.monotonic() - STALE_S
         return [f"{loop.namespace}/{loop.name}" for loop in self.loops.values() if loop.due < late]
+
+    def enqueue(self, body: dict[str, Any]) -> None:
+        """Tell the queue what an iteration is now, and wake those whose turn it is."""
+        if self.queue.put(body):
+            self._call_next()
+
+    def dequeue(self, namespace: str, name: str) -> None:
+        """The same for one that is gone."""
+        if self.queue.drop(namespace, name):
+            self._call_next()
+
+    def _call_next(self) -> None:
+        for entry in self.queue.called():
+            loop = self.loops.get((entry.namespace, entry.name))
+            if loop is not None:
+                loop.wake.set()
 
 
 async def act(
@@ -93,6 +112,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     written = body.get("status") or {}
     status = Status.model_validate(written)
     version = body["metadata"]["resourceVersion"]
+    operator.enqueue(body)
     loop.generation = iteration.generation
 
     async def write(new: Status | None) -> None:
@@ -113,7 +133,10 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         return operator.platform.resync_seconds
     loop.refers_to = spec.model.iteration_ref.name if spec.model.iteration_ref is not None else None
     seen = await observe(operator.gateway, operator.storage, operator.platform, loop.memory, iteration, spec, status)
-    plan = decide(spec, status, seen, operator.platform, datetime.now(UTC))
+    # nothing is awaited from here until the queue knows the decision: no other loop sees the same place free
+    plan = decide(spec, status, replace(seen, others=operator.queue.entries), operator.platform, datetime.now(UTC))
+    if plan.status is not None and operator.queue.is_limited:
+        operator.enqueue({**body, "status": plan.status.wire()})
     done = await act(operator, loop, iteration, plan, lambda: write(plan.status))
     if not done:
         return 0.0

@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from dpe_api.artifacts import ExitReport, IterationId, Manifest, Progress
 from dpe_api.names import Stage
 from dpe_api.status import Status
+from dpe_operator.queueing import Entry
 
 CYCLE = "IterationCycle"  # reason of a Problem
 GRACE_S = 30  # terminationGracePeriodSeconds of every pod
+_LONG_AGO = datetime.min.replace(tzinfo=UTC)
 STUCK_AFTER = timedelta(seconds=GRACE_S + 30)  # a pod that is still terminating then sits on a lost node
 
 
@@ -22,6 +24,7 @@ class Iteration:
     uid: str
     generation: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    created: datetime = _LONG_AGO
     deleting: bool = False
 
     @property
@@ -140,6 +143,8 @@ class Observed:
     problems: tuple[Problem, ...] = ()
     """Of an iteration that has not started yet."""
     previous: Previous | None = None
+    others: tuple[Entry, ...] = ()
+    """Iterations that run or wait, where the platform limits how many run at once; this one may be among them."""
     store_error: str | None = None
     """The object store did not answer: what it holds is unknown."""
     watching_since: datetime | None = None

@@ -168,7 +168,7 @@ class Lab:
 
     # the resource
 
-    def create(self, name: str = "turn", **changes: Any) -> None:
+    def create(self, name: str = "turn", *, labels: dict[str, str] | None = None, **changes: Any) -> None:
         """Create an iteration with the spec of the unit tests, on this lab's addresses."""
         spec = given.spec(
             model={"uri": f"s3://{self.bucket}/{self.namespace}/base"},
@@ -178,10 +178,14 @@ class Lab:
         body = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "DPEIteration",
-            "metadata": {"name": name},
+            "metadata": {"name": name, "labels": labels or {}},
             "spec": {k: v for k, v in {**spec.wire(), **changes}.items() if v is not None},
         }
         self.custom.create_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, body)
+
+    def delete(self, name: str = "turn") -> None:
+        """Delete it; it is gone when its operator has let go of it."""
+        self.custom.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, name)
 
     def patch(self, spec: dict[str, Any], name: str = "turn") -> None:
         """Change its spec."""

@@ -85,6 +85,7 @@ app.kubernetes.io/component: operator
   "training" (include "dpe.container" (list . "training") | fromJson)
   "pods" $pods
   "pools" .Values.pools
+  "limits" .Values.limits
   "deadlines" .Values.deadlines
   "backoff" .Values.backoff
   "resyncSeconds" .Values.resyncSeconds

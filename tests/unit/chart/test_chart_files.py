@@ -10,7 +10,7 @@ from dev import chart_docs
 
 from dpe_api import crd, reference
 from dpe_api.spec import ResolvedSpec, Spec
-from dpe_operator.platform import Backoff, Container, Deadlines, ObjectStore, Platform, Pods, Pool
+from dpe_operator.platform import Backoff, Container, Deadlines, Limits, ObjectStore, Platform, Pods, Pool
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts" / "dpe"
@@ -78,6 +78,7 @@ def test_every_fact_of_the_platform_can_be_set_in_the_values() -> None:
     assert keys(Platform) <= set(VALUES)
     assert keys(Pods) == set(VALUES["pods"])
     assert keys(Deadlines) == set(VALUES["deadlines"])
+    assert keys(Limits) == set(VALUES["limits"])
     assert keys(Backoff) == set(VALUES["backoff"])
     assert keys(ObjectStore) == set(VALUES["objectStore"]) - {"accessKey", "secretKey"}
     for part in ("jobs", "serving", "training"):

@@ -14,6 +14,7 @@ from dpe_operator.decide import decide
 from dpe_operator.manifests.common import ANNOTATION_SERVED_BY
 from dpe_operator.plan import Child, Plan
 from dpe_operator.platform import Platform
+from dpe_operator.queueing import Entry
 from dpe_operator.world import Ended, Iteration, JobSeen, Observed, PodSeen
 
 
@@ -44,7 +45,11 @@ class World:
     filled: set[str] = field(default_factory=set)
     """Jobs whose pods were made: with backoffLimit 0 they are never made again."""
     lost: set[str] = field(default_factory=set)
+    queue_is_open: bool = True
+    """Kueue lets Jobs in as soon as they are created."""
     count: int = 0
+    others: tuple[Entry, ...] = ()
+    """Iterations beside this one, where how many run is limited."""
 
     # the operator's side
 
@@ -56,6 +61,7 @@ class World:
             pods=tuple(self.pods.values()),
             store_error="the store is away" if self.store_is_away else None,
             watching_since=self.answers_since,
+            others=self.others,
         )
         if self.store_is_away:
             return seen
@@ -111,6 +117,7 @@ class World:
             stage=Stage(labels[LABEL_STAGE]),
             attempt=int(labels[LABEL_ATTEMPT]),
             created=self.now,
+            suspended=child.body["spec"].get("suspend", False) and not self.queue_is_open,
             served_by=child.body["metadata"]["annotations"].get(ANNOTATION_SERVED_BY),
         )
         self.sizes[child.name] = child.body["spec"]["parallelism"]
@@ -175,6 +182,8 @@ class World:
 
     def _control_job(self, job: JobSeen) -> None:
         pods = self.pods_of(job)
+        if job.suspended and self.queue_is_open:
+            job = self.jobs[job.name] = replace(job, suspended=False)
         if job.ended_at is not None or job.suspended:
             return
         failed = [p for p in pods if p.phase == "Failed" or p.deleted_at is not None]
@@ -194,6 +203,15 @@ class World:
                 self.pods[uid] = PodSeen(
                     name=f"{job.name}-{index}-{uid}", uid=uid, stage=job.stage, attempt=job.attempt, created=self.now
                 )
+
+    def evict_job(self, name: str) -> None:
+        """Kueue takes the place back: it suspends the Job, and the Job controller stops the pods."""
+        job = self.jobs[name]
+        if job.ended_at is None and not job.suspended:
+            self.jobs[name] = replace(job, suspended=True)
+            self.filled.discard(job.uid)
+            for pod in self.pods_of(job):
+                self.stop_pod(pod.uid)
 
     def run_pods(self) -> None:
         """Schedule and start what waits; servers become ready."""
@@ -231,6 +249,7 @@ class World:
     def behave(self, steps: int = 400) -> None:
         """From now on nothing goes wrong; runs until a final phase, or so many steps."""
         self.set_store(away=False)
+        self.queue_is_open = True
         self.spec = self.spec.model_copy(update={"suspend": False})
         for _ in range(steps):
             self.turn()

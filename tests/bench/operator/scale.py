@@ -1,0 +1,253 @@
+"""How the operator does with many iterations: `python -m tests.bench.operator.scale --live 1000`. As root.
+
+A real API server, controller manager and MinIO of their own; scheduler, nodes and stages are played (playing.py). All
+iterations are applied at once and live until every one runs its diagnosis; then, with all others alive, some go through
+to their end one after the other (hand-offs are timed); the operator is restarted; and at last all run through.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+from dev.cluster import lifecycle, object_store
+from dev.cluster.config import Cluster as Instance
+from kubernetes import client, config
+from tests.bench.operator.playing import Cluster, Players
+from tests.cluster.operators import free_port
+from tests.unit.operator import given
+
+from dpe_api.launch import StoreAddress
+from dpe_api.names import API_VERSION, KIND, PLURAL, Stage
+from dpe_jobs.store import Store
+
+NAMESPACE = "bench"
+CRD = Path(__file__).parents[3] / "crds" / "dpe.dev_dpeiterations.yaml"
+HAND_OFFS = {
+    "model server ready -> diagnosis": (Stage.SERVE_BASE, Stage.DIAGNOSIS),
+    "diagnosis over -> generation": (Stage.DIAGNOSIS, Stage.GENERATION),
+    "generation over -> training (the server's pods go between)": (Stage.GENERATION, Stage.TRAINING),
+    "training over -> model server": (Stage.TRAINING, Stage.SERVE_CANDIDATE),
+    "model server ready -> evaluation": (Stage.SERVE_CANDIDATE, Stage.EVALUATION),
+    "evaluation over -> end (the server's pods go between)": (Stage.EVALUATION, "end"),
+}
+
+
+class Operator:
+    """The operator's process."""
+
+    def __init__(self, instance: Instance, folder: Path) -> None:
+        user = object_store.credentials(instance)
+        self._environment = {
+            **os.environ,
+            "KUBECONFIG": str(instance.kubeconfig),
+            "DPE_S3_ACCESS_KEY": user.access_key,
+            "DPE_S3_SECRET_KEY": user.secret_key,
+        }
+        facts = given.platform(
+            objectStore={"endpoint": instance.s3_endpoint, "bucket": "dpe", "credentialsSecret": "store"}
+        )
+        (folder / "platform.yaml").write_text(yaml.safe_dump(facts.wire()))
+        self._folder, self._port = folder, free_port()
+        self.process: psutil.Popen | None = None
+
+    def start(self) -> None:
+        """Start it."""
+        command = [sys.executable, "-m", "dpe_operator", "--namespace", NAMESPACE]
+        command += ["--platform", str(self._folder / "platform.yaml")]
+        command += ["--metrics-port", str(self._port), "--health-port", str(free_port())]
+        with (self._folder / "operator.log").open("ab") as log:
+            self.process = psutil.Popen(command, env=self._environment, stdout=log, stderr=subprocess.STDOUT)
+
+    def stop(self) -> None:
+        """Kill it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def metric(self, name: str) -> float:
+        """Sum of a metric's series; 0 while it does not answer."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError:
+            return 0.0
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
+
+    def state(self) -> dict[str, float]:
+        """What it has used so far."""
+        assert self.process is not None
+        used = self.process.cpu_times()
+        return {
+            "cpu_s": used.user + used.system,
+            "rss_mib": self.process.memory_info().rss / 2**20,
+            "requests": self.metric("dpe_api_requests_total"),
+            "errors": self.metric("dpe_reconcile_errors_total"),
+        }
+
+
+def prepare(instance: Instance) -> Store:
+    """Namespace, definition, Secret and inputs."""
+    api = config.new_client_from_config(str(instance.kubeconfig))
+    core, extensions = client.CoreV1Api(api), client.ApiextensionsV1Api(api)
+    if NAMESPACE in [n.metadata.name for n in core.list_namespace().items]:
+        raise SystemExit(f"namespace {NAMESPACE} is there already: take the instance down first")
+    extensions.create_custom_resource_definition(yaml.safe_load(CRD.read_text()))
+    core.create_namespace({"metadata": {"name": NAMESPACE}})
+    user = object_store.credentials(instance)
+    keys = {"accessKey": user.access_key, "secretKey": user.secret_key}
+    core.create_namespaced_secret(NAMESPACE, {"metadata": {"name": "store"}, "stringData": keys})
+    store = Store(StoreAddress(endpoint=instance.s3_endpoint), user.access_key, user.secret_key)
+    for path in ("models/base/config.json", "data/probe/p.parquet", "data/test/p.parquet"):
+        store.put(f"s3://dpe/{path}", b"{}")
+    return store
+
+
+async def until(what: Callable[[], bool], limit_s: float, why: Callable[[], str]) -> float:
+    """Seconds until it held; SystemExit when it takes too long."""
+    began = time.monotonic()
+    while not what():
+        if time.monotonic() - began > limit_s:
+            raise SystemExit(f"not within {limit_s:.0f} s: {why()}")
+        await asyncio.sleep(0.1)
+    return time.monotonic() - began
+
+
+def hand_offs(players: Players, names: list[str]) -> dict[str, list[float]]:
+    """Seconds by kind."""
+    found: dict[str, list[float]] = {kind: [] for kind in HAND_OFFS}
+    for kind, (before, after) in HAND_OFFS.items():
+        for name in names:
+            over, created = players.moments.get((name, before, "over")), players.moments.get((name, after, "created"))
+            if over is not None and created is not None:
+                found[kind].append(max(0.0, created - over))
+    return found
+
+
+def quantiles(values: list[float]) -> dict[str, float]:
+    """p50, p99 and the worst, in seconds."""
+    cuts = statistics.quantiles(values, n=100, method="inclusive") if len(values) > 1 else values * 99
+    return {"n": len(values), "p50": round(cuts[49], 3), "p99": round(cuts[98], 3), "max": round(max(values), 3)}
+
+
+def difference(before: dict[str, float], after: dict[str, float], per: float) -> dict[str, float]:
+    """CPU time and requests between two states, per something."""
+    return {
+        "cpu_ms_each": round(1000 * (after["cpu_s"] - before["cpu_s"]) / per, 2),
+        "requests_each": round((after["requests"] - before["requests"]) / per, 2),
+    }
+
+
+async def measure(arguments: argparse.Namespace, instance: Instance, folder: Path) -> dict[str, Any]:
+    """All figures."""
+    store, operator = prepare(instance), Operator(instance, folder)
+    names = [f"i{n}" for n in range(arguments.live)]
+    figures: dict[str, Any] = {"iterations": len(names), "processors": os.cpu_count()}
+    async with Cluster(instance.kubeconfig, NAMESPACE) as cluster:
+        players = Players(cluster, store)
+        playing = asyncio.create_task(players.play())
+        try:
+            operator.start()
+            await until(lambda: operator.metric("process_cpu_seconds_total") > 0, 60, lambda: "no operator")
+            before = operator.state()
+            spec = given.spec().wire()
+            slots = asyncio.Semaphore(16)
+
+            async def create(name: str) -> None:
+                body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
+                async with slots:
+                    await cluster.call("POST", cluster.path(PLURAL), body)
+
+            await asyncio.gather(*(create(name) for name in names))
+
+            def living() -> int:
+                return sum(1 for n in names if (n, Stage.DIAGNOSIS, "created") in players.moments)
+
+            def why() -> str:
+                return f"{living()} live; {players.faults[:3]}; {(folder / 'operator.log').read_text()[-3000:]}"
+
+            took = await until(lambda: living() == len(names), arguments.limit_s, why)
+            figures["all_live_after_s"] = round(took, 1)
+            figures["start_of_one"] = difference(before, operator.state(), len(names))
+            await asyncio.sleep(15)
+            before = operator.state()
+            await asyncio.sleep(arguments.quiet_s)
+            after = operator.state()
+            figures["quiet_per_iteration_and_minute"] = difference(before, after, len(names) * arguments.quiet_s / 60)
+            figures["quiet_cpu_share"] = round((after["cpu_s"] - before["cpu_s"]) / arguments.quiet_s, 3)
+
+            timed = names[: arguments.timed]
+            before = operator.state()
+            for name in timed:
+                players.release(name)
+                await asyncio.sleep(1 / arguments.rate)
+            await until(lambda: all((n, "end", "created") in players.moments for n in timed), arguments.limit_s, why)
+            found = hand_offs(players, timed)
+            live = {k: v for k, v in found.items() if k != "model server ready -> diagnosis"}
+            figures["hand_offs_s"] = {kind: quantiles(values) for kind, values in live.items()}
+            figures["hand_offs_s"]["all"] = quantiles([v for values in live.values() for v in values])
+            figures["per_hand_off"] = difference(before, operator.state(), 5 * len(timed))
+
+            figures["rss_mib_before_restart"] = round(operator.state()["rss_mib"])
+            operator.stop()
+            operator.start()
+            took = await until(lambda: operator.metric("dpe_iterations") >= len(names), 300, why)
+            figures["start_up_s"] = round(took, 1)
+            for name in names:
+                players.release(name)
+            rss: list[float] = []
+
+            def over() -> bool:
+                rss.append(operator.state()["rss_mib"])
+                return all((n, "end", "created") in players.moments for n in names)
+
+            took = await until(over, arguments.limit_s, lambda: f"{sorted(set(players.phases.values()))} {why()}")
+            figures["run_through_s"] = round(took, 1)
+            figures["rss_mib"] = {"median": round(statistics.median(rss)), "max": round(max(rss))}
+            figures["phases"] = {
+                p: list(players.phases.values()).count(p) for p in sorted(set(players.phases.values()))
+            }
+            figures["jobs_beyond_the_first_attempt"] = sum(n > 1 for n in players.attempts.values())
+            figures["jobs_missing"] = 6 * len(names) - len(players.attempts)
+            figures["reconcile_errors"] = operator.state()["errors"]
+            figures["faults_of_the_players"] = players.faults[:5]
+        finally:
+            playing.cancel()
+            operator.stop()
+    return figures
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--live", type=int, default=1000, help="iterations (default: %(default)s)")
+    parser.add_argument("--timed", type=int, default=100, help="of them, whose hand-offs are timed while all live")
+    parser.add_argument("--rate", type=float, default=1.0, help="iterations let go a second while timed")
+    parser.add_argument("--quiet-s", type=float, default=60, help="seconds in which nothing happens")
+    parser.add_argument("--limit-s", type=float, default=3000, help="longest wait")
+    parser.add_argument("--instance", type=int, default=3, help="number of the embedded cluster")
+    arguments = parser.parse_args()
+    arguments.timed = min(arguments.timed, arguments.live)
+    instance = Instance(arguments.instance)
+    lifecycle.down(instance, say=lambda _: None)
+    try:
+        lifecycle.up_without_nodes(instance)
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(asyncio.run(measure(arguments, instance, Path(folder))), indent=1))
+    finally:
+        lifecycle.down(instance, say=lambda _: None)
+
+
+if __name__ == "__main__":
+    main()
