@@ -36,6 +36,7 @@ BOUNDED = {
     "outcome": 32,  # reasons of rejections are words of the programs
     "model": 2,
     "kind": 8,
+    "method": 5,  # of HTTP
     "direction": 2,
     "category": MAX_CATEGORIES_IN_STATUS,
     "pool": 8,  # of the chart's values
