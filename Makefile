@@ -8,10 +8,11 @@ SYSTEM_PYTHON ?= python3
 PY = $(shell $(SYSTEM_PYTHON) -m dev.setup --print-python)
 SOURCES = crds operator jobs dev examples tests
 export PYTHONPATH := $(CURDIR)/crds:$(CURDIR)/operator:$(CURDIR)/jobs:$(CURDIR)
+GPU_PYTHON ?= python3
 KUBE_CONTEXT ?=
 export KUBE_CONTEXT
 
-.PHONY: help setup setup-python cluster-up cluster-down env demo demo-clean verify test test-unit test-cluster test-e2e lint format generate lock
+.PHONY: help setup setup-python cluster-up cluster-down env demo demo-clean verify test test-unit test-cluster test-e2e test-gpu lint format generate lock
 
 help: ## this list
 	@sed -n 's/\$$\$$/$$/g; s/^\([a-z0-9-]*\):.*## /  \1\t/p' Makefile | expand -t 18
@@ -62,6 +63,9 @@ test-cluster: setup ## tests against a real API server and MinIO (root)
 
 test-e2e: setup ## the whole turn on two real nodes (root)
 	@exec $(PY) -m dev.test tests/e2e
+
+test-gpu: ## training and serving on a real GPU, with the Python that has CUDA (GPU_PYTHON) and MinIO in PATH
+	@exec $(GPU_PYTHON) -m pytest -s tests/gpu
 
 lint: setup-python ## ruff, mypy, import-linter, and whether generated files are up to date
 	@$(PY) -m ruff check $(SOURCES)

@@ -14,13 +14,16 @@ _MEMORY_GIB = 12
 """What the whole turn needs: control plane 1, vLLM 3, two ranks of 1.5, the tests themselves, and room."""
 _WORKERS = ("-n", "3", "--dist", "loadscope", "--no-loadscope-reorder")
 _TESTS = paths.CHECKOUT / "tests"
+_GPU = "gpu"
+"""The folder of tests that need CUDA: `make test-gpu` on a machine that has it."""
 
 
 def _everything() -> list[str]:
     """The folders of tests, quick ones first, the whole turn last."""
     order = {"unit": 0, "e2e": 2}
     folders = sorted(
-        (p.name for p in _TESTS.iterdir() if any(p.rglob("test_*.py"))), key=lambda n: (order.get(n, 1), n)
+        (p.name for p in _TESTS.iterdir() if p.name != _GPU and any(p.rglob("test_*.py"))),
+        key=lambda n: (order.get(n, 1), n),
     )
     return [f"tests/{name}" for name in folders]
 
