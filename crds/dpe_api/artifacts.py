@@ -264,6 +264,8 @@ class GenerationSummary(ApiModel):
     kept: int
     shortfall: int
     rejected: dict[str, int]
+    sources: dict[str, int] = Field(default_factory=dict)
+    """Kept samples by source: `render:shapes`, `pool:s3://bucket/folder`."""
     categories: list[CategorySamples]
     tokens: Tokens = Field(default_factory=Tokens)
 

@@ -139,5 +139,7 @@ class Generation(ApiModel):
         default_factory=lambda: [Source(kind=SourceKind.RENDER, program="shapes")]
     )
     """Where images come from."""
+    shards: Annotated[int, Field(ge=1, le=64)] = 1
+    """Pods that share the work; each has its part of every quota."""
     filter: SolverFilter = Field(default_factory=SolverFilter)
     """Difficulty filter by rollouts of the served model."""

@@ -115,8 +115,17 @@ def set_up_logging(launch: Launch | None) -> None:
 class ProgressReporter:
     """Counts finished items; writes progress.json at most every 5 s and at the end. Thread-safe."""
 
-    def __init__(self, launch: Launch, store: Store, total: int, done: int = 0, unit: str = "items") -> None:
-        self._launch, self._store, self._unit = launch, store, unit
+    def __init__(
+        self,
+        launch: Launch,
+        store: Store,
+        total: int,
+        done: int = 0,
+        unit: str = "items",
+        folder: str | None = None,
+    ) -> None:
+        """`folder`: where progress.json is written; left out: beside the stage's artifact."""
+        self._launch, self._store, self._unit, self._folder = launch, store, unit, folder or launch.output
         self._total, self._done, self._resumed = total, done, done
         self._started, self._written = time.monotonic(), float("-inf")
         self._lock = threading.Lock()
@@ -161,7 +170,7 @@ class ProgressReporter:
         DONE.labels(stage).set(snapshot.done)
         TOTAL.labels(stage).set(snapshot.total)
         RATIO.labels(stage).set(snapshot.done / snapshot.total if snapshot.total else 0.0)
-        self._store.put(join(self._launch.output, PROGRESS), snapshot.model_dump_json(by_alias=True).encode())
+        self._store.put(join(self._folder, PROGRESS), snapshot.model_dump_json(by_alias=True).encode())
 
 
 def package_versions(*names: str) -> dict[str, str]:

@@ -18,7 +18,7 @@ from dpe_api.names import Exit
 from dpe_jobs.diagnosis.memory import read_memory
 from dpe_jobs.diagnosis.mixture import mix
 from dpe_jobs.diagnosis.sample import PROBE
-from dpe_jobs.generation.render import load_programs, supply
+from dpe_jobs.generation.team import known_limits
 from dpe_jobs.importing.cli import connect
 from dpe_jobs.runtime import BadConfig, BadData, classify
 from dpe_jobs.store import Store
@@ -125,8 +125,8 @@ def compare(arguments: argparse.Namespace, store: Callable[[], Store]) -> str:
     """The table of a parsed command line. BadConfig, BadData, NotFound, OSError, ValueError: what is wrong with it."""
     mixture = read_mixture(arguments.set)
     categories = _read_report(arguments.report, store).of(PROBE).categories
-    programs = load_programs([Source(kind=SourceKind.RENDER, program=name) for name in arguments.source])
-    limits = supply(programs, [c.name for c in categories]) if programs else None
+    sources = [Source(kind=SourceKind.RENDER, program=name) for name in arguments.source]
+    limits = known_limits(sources, [c.name for c in categories]) if sources else None
     memory = read_memory(store(), arguments.previous, mixture.memory) if arguments.previous else None
     quotas = {
         policy.value: mix(

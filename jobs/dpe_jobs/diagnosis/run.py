@@ -29,7 +29,7 @@ from dpe_jobs.diagnosis.procedure import (
 from dpe_jobs.diagnosis.report import REPORT, describe, fingerprint
 from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, questions_path, take
 from dpe_jobs.diagnosis.trained import trained_on
-from dpe_jobs.generation.render import load_programs, supply
+from dpe_jobs.generation.team import known_limits
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.runtime import ProgressReporter, run_async, run_stage
 from dpe_jobs.store import Store, join
@@ -156,7 +156,6 @@ def attribute(launch: DiagnosisLaunch, store: Store, asked: Asked) -> tuple[Attr
 def mixture(launch: DiagnosisLaunch, report: DiagnosisReport, memory: Memory | None) -> list[Quota]:
     """The quotas."""
     categories = report.of(PROBE).categories
-    programs = load_programs(launch.generation.sources)
     return mix(
         categories,
         launch.mixture,
@@ -164,5 +163,5 @@ def mixture(launch: DiagnosisLaunch, report: DiagnosisReport, memory: Memory | N
         seed=launch.seed,
         round_number=launch.round,
         memory=memory,
-        supply=supply(programs, [c.name for c in categories]) if programs else None,
+        supply=known_limits(launch.generation.sources, [c.name for c in categories]),
     )

@@ -1,17 +1,33 @@
-"""From a target to a candidate: select and draw a picture, write question and answer, validate both."""
+"""From a target to a candidate: select a picture, write question and answer, validate both; and what became of it."""
 
 import hashlib
 import io
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image
 
-from dpe_jobs.generation import validator, writer
 from dpe_jobs.generation.dedup import Thumbnail, pixel_digest, thumbnail
-from dpe_jobs.generation.planner import Target
-from dpe_jobs.generation.render import Generator, Written
+from dpe_jobs.generation.images import NoImage, Origin, Picture
+from dpe_jobs.generation.render import Written
+from dpe_jobs.generation.roles import Planner, Rejected, Rejection, Selector, Target, Validator, Writer
+from dpe_jobs.generation.workbench import Workbench
+
+NO_IMAGE = "NoImage"
+
+
+@dataclass(frozen=True, slots=True)
+class Team:
+    """The four agents of one run."""
+
+    planner: Planner
+    selector: Selector
+    writer: Writer
+    validator: Validator
+    workbench: Workbench
+    ahead: int = 8
+    """Candidates that are made while others are being solved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +37,38 @@ class Candidate:
     id: str
     """Names category and number, and hashes the content: other content is another candidate."""
     target: Target
-    program: str
-    licence: str
     image: bytes
     """PNG."""
+    origin: Origin
     digest: str
-    picture: Thumbnail
+    thumbnail: Thumbnail
     written: Written
     facets: Mapping[str, str]
-    """The target's knobs, and what the program says of the picture."""
-    trouble: tuple[str, str] | None
-    """Reason and detail of the validator's rejection."""
+    """The target's knobs, and what is known to be in the picture."""
+    tool_calls: tuple[Mapping[str, Any], ...]
+    rejection: Rejection | None
+    """The validator's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a target. It holds no picture."""
+
+    target: Target
+    id: str
+    candidate: Candidate | None = None
+    """What was made, without its picture; None: nothing came of the target."""
+    rejection: Rejection | None = None
+    """Why it is rejected; None when it passed."""
+    pass_rate: float | None = None
+    rollouts: tuple[str, ...] = ()
+    given_up: bool = False
+    """Not even begun: others had filled the quota."""
+
+
+def name(target: Target, prefix: str) -> str:
+    """Names a target within all rounds and shards."""
+    return f"{prefix}-{target.category}-{target.number:06d}"
 
 
 def _png(image: Image.Image) -> bytes:
@@ -40,24 +77,35 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def make(program: Generator, target: Target, round_number: int) -> Candidate:
-    """The candidate of a target: the same one whenever and however often it is made."""
-    rng = random.Random(target.seed)
-    drawn = program.draw(target.knobs, rng)
-    written = writer.ask(program, target.category, target.knobs, drawn, rng)
-    digest = pixel_digest(drawn.image)
+def _candidate(
+    prefix: str, target: Target, picture: Picture, written: Written, rejection: Rejection | None
+) -> Candidate:
+    digest = pixel_digest(picture.image)
     content = hashlib.sha256(
         "\x1f".join([digest, written.question, written.answer, *written.choices]).encode()
     ).hexdigest()
     return Candidate(
-        id=f"r{round_number}-{target.category}-{target.number:06d}-{content[:8]}",
+        id=f"{name(target, prefix)}-{content[:8]}",
         target=target,
-        program=program.name,
-        licence=program.licence,
-        image=_png(drawn.image),
+        image=_png(picture.image),
+        origin=picture.origin,
         digest=digest,
-        picture=thumbnail(drawn.image),
+        thumbnail=thumbnail(picture.image),
         written=written,
-        facets={**drawn.facts, **target.knobs},
-        trouble=validator.trouble(program, drawn, target.knobs, written),
+        facets={**picture.facts, **target.knobs},
+        tool_calls=picture.tool_calls,
+        rejection=rejection,
     )
+
+
+async def make(team: Team, target: Target, prefix: str) -> Candidate | Rejection:
+    """The candidate of a target, the same one whenever it is made; or why nothing could be made. RequestFailed."""
+    try:
+        picture = await team.selector.select(target)
+        written = await team.writer.write(target, picture)
+    except NoImage as error:
+        return Rejection(NO_IMAGE, str(error))
+    except Rejected as error:
+        return error.rejection
+    rejection = await team.validator.validate(target, picture, written)
+    return await team.workbench.do(_candidate, prefix, target, picture, written, rejection)

@@ -42,39 +42,54 @@ class NearIndex:
     """
 
     def __init__(self) -> None:
-        self._bins: dict[int, list[Thumbnail]] = defaultdict(list)
+        self._bins: dict[int, list[tuple[int, Thumbnail]]] = defaultdict(list)
 
     @staticmethod
     def _bin(picture: Thumbnail) -> int:
         return int(picture.mean() // NEAR)
 
     def __contains__(self, picture: Thumbnail) -> bool:
+        return self.holds(picture)
+
+    def holds(self, picture: Thumbnail, below: int | None = None) -> bool:
+        """Whether one is near; `below`: among those that were added with a lower number."""
         middle = self._bin(picture)
-        near = [other for b in (middle - 1, middle, middle + 1) for other in self._bins.get(b, ())]
+        near = [
+            other
+            for b in (middle - 1, middle, middle + 1)
+            for number, other in self._bins.get(b, ())
+            if below is None or number < below
+        ]
         return bool(near) and bool((np.abs(np.stack(near) - picture).mean(axis=1) < NEAR).any())
 
-    def add(self, picture: Thumbnail) -> None:
+    def add(self, picture: Thumbnail, number: int = 0) -> None:
         """Remember one."""
-        self._bins[self._bin(picture)].append(picture)
+        self._bins[self._bin(picture)].append((number, picture))
 
 
 class Questions:
-    """Picture and question of every candidate so far. The same picture may be asked about twice, in other words."""
+    """Picture and question of one category's candidates, by their numbers, which may come in any order.
+
+    A candidate repeats another one when that has a lower number, whatever became of it: whoever comes first, the same
+    ones are called repeated once all are known. The same picture may be asked about twice, in other words.
+    """
 
     def __init__(self) -> None:
-        self._exact: set[tuple[str, str]] = set()
+        self._exact: dict[tuple[str, str], int] = {}
         self._near: dict[str, NearIndex] = defaultdict(NearIndex)
 
-    def repeats(self, question: str, digest: str, picture: Thumbnail) -> str | None:
-        """`Duplicate` or `NearDuplicate` of an earlier one; None, and remembered, when it is new."""
+    def add(self, number: int, question: str, digest: str, picture: Thumbnail) -> None:
+        """Remember one."""
         text = normalise(question)
-        if (text, digest) in self._exact:
+        self._exact[text, digest] = min(number, self._exact.get((text, digest), number))
+        self._near[text].add(picture, number)
+
+    def repeats(self, number: int, question: str, digest: str, picture: Thumbnail) -> str | None:
+        """`Duplicate` or `NearDuplicate` of one with a lower number; None when it is new."""
+        text = normalise(question)
+        if self._exact.get((text, digest), number) < number:
             return "Duplicate"
-        if picture in self._near[text]:
-            return "NearDuplicate"
-        self._exact.add((text, digest))
-        self._near[text].add(picture)
-        return None
+        return "NearDuplicate" if text in self._near and self._near[text].holds(picture, number) else None
 
 
 class Reserved:

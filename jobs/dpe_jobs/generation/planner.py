@@ -1,178 +1,185 @@
-"""The programmatic planner: quotas become targets, wave after wave, until they are met or the budget is used.
+"""The programmatic planner: blocks of targets, aimed by the diagnosis's weak slices, spread over the sources.
 
-Each wave follows from what became of the earlier ones and from seeds alone, and is settled in its own order: a run that
-was killed and resumed plans, draws and keeps the same samples as one that was not.
+A block follows from the report, from what became of the targets before it, and from seeds alone.
 """
 
-import math
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from dpe_api.artifacts import CategorySamples, Quota
-from dpe_jobs.generation.render import Generator, choose_program
-from dpe_jobs.runtime import BadConfig
+from dpe_api.artifacts import Quota, Slice
+from dpe_jobs.generation.findings import Findings
+from dpe_jobs.generation.roles import Aim, Difficulty, Feedback, Order, Target
+from dpe_jobs.generation.sources import Supply
 from dpe_jobs.seeds import derive
 
-NO_GENERATOR = "NoGenerator"
-BUDGET_USED = "MaxCandidates"
-SUPPLY_USED = "Supply"
-SURPLUS = "Surplus"
+MOST_REPEATS = 3  # of a weak value, for each time that another one comes
+BARREN = 12  # candidates without one that was kept, after which a value or a source is given up for another one
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One sample to make."""
+def repeats(weak: Slice) -> int:
+    """How often a weak value comes for each time that another one does: the ratio of their error rates, rounded.
 
-    category: str
-    number: int
-    """Within its category, from 0, over all waves."""
-    knobs: Mapping[str, str]
-    """What the program is told to draw and to ask."""
-    weakness: str
-    """What the diagnosis found, in words."""
-    retention: bool
-    """A strong category: whatever its difficulty, it is kept."""
-    seed: int
-    """Of everything else that is drawn for it."""
+    clamp(round((1 - accuracy of the slice) / (1 - accuracy of the rest)), 1, 3)
+    """
+    rest = max(1.0 - weak.rest, 1e-9)
+    return min(MOST_REPEATS, max(1, round((1.0 - weak.accuracy.value) / rest)))
 
 
-@dataclass(slots=True)
-class Tally:
-    """How far one category is."""
+def choose_knobs(
+    options: Mapping[str, Sequence[str]],
+    number: int,
+    seed: int,
+    weights: Mapping[str, Mapping[str, int]] | None = None,
+) -> dict[str, str]:
+    """A value for each knob: every value once, or as often as its weight says, in drawn order, before any comes again.
 
-    quota: int
-    cap: int
-    """Most candidates: its share of maxCandidates, so that a hopeless category starves no other."""
-    program: Generator | None
-    retention: bool
-    weakness: str
-    scarce: bool = False
-    """All sources together supply less than the target: the quota is all that can be had."""
-    planned: int = 0
-    kept: int = 0
-    rejected: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def shortfall_reason(self) -> str | None:
-        """Why there are not more, or None. Without a program there are none, whoever got the quota."""
-        if self.program is None:
-            return NO_GENERATOR
-        if self.kept < self.quota:
-            return BUDGET_USED
-        return SUPPLY_USED if self.scarce else None
-
-    def wave(self) -> int:
-        """How many candidates to try next: what is missing, divided by the share kept so far (Laplace 1814)."""
-        missing = self.quota - self.kept
-        if missing <= 0 or self.program is None:
-            return 0
-        kept_share = (self.kept + 1) / (self.planned + 2) if self.planned else 1.0
-        return min(math.ceil(missing / kept_share), self.cap - self.planned)
-
-
-def choose_knobs(options: Mapping[str, Sequence[str]], number: int, seed: int) -> dict[str, str]:
-    """A value for each knob: every value once, in drawn order, before any comes again."""
+    A knob may stand for several: their names and values joined by the unit separator.
+    """
     chosen = {}
     for name, values in options.items():
-        block, place = divmod(number, len(values))
-        order = list(values)
-        random.Random(derive(seed, name, block)).shuffle(order)
-        chosen[name] = order[place]
+        own = (weights or {}).get(name, {})
+        deck = [value for value in values for _ in range(own.get(value, 1))]
+        block, place = divmod(number, len(deck))
+        random.Random(derive(seed, name, block)).shuffle(deck)
+        chosen[name] = deck[place]
     return chosen
 
 
-class Plan:
-    """The quotas of one iteration and how far they are met."""
+def barren(tried: Counter[str]) -> bool:
+    """Whether so many brought none that another way is better."""
+    return not tried[""] and tried.total() >= BARREN
 
-    def __init__(
-        self,
-        quotas: Sequence[Quota],
-        programs: Sequence[Generator],
-        weaknesses: Mapping[str, str],
-        max_candidates: int,
-        seed: int,
-        target: int | None = None,
-    ) -> None:
-        """`seed` is that of this round's generation; `target` is what is wanted, when the quotas may be less.
 
-        BadConfig: the programs can supply none of the categories.
-        """
-        # a category that no source supplies has no quota, and is still told of
-        wanted = [quota for quota in quotas if quota.quota > 0 or quota.supply == 0]
-        planned = sum(quota.quota for quota in wanted)
-        self._seed = seed
-        self.target = planned if target is None else target
-        """Samples wanted."""
-        self.tallies = {
-            q.name: Tally(
-                quota=q.quota,
-                cap=max_candidates * q.quota // max(planned, 1),
-                program=choose_program(programs, q.name),
-                retention=q.retention,
-                weakness=weaknesses.get(q.name, "never asked"),
-                scarce=planned < self.target,
+def lively(name: str, values: Sequence[str], feedback: Feedback) -> list[str]:
+    """The values of a knob that are worth another try: all of them when none is."""
+    good = [v for v in values if not barren(feedback.by_knob.get((name, v), Counter()))]
+    return good or list(values)
+
+
+@dataclass(slots=True)
+class _Category:
+    """What is remembered of one category between blocks."""
+
+    quota: Quota
+    slices: tuple[Slice, ...]
+    supplies: tuple[Supply, ...]
+    taken: Counter[str]
+    """Targets by source."""
+    asked: Counter[tuple[str, str]]
+    """Targets by source and what they look for there."""
+
+
+_JOIN = "\x1f"
+
+
+def _joint(options: Mapping[str, Sequence[str]], slices: Sequence[Slice]) -> dict[str, list[str]]:
+    """Knobs, those that a slice of two facets ties together joined into one. Each knob is in one group only."""
+    groups: dict[str, list[str]] = {name: list(values) for name, values in options.items()}
+    for weak in slices:
+        names = sorted(weak.facets)
+        if len(names) == 2 and all(name in groups and _JOIN not in name for name in names):
+            first, second = (groups.pop(name) for name in names)
+            groups[_JOIN.join(names)] = [_JOIN.join((a, b)) for a in first for b in second]
+    return groups
+
+
+def _weights(groups: Mapping[str, Sequence[str]], slices: Sequence[Slice]) -> dict[str, dict[str, int]]:
+    """Repeats of the values that lie in a weak slice; of several slices the largest counts."""
+    weights: dict[str, dict[str, int]] = {}
+    for group, values in groups.items():
+        names = group.split(_JOIN)
+        for weak in slices:
+            if not weak.facets.keys() <= set(names):
+                continue
+            for value in values:
+                if weak.facets.items() <= dict(zip(names, value.split(_JOIN), strict=True)).items():
+                    own = weights.setdefault(group, {})
+                    own[value] = max(own.get(value, 1), repeats(weak))
+    return weights
+
+
+class RulePlanner:
+    """Plans by rules; implements `roles.Planner`."""
+
+    def __init__(self, findings: Findings, supplies: Sequence[Supply], seed: int) -> None:
+        """`seed` is that of this round's generation."""
+        self._findings, self._seed = findings, seed
+        self._categories = {
+            quota.name: _Category(
+                quota=quota,
+                # a strong category's samples are anchors: they are spread evenly
+                slices=() if quota.retention else findings.slices(quota.name),
+                supplies=tuple(s for s in supplies if s.supplies(quota.name)),
+                taken=Counter(),
+                asked=Counter(),
             )
-            for q in wanted
+            for quota in findings.quotas
         }
-        if all(tally.program is None for tally in self.tallies.values()):
-            supplied = sorted({c for program in programs for c in program.categories()})
-            raise BadConfig(
-                NO_GENERATOR,
-                f"spec.generation.sources: {', '.join(p.name for p in programs)} can supply {', '.join(supplied)}; the "
-                f"probe's categories are {', '.join(self.tallies)}: add a source for them, or use their names",
-            )
 
-    @property
-    def kept(self) -> int:
-        """Samples kept so far."""
-        return sum(tally.kept for tally in self.tallies.values())
+    async def plan(self, order: Order) -> list[Target]:
+        """The next block of a category."""
+        return [self._target(order, order.first + i) for i in range(order.count)]
 
-    def next_wave(self) -> list[Target]:
-        """Targets to try next; empty when every quota is met or has used its part of the budget."""
-        wave = []
-        for category, tally in self.tallies.items():
-            count = tally.wave()
-            wave += [self._target(category, tally, tally.planned + i) for i in range(count)]
-            tally.planned += count
-        return wave
-
-    def _target(self, category: str, tally: Tally, number: int) -> Target:
-        assert tally.program is not None
-        return Target(
-            category=category,
+    def _target(self, order: Order, number: int) -> Target:
+        own = self._categories[order.category]
+        supply = self._source(own, order.feedback)
+        knobs = self._knobs(own, supply, order.feedback)
+        looked_for = supply.name, supply.looks_for(order.category, knobs)
+        target = Target(
+            category=order.category,
             number=number,
-            knobs=choose_knobs(tally.program.knobs(category), number, derive(self._seed, category, "knobs")),
-            weakness=tally.weakness,
-            retention=tally.retention,
-            seed=derive(self._seed, category, number),
+            kind=supply.kind,
+            source=supply.name,
+            knobs=knobs,
+            aim=self._aim(own, knobs, number),
+            seed=derive(self._seed, order.category, number),
+            retention=own.quota.retention,
+            difficulty=_difficulty(order.feedback),
+            query=" ".join(knobs.values()),
+            ordinal=own.asked[looked_for],
         )
+        own.taken[supply.name] += 1
+        own.asked[looked_for] += 1
+        return target
 
-    def settle(self, category: str, reason: str | None) -> str | None:
-        """Count one candidate, in the order of its wave; `reason` is that of its rejection.
-
-        Returns the final reason, None when it is kept: what passes after the quota is full is surplus.
-        """
-        tally = self.tallies[category]
-        if reason is None and tally.kept >= tally.quota:
-            reason = SURPLUS
-        if reason is None:
-            tally.kept += 1
-        else:
-            tally.rejected[reason] += 1
-        return reason
-
-    def report(self) -> list[CategorySamples]:
-        """What became of each quota."""
-        return [
-            CategorySamples(
-                name=name,
-                quota=tally.quota,
-                candidates=tally.planned,
-                kept=tally.kept,
-                rejected=dict(sorted(tally.rejected.items())),
-                shortfall_reason=tally.shortfall_reason,
-            )
-            for name, tally in self.tallies.items()
+    @staticmethod
+    def _source(own: _Category, feedback: Feedback) -> Supply:
+        """The source that is furthest behind its share; one that brings nothing, or no more, is passed over."""
+        good = [
+            s
+            for s in own.supplies
+            if not barren(feedback.by_source.get(s.name, Counter()))
+            and ((limit := s.limit(own.quota.name)) is None or own.taken[s.name] < limit)
         ]
+        among = good or own.supplies
+        return min(among, key=lambda s: ((own.taken[s.name] + 1) / s.share, own.supplies.index(s)))
+
+    def _knobs(self, own: _Category, supply: Supply, feedback: Feedback) -> dict[str, str]:
+        category = own.quota.name
+        options = {n: lively(n, v, feedback) for n, v in supply.knobs(category).items()}
+        groups = _joint(options, own.slices)
+        seed = derive(self._seed, category, "knobs", supply.name)
+        chosen = choose_knobs(groups, own.taken[supply.name], seed, _weights(groups, own.slices))
+        return {
+            name: value
+            for group, values in chosen.items()
+            for name, value in zip(group.split(_JOIN), values.split(_JOIN), strict=True)
+        }
+
+    def _aim(self, own: _Category, knobs: Mapping[str, str], number: int) -> Aim:
+        """The weakest slice that the knobs lie in; else one of the category's weaknesses, in proportion."""
+        category = own.quota.name
+        for weak in own.slices:
+            if weak.facets and weak.facets.items() <= knobs.items():
+                return self._findings.aim_at(weak, category, knobs)
+        return self._findings.aim(category, number, knobs)
+
+
+def _difficulty(feedback: Feedback) -> Difficulty:
+    """Harder when more were too easy than too hard, and the other way round."""
+    easy, hard = feedback.rejected["TooEasy"], feedback.rejected["TooHard"]
+    if easy == hard:
+        return Difficulty.SAME
+    return Difficulty.HARDER if easy > hard else Difficulty.EASIER

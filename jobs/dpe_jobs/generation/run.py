@@ -1,4 +1,4 @@
-"""The generation stage: plan targets, draw, write, validate, solve, keep; plan what is missing again; publish."""
+"""The generation stage: plan targets, select, write, validate, solve, keep; plan what is missing again; publish."""
 
 import asyncio
 import hashlib
@@ -11,20 +11,20 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import prometheus_client
 from PIL import Image
 
 from dpe_api.artifacts import GenerationSummary, InputRef, Manifest, OutputFile, Tokens
 from dpe_api.launch import GenerationLaunch, Launch
 from dpe_api.names import Exit
 from dpe_jobs.client import ModelClient, RequestFailed
-from dpe_jobs.generation.candidates import make
 from dpe_jobs.generation.dedup import Reserved
-from dpe_jobs.generation.findings import Findings, read_findings
-from dpe_jobs.generation.judge import Judge, Verdict
-from dpe_jobs.generation.planner import Plan
-from dpe_jobs.generation.render import load_programs
-from dpe_jobs.generation.samples import SampleFiles, rejected_row, sample_row
+from dpe_jobs.generation.findings import read_findings
+from dpe_jobs.generation.judge import Judge
+from dpe_jobs.generation.samples import SampleFiles
+from dpe_jobs.generation.schedule import Schedule
+from dpe_jobs.generation.shards import Shard, merge_outputs, merge_summaries, shard_manifests
+from dpe_jobs.generation.stream import Flow, Spool, Stream
+from dpe_jobs.generation.team import check_supply, hire
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.questions import read_questions
 from dpe_jobs.runtime import BadData, ProgressReporter, Transient, package_versions, run_async, run_stage
@@ -33,7 +33,6 @@ from dpe_jobs.store import Store, join
 
 log = logging.getLogger(__name__)
 
-SAMPLES = prometheus_client.Counter("dpe_samples_total", "Candidates by what became of them", ["outcome"])
 READY_S = 120.0  # the operator starts this stage when the model is ready; a Service may lag behind
 PACKAGES = ("dpe", "numpy", "pyarrow", "pillow", "httpx")
 
@@ -44,32 +43,49 @@ def main(launch: Launch) -> Exit:
 
 
 def run(launch: Launch, store: Store) -> None:
-    """Make the samples that the diagnosis asks for and publish them."""
+    """Make the samples that the diagnosis asks for, or this shard's part of them, and publish them."""
     assert isinstance(launch, GenerationLaunch)
     if store.manifest(launch.output) is not None:
         log.info("%s is published already", launch.output)
         return
+    shard = Shard.of_this_pod(launch.generation.shards)
+    if shard.count > 1 and store.manifest(shard.folder(launch.output)) is not None:
+        log.info("shard %d is published already", shard.index)
+    else:
+        make_samples(launch, store, shard)
+    if shard.count > 1:
+        merge(launch, store, shard.count)
+
+
+def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
+    """Fill the quotas of one shard and publish it."""
     findings = read_findings(store, launch.diagnosis_artifact)
-    plan = Plan(
-        findings.quotas,
-        load_programs(launch.generation.sources),
-        findings.weaknesses,
-        launch.generation.max_candidates,
-        derive(launch.seed, launch.round, "generation"),
-        launch.generation.target_samples,
-    )
     reserved = reserve(store, launch.decontaminate)
     model = store.input_ref(launch.model.uri)
+    folder = shard.folder(launch.output)
+    seed = derive(launch.seed, launch.round, "generation", *shard.parts)
     with (
-        tempfile.TemporaryDirectory() as folder,
-        Ledger(store, join(launch.output, "ledger", solver_fingerprint(launch, model))) as ledger,
-        SampleFiles(store, launch.output, Path(folder)) as files,
+        tempfile.TemporaryDirectory() as name,
+        Ledger(store, join(folder, "ledger", solver_fingerprint(launch, model))) as ledger,
+        hire(launch, findings, seed) as (team, supplies),
     ):
-        run_async(fill(launch, store, findings, plan, reserved, ledger, files))
-        if plan.kept == 0:
-            raise BadData("NoSamples", f"{_reasons(plan)}: widen spec.generation.filter or raise maxCandidates")
-        inputs = [model, *(store.input_ref(uri) for uri in (launch.diagnosis_artifact, *launch.decontaminate))]
-        publish(launch, store, inputs, files.finish(), summarise(plan, ledger))
+        schedule = Schedule(
+            shard.quotas(findings.quotas),
+            check_supply(supplies, findings.quotas),
+            shard.part(launch.generation.max_candidates),
+            shard.part(launch.generation.target_samples),
+        )
+        scratch = Path(name)
+        with SampleFiles(store, launch.output, folder, scratch, schedule.lines, shard.name) as files:
+            progress = ProgressReporter(launch, store, schedule.target, unit="samples", folder=folder)
+            flow = Flow(launch, schedule, team, progress, Spool(scratch / "spool"), files, shard.prefix(launch.round))
+            run_async(fill(flow, ledger, reserved))
+            log.info("%d candidates judged, %d of %d samples kept", schedule.judged, schedule.kept, schedule.target)
+            summary = summarise(schedule, files, ledger)
+            if shard.count == 1:
+                check_some(summary)
+            inputs = [model, *(store.input_ref(uri) for uri in (launch.diagnosis_artifact, *launch.decontaminate))]
+            publish(launch, store, folder, inputs, files.finish(), summary)
 
 
 def reserve(store: Store, sets: Sequence[str]) -> Reserved:
@@ -93,68 +109,30 @@ def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-async def fill(
-    launch: GenerationLaunch,
-    store: Store,
-    findings: Findings,
-    plan: Plan,
-    reserved: Reserved,
-    ledger: Ledger,
-    files: SampleFiles,
-) -> None:
-    """Plan, judge and settle waves until the quotas are met or the budget is used."""
-    progress = ProgressReporter(launch, store, plan.target, unit="samples")
+async def fill(flow: Flow, ledger: Ledger, reserved: Reserved) -> None:
+    """Make, judge and settle candidates until the quotas are met or the budget is used."""
+    launch = flow.launch
     async with ModelClient(launch.model.url, concurrency=launch.concurrency) as client:
         try:
             await client.wait_ready(READY_S)
         except RequestFailed as error:
             raise Transient("ModelNotReady", str(error)) from error
-        judge = Judge(launch, plan, client, ledger, reserved, progress)
-        while wave := plan.next_wave():
-            verdicts = await judge.judge(wave)
-            await asyncio.to_thread(settle, verdicts, plan, findings, files, launch.round)
-            await asyncio.to_thread(progress.set, plan.kept)
-            log.info("%d candidates judged, %d of %d samples kept", len(wave), plan.kept, plan.target)
+        await Stream(flow, Judge(launch, client, ledger, reserved)).run()
+        await asyncio.to_thread(flow.progress.set, flow.schedule.kept)
 
 
-def settle(verdicts: Sequence[Verdict], plan: Plan, findings: Findings, files: SampleFiles, round_number: int) -> None:
-    """Keep or reject, in the order of the wave. What is kept is drawn again: nobody held its picture."""
-    for verdict in verdicts:
-        target = verdict.target
-        reason = plan.settle(target.category, verdict.reason)
-        SAMPLES.labels(reason or "Kept").inc()
-        if reason is not None:
-            files.reject(rejected_row(verdict, reason))
-            continue
-        program = plan.tallies[target.category].program
-        assert program is not None
-        candidate = make(program, target, round_number)
-        if candidate.id != verdict.id:
-            raise BadData(
-                "NotReproducible",
-                f"program {program.name} drew another picture for the same target ({verdict.id}, {candidate.id}): its "
-                f"draw must depend on knobs and rng alone",
-            )
-        files.keep(sample_row(candidate, verdict, findings.examples(target.category, candidate.facets)))
-
-
-def _reasons(plan: Plan) -> str:
-    total = sum((tally.rejected for tally in plan.tallies.values()), Counter())
-    reasons = ", ".join(f"{count} {reason}" for reason, count in total.most_common())
-    return f"none of {sum(t.planned for t in plan.tallies.values())} candidates was kept ({reasons})"
-
-
-def summarise(plan: Plan, ledger: Ledger) -> GenerationSummary:
-    """The stage's summary. Tokens are those of all attempts."""
-    categories = plan.report()
+def summarise(schedule: Schedule, files: SampleFiles, ledger: Ledger) -> GenerationSummary:
+    """The summary of a stage or of a shard. Tokens are those of all attempts."""
+    categories = schedule.report()
     rejected: Counter[str] = sum((Counter(c.rejected) for c in categories), Counter())
     paid = list(ledger)
     return GenerationSummary(
-        target=plan.target,
+        target=schedule.target,
         candidates=sum(c.candidates for c in categories),
-        kept=plan.kept,
-        shortfall=plan.target - plan.kept,
+        kept=schedule.kept,
+        shortfall=schedule.target - schedule.kept,
         rejected=dict(sorted(rejected.items())),
+        sources=dict(sorted(files.sources.items())),
         categories=categories,
         tokens=Tokens(
             prompt=sum(row["prompt_tokens"] for row in paid), completion=sum(row["completion_tokens"] for row in paid)
@@ -162,14 +140,27 @@ def summarise(plan: Plan, ledger: Ledger) -> GenerationSummary:
     )
 
 
+def check_some(summary: GenerationSummary) -> None:
+    """BadData when nothing was kept: there is nothing to train on."""
+    if summary.kept:
+        return
+    reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(summary.rejected.items(), key=lambda item: -item[1]))
+    raise BadData(
+        "NoSamples",
+        f"none of {summary.candidates} candidates was kept ({reasons}): widen spec.generation.filter or raise "
+        "maxCandidates",
+    )
+
+
 def publish(
     launch: GenerationLaunch,
     store: Store,
+    folder: str,
     inputs: list[InputRef],
     outputs: list[OutputFile],
     summary: GenerationSummary,
 ) -> None:
-    """Put the manifest, last."""
+    """Put the manifest of a stage or of a shard, last."""
     manifest = Manifest(
         stage=launch.stage,
         attempt=launch.attempt,
@@ -181,4 +172,16 @@ def publish(
         seed=launch.seed,
         versions=package_versions(*PACKAGES),
     )
-    store.publish(launch.output, manifest)
+    store.publish(folder, manifest)
+
+
+def merge(launch: GenerationLaunch, store: Store, count: int) -> None:
+    """Publish the stage when all shards have published; else another one will."""
+    manifests = shard_manifests(store, launch.output, count)
+    if manifests is None:
+        log.info("other shards are still at work: the last one publishes for all")
+        return
+    summary = merge_summaries([GenerationSummary.model_validate(m.summary) for m in manifests])
+    check_some(summary)
+    outputs = merge_outputs(store, launch.output, manifests)
+    publish(launch, store, launch.output, manifests[0].inputs, outputs, summary)

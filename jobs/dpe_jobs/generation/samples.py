@@ -1,6 +1,12 @@
-"""What generation publishes: `samples/part-NNNNN.parquet` with pictures, and `rejected.parquet` with reasons."""
+"""What generation publishes: `samples/*.parquet` with pictures, and `rejected.parquet` with reasons.
 
-from collections.abc import Mapping, Sequence
+Each category has files of its own, with its rows in the order of their numbers: what a file holds does not depend on
+which category was faster.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,17 +15,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dpe_api.artifacts import OutputFile
-from dpe_jobs.generation.candidates import Candidate
-from dpe_jobs.generation.judge import Verdict
+from dpe_jobs.generation.candidates import Verdict
+from dpe_jobs.generation.images import Origin
 from dpe_jobs.questions import FEATURES, FIELDS, STRING_FEATURE, Question, hf_metadata
 from dpe_jobs.store import Store, join
 
 PART_ROWS = 1000
 _BATCH_ROWS = 200
+_BATCH_BYTES = 8 * 1024 * 1024  # of pictures that wait to be written, for each category
 SAMPLES = "samples"
 REJECTED = "rejected.parquet"
 
 _STRINGS: dict[str, Any] = {"feature": STRING_FEATURE, "_type": "List"}
+_ORIGIN = ("source", "id", "licence", "page_url", "image_url", "title", "author")
 SAMPLE_SCHEMA = pa.schema(
     [
         *FIELDS,
@@ -31,6 +39,8 @@ SAMPLE_SCHEMA = pa.schema(
                     ("diagnosis_ids", pa.list_(pa.string())),
                     ("tool_calls", pa.list_(pa.string())),
                     ("source_url", pa.string()),
+                    # the picture, and after it its originals
+                    ("origins", pa.list_(pa.struct([(name, pa.string()) for name in _ORIGIN]))),
                 ]
             ),
         ),
@@ -42,7 +52,12 @@ SAMPLE_SCHEMA = pa.schema(
         FEATURES
         | {
             "target": {"category": STRING_FEATURE, "weakness": STRING_FEATURE},
-            "provenance": {"diagnosis_ids": _STRINGS, "tool_calls": _STRINGS, "source_url": STRING_FEATURE},
+            "provenance": {
+                "diagnosis_ids": _STRINGS,
+                "tool_calls": _STRINGS,
+                "source_url": STRING_FEATURE,
+                "origins": {"feature": dict.fromkeys(_ORIGIN, STRING_FEATURE), "_type": "List"},
+            },
             "pass_rate": {"dtype": "float64", "_type": "Value"},
             "rollouts": _STRINGS,
             "retention": {"dtype": "bool", "_type": "Value"},
@@ -53,7 +68,8 @@ REJECTED_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("category", pa.string()),
-        ("question", pa.string()),
+        ("source", pa.string()),
+        ("question", pa.string()),  # null, as what follows: nothing was made
         ("answer", pa.string()),
         ("image_sha256", pa.string()),  # of its size and RGB pixels
         ("reason", pa.string()),
@@ -64,27 +80,35 @@ REJECTED_SCHEMA = pa.schema(
 )
 
 
-def sample_row(candidate: Candidate, verdict: Verdict, diagnosis_ids: Sequence[str]) -> dict[str, Any]:
+def ancestry(origin: Origin) -> list[Origin]:
+    """A picture's origin, and after it those of its originals."""
+    return [origin, *(older for parent in origin.parents for older in ancestry(parent))]
+
+
+def sample_row(verdict: Verdict, image: bytes) -> dict[str, Any]:
     """A kept candidate in SAMPLE_SCHEMA's form."""
-    target = candidate.target
+    candidate, target = verdict.candidate, verdict.target
+    assert candidate is not None, "what is kept was made"
+    origin, written = candidate.origin, candidate.written
     question = Question(
         id=candidate.id,
-        image=candidate.image,
-        question=candidate.written.question,
-        answer=candidate.written.answer,
-        answer_type=candidate.written.answer_type,
+        image=image,
+        question=written.question,
+        answer=written.answer,
+        answer_type=written.answer_type,
         category=target.category,
-        choices=candidate.written.choices,
+        choices=written.choices,
         facets=candidate.facets,
-        source=f"render:{candidate.program}",
-        licence=candidate.licence,
+        source=origin.source,
+        licence=origin.licence,
     )
     return question.row() | {
-        "target": {"category": target.category, "weakness": target.weakness},
+        "target": {"category": target.category, "weakness": target.aim.text},
         "provenance": {
-            "diagnosis_ids": list(diagnosis_ids),
-            "tool_calls": [f"render:{candidate.program}"],
-            "source_url": None,
+            "diagnosis_ids": list(target.aim.examples),
+            "tool_calls": [json.dumps(call, ensure_ascii=False) for call in candidate.tool_calls],
+            "source_url": origin.page_url or origin.image_url,
+            "origins": [{name: getattr(o, name) for name in _ORIGIN} for o in ancestry(origin)],
         },
         "pass_rate": verdict.pass_rate,
         "rollouts": list(verdict.rollouts),
@@ -92,16 +116,19 @@ def sample_row(candidate: Candidate, verdict: Verdict, diagnosis_ids: Sequence[s
     }
 
 
-def rejected_row(verdict: Verdict, reason: str) -> dict[str, Any]:
+def rejected_row(verdict: Verdict) -> dict[str, Any]:
     """A rejected candidate in REJECTED_SCHEMA's form."""
+    candidate, rejection = verdict.candidate, verdict.rejection
+    assert rejection is not None, "what is not kept has a reason"
     return {
         "id": verdict.id,
         "category": verdict.target.category,
-        "question": verdict.question,
-        "answer": verdict.answer,
-        "image_sha256": verdict.digest,
-        "reason": reason,
-        "detail": verdict.detail,
+        "source": verdict.target.source,
+        "question": None if candidate is None else candidate.written.question,
+        "answer": None if candidate is None else candidate.written.answer,
+        "image_sha256": None if candidate is None else candidate.digest,
+        "reason": rejection.reason,
+        "detail": rejection.detail,
         "pass_rate": verdict.pass_rate,
         "rollouts": list(verdict.rollouts),
     }
@@ -114,17 +141,19 @@ class _Rows:
         self.path, self._schema = path, schema
         self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._pending: list[Mapping[str, Any]] = []
-        self.count = 0
+        self._bytes = self.count = 0
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Mapping[str, Any], size: int) -> None:
+        """`size` in bytes of what is large in the row."""
         self._pending.append(row)
         self.count += 1
-        if len(self._pending) >= _BATCH_ROWS:
+        self._bytes += size
+        if len(self._pending) >= _BATCH_ROWS or self._bytes >= _BATCH_BYTES:
             self._write()
 
     def _write(self) -> None:
         self._writer.write_table(pa.Table.from_pylist(self._pending, schema=self._schema))
-        self._pending = []
+        self._pending, self._bytes = [], 0
 
     def close(self) -> None:
         """Closing twice does no harm."""
@@ -138,11 +167,21 @@ class _Rows:
 class SampleFiles:
     """The files of one run. Full parts are uploaded and removed at once: neither memory nor disk grows with the run."""
 
-    def __init__(self, store: Store, output: str, folder: Path) -> None:
-        self._store, self._output, self._folder = store, output, folder
-        self._rejected = _Rows(folder / REJECTED, REJECTED_SCHEMA)
-        self._part: _Rows | None = None
+    def __init__(
+        self, store: Store, output: str, own: str, folder: Path, categories: Iterable[str], prefix: str = ""
+    ) -> None:
+        """`own` is the folder in the store for rejections: a shard's, or `output` itself; `prefix` begins file names.
+
+        `categories` are numbered in file names, in this order.
+        """
+        self._store, self._output, self._own, self._folder, self._prefix = store, output, own, folder, prefix
+        self._places = {category: place for place, category in enumerate(categories)}
+        self._rejected: dict[str, _Rows] = {}
+        self._parts: dict[str, _Rows] = {}
+        self._count: dict[str, int] = dict.fromkeys(self._places, 0)
         self._outputs: list[OutputFile] = []
+        self.sources: Counter[str] = Counter()
+        """Kept samples by source."""
 
     def __enter__(self) -> Self:
         return self
@@ -150,38 +189,58 @@ class SampleFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for rows in (self._part, self._rejected):
-            if rows is not None:
-                rows.close()
+        for rows in (*self._parts.values(), *self._rejected.values()):
+            rows.close()
 
-    def keep(self, row: Mapping[str, Any]) -> None:
-        """Add a sample."""
-        if self._part is None:
-            path = self._folder / f"part-{len(self._outputs):05d}.parquet"
-            self._part = _Rows(path, SAMPLE_SCHEMA)
-        self._part.add(row)
-        if self._part.count >= PART_ROWS:
-            self._upload_part()
-
-    def reject(self, row: Mapping[str, Any]) -> None:
-        """Add a rejected candidate."""
-        self._rejected.add(row)
-
-    def _upload_part(self) -> None:
-        part, self._part = self._part, None
+    def keep(self, verdict: Verdict, image: bytes) -> None:
+        """Add a sample; its picture as PNG."""
+        category = verdict.target.category
+        self.sources[verdict.target.source] += 1
+        part = self._parts.get(category)
         if part is None:
-            return
+            name = f"{self._prefix}{self._places[category]:03d}-{self._count[category]:05d}.parquet"
+            part = self._parts[category] = _Rows(self._folder / name, SAMPLE_SCHEMA)
+        part.add(sample_row(verdict, image), len(image))
+        if part.count >= PART_ROWS:
+            self._upload_part(category)
+
+    def reject(self, verdict: Verdict) -> None:
+        """Add a rejected candidate."""
+        category = verdict.target.category
+        if category not in self._rejected:
+            path = self._folder / f"rejected-{self._places[category]:03d}.parquet"
+            self._rejected[category] = _Rows(path, REJECTED_SCHEMA)
+        self._rejected[category].add(rejected_row(verdict), 0)
+
+    def _upload_part(self, category: str) -> None:
+        part = self._parts.pop(category)
         part.close()
         name = f"{SAMPLES}/{part.path.name}"
         output = self._store.upload(part.path, join(self._output, name))
         self._outputs.append(output.model_copy(update={"path": name}))
+        self._count[category] += 1
         part.path.unlink()
 
     def finish(self) -> list[OutputFile]:
         """Upload what is left, and remove parts that an earlier attempt had and this one has not."""
-        self._upload_part()
+        for category in list(self._parts):
+            self._upload_part(category)
         mine = {join(self._output, output.path) for output in self._outputs}
-        self._store.delete(o.uri for o in self._store.list(join(self._output, SAMPLES)) if o.uri not in mine)
-        self._rejected.close()
-        rejected = self._store.upload(self._rejected.path, join(self._output, REJECTED))
-        return [*self._outputs, rejected]
+        beginning = join(self._output, SAMPLES, self._prefix)
+        there = [o.uri for o in self._store.list(join(self._output, SAMPLES)) if o.uri.startswith(beginning)]
+        self._store.delete(uri for uri in there if uri not in mine)
+        for rows in self._rejected.values():
+            rows.close()
+        whole = self._folder / REJECTED
+        concatenate((self._rejected[c].path for c in self._places if c in self._rejected), whole)
+        rejected = self._store.upload(whole, join(self._own, REJECTED))
+        return [*sorted(self._outputs, key=lambda output: output.path), rejected]
+
+
+def concatenate(parts: Iterable[Path], whole: Path) -> None:
+    """Put tables of rejections one after the other, a batch in memory at a time."""
+    with pq.ParquetWriter(whole, REJECTED_SCHEMA, compression="zstd") as writer:
+        for part in parts:
+            with pq.ParquetFile(part) as file:
+                for batch in file.iter_batches():
+                    writer.write_batch(batch)

@@ -7,7 +7,10 @@ the picture was compared with it: every mark is there in its colour, and every t
 import re
 from collections.abc import Mapping
 
-from dpe_jobs.generation.render import Drawn, Generator, PixelProgram, SceneProgram, Written, legible, scene
+from dpe_jobs.generation.images import Picture
+from dpe_jobs.generation.render import Drawn, PixelReader, Program, SceneProgram, Written, legible, scene
+from dpe_jobs.generation.roles import Rejection, Target
+from dpe_jobs.generation.workbench import Workbench
 from dpe_jobs.graders import grade
 
 LONGEST_QUESTION = 2000  # characters
@@ -43,9 +46,9 @@ def malformed(written: Written) -> str | None:
     return None
 
 
-def second_look(program: Generator, drawn: Drawn, written: Written) -> str:
+def second_look(program: Program, drawn: Drawn | Picture, written: Written) -> str:
     """The answer found anew, blind to the proposed one. ValueError: there is none."""
-    if isinstance(program, PixelProgram):
+    if isinstance(program, PixelReader):
         return program.answer(drawn.image, written.question)
     assert isinstance(program, SceneProgram), "load_programs let nothing else in"
     if drawn.scene is None:
@@ -53,18 +56,30 @@ def second_look(program: Generator, drawn: Drawn, written: Written) -> str:
     return program.solve(scene.loads(drawn.scene.dumps()), written.question, written.choices)
 
 
-def trouble(program: Generator, drawn: Drawn, knobs: Mapping[str, str], written: Written) -> tuple[str, str] | None:
+def trouble(program: Program, drawn: Drawn | Picture, knobs: Mapping[str, str], written: Written) -> Rejection | None:
     """Reason and detail of a rejection, or None. The answer is found anew, blind to the proposed one, then compared."""
     if detail := off_target(knobs, drawn.facts):
-        return "OffTarget", detail
+        return Rejection("OffTarget", detail)
     if detail := malformed(written):
-        return "Malformed", detail
+        return Rejection("Malformed", detail)
     if drawn.scene is not None and (found := legible.trouble(drawn.image, drawn.scene)):
-        return found
+        return Rejection(*found)
     try:
         blind = second_look(program, drawn, written)
     except ValueError as error:
-        return "Unanswerable", str(error)
+        return Rejection("Unanswerable", str(error))
     if not grade(blind, written.answer, written.answer_type, written.choices):
-        return "WrongAnswer", f"proposed {written.answer!r}, a second look says {blind!r}"
+        return Rejection("WrongAnswer", f"proposed {written.answer!r}, a second look says {blind!r}")
     return None
+
+
+class RuleValidator:
+    """Checks by the programs' second look; implements `roles.Validator`."""
+
+    def __init__(self, programs: Mapping[str, Program], workbench: Workbench) -> None:
+        """`programs` by source: who reads its pictures."""
+        self._programs, self._workbench = programs, workbench
+
+    async def validate(self, target: Target, picture: Picture, written: Written) -> Rejection | None:
+        """What is wrong with it, if anything."""
+        return await self._workbench.do(trouble, self._programs[target.source], picture, target.knobs, written)

@@ -50,21 +50,35 @@ def test_drawings_of_other_things_are_not_taken_for_the_same():
     assert sum(taken) <= 3
 
 
+def take(questions: Questions, number: int, question: str, picture: Image.Image) -> str | None:
+    key = (question, pixel_digest(picture), thumbnail(picture))
+    questions.add(number, *key)
+    return questions.repeats(number, *key)
+
+
 def test_same_drawing_in_another_colour_is_not_a_duplicate():
     questions = Questions()
-    for color in COLORS:
-        picture = draw(1, color)
-        assert questions.repeats("what shape is present?", pixel_digest(picture), thumbnail(picture)) is None
+    for number, color in enumerate(COLORS):
+        assert take(questions, number, "what shape is present?", draw(1, color)) is None
 
 
 def test_same_picture_may_be_asked_about_in_other_words_but_not_in_the_same():
     questions, picture = Questions(), draw(1)
-    key = (pixel_digest(picture), thumbnail(picture))
-    assert questions.repeats("what shape is present?", *key) is None
-    assert questions.repeats("what color is the shape?", *key) is None
-    assert questions.repeats("What  shape is present", *key) == "Duplicate"
-    near = saved(picture, "JPEG", quality=95)
-    assert questions.repeats("what shape is present?", pixel_digest(near), thumbnail(near)) == "NearDuplicate"
+    assert take(questions, 0, "what shape is present?", picture) is None
+    assert take(questions, 1, "what color is the shape?", picture) is None
+    assert take(questions, 2, "What  shape is present", picture) == "Duplicate"
+    assert take(questions, 3, "what shape is present?", saved(picture, "JPEG", quality=95)) == "NearDuplicate"
+
+
+@given(st.permutations(range(12)))
+def test_which_ones_repeat_does_not_depend_on_who_comes_first(order):
+    questions = Questions()
+    pictures = [saved(draw(n // 3), "JPEG", quality=95 - n % 3) for n in range(12)]
+    keys = [("what shape is present?", pixel_digest(p), thumbnail(p)) for p in pictures]
+    for number in order:
+        questions.add(number, *keys[number])
+    found = [questions.repeats(number, *keys[number]) for number in range(12)]
+    assert [n for n, reason in enumerate(found) if reason is None] == [0, 3, 6, 9]
 
 
 @given(

@@ -1,64 +1,43 @@
+import asyncio
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.generation import world
 
-from dpe_api.artifacts import Quota
-from dpe_jobs.generation.planner import Plan, choose_knobs
-from dpe_jobs.generation.render.shapes import Shapes
+from dpe_api.artifacts import AttributionReport, Interval, Slice, Weakness
+from dpe_api.generation_spec import Source, SourceKind
+from dpe_jobs.generation.findings import Findings
+from dpe_jobs.generation.planner import BARREN, RulePlanner, choose_knobs, repeats
+from dpe_jobs.generation.roles import Aim, Difficulty, Feedback, Order, Rejection, Target
+from dpe_jobs.generation.team import check_supply, supplies_of
+from dpe_jobs.generation.workbench import Workbench
 from dpe_jobs.runtime import BadConfig
 
-
-def plan(wanted=world.QUOTAS, budget=220, seed=1) -> Plan:
-    return Plan(world.quotas(wanted), [Shapes()], {}, budget, seed)
-
-
-def test_first_wave_is_the_quota_and_the_next_one_what_is_missing_by_the_share_kept():
-    p = plan({"shape": 10}, budget=100)
-    first = p.next_wave()
-    assert [t.number for t in first] == list(range(10))
-    for i in range(10):
-        p.settle("shape", None if i < 3 else "TooHard")
-    assert len(p.next_wave()) == 21, "7 missing, (3+1)/(10+2) kept"
+RENDER = Source(kind=SourceKind.RENDER, program="shapes")
+RECOLOUR = Source(kind=SourceKind.EDIT, program="recolour", share=0.5)
 
 
-@given(
-    st.dictionaries(st.sampled_from(Shapes().categories()), st.integers(0, 40), min_size=1).filter(
-        lambda q: sum(q.values())
-    ),
-    st.integers(1, 12),
-    st.data(),
-)
-def test_plan_ends_within_the_budget_and_keeps_no_more_than_the_quotas(wanted, factor, data):
-    target = sum(wanted.values())
-    p = plan(wanted, budget=target * factor)
-    tried = 0
-    while wave := p.next_wave():
-        tried += len(wave)
-        for t in wave:
-            p.settle(t.category, data.draw(st.sampled_from([None, "TooHard"])))
-    assert tried <= target * factor
-    for row in p.report():
-        assert row.kept <= row.quota
-        assert row.kept + sum(row.rejected.values()) == row.candidates
-        assert (row.kept == row.quota) == (row.shortfall_reason is None)
-        assert row.kept == row.quota or row.candidates == row.quota * factor
+def weak(accuracy: float, rest: float, category: str | None = None, **facets: str) -> Slice:
+    half = Interval(value=accuracy, low=0, high=1)
+    return Slice(
+        category=category, facets=facets, n=20, correct=0, accuracy=half, rest=rest, effect=half, p_value=0, q_value=0
+    )
 
 
-def test_a_hopeless_category_starves_no_other():
-    p = plan({"shape": 10, "negation": 10}, budget=100)
-    while wave := p.next_wave():
-        for t in wave:
-            p.settle(t.category, "TooHard" if t.category == "negation" or t.number < 39 else None)
-    by_name = {row.name: row for row in p.report()}
-    assert by_name["negation"].candidates == 50
-    assert by_name["shape"].kept == 10
+def findings(*slices: Slice, weaknesses: list[Weakness] | None = None, wanted=world.QUOTAS) -> Findings:
+    failures = {"shape": [("p-1", {"color": "teal"}), ("p-2", {"color": "red"})]}
+    attribution = AttributionReport(slices=list(slices), weaknesses=weaknesses or [])
+    return Findings(world.quotas(wanted), {"shape": "accuracy 0.50"}, failures, attribution)
 
 
-def test_targets_of_a_category_do_not_depend_on_the_others():
-    alone = [t for t in plan({"shape": 5}).next_wave() if t.category == "shape"]
-    among = [t for t in plan({"color": 9, "shape": 5}).next_wave() if t.category == "shape"]
-    assert alone == among
+def plan(
+    found: Findings, *sources: Source, category: str = "shape", count: int = 48, feedback: Feedback | None = None
+) -> list[Target]:
+    with Workbench() as workbench:
+        planner = RulePlanner(found, supplies_of(sources or [RENDER], workbench), 1)
+        return asyncio.run(planner.plan(Order(category, 0, count, feedback or Feedback())))
 
 
 @given(st.integers(0, 1000), st.integers(0, 2**31 - 1))
@@ -70,44 +49,96 @@ def test_every_value_of_a_knob_comes_once_before_any_comes_again(start, seed):
             assert {knobs[name] for knobs in block[i : i + len(values)]} == set(values)
 
 
-def test_category_without_a_program_is_short_for_that_reason_and_nobody_gets_its_quota():
-    p = plan({"shape": 3, "reading": 5})
-    while wave := p.next_wave():
-        for t in wave:
-            p.settle(t.category, None)
-    reading = next(row for row in p.report() if row.name == "reading")
-    assert (reading.kept, reading.candidates, reading.shortfall_reason) == (0, 0, "NoGenerator")
-    assert (p.kept, p.target) == (3, 8)
+def test_targets_of_a_category_do_not_depend_on_the_others():
+    alone = plan(findings(wanted={"shape": 5}))
+    assert alone == plan(findings(wanted={"color": 9, "shape": 5}))
 
 
-def test_a_category_that_no_source_supplies_is_told_of_although_its_quota_went_to_the_others():
-    wanted = [
-        *world.quotas({"shape": 8}),
-        Quota(name="reading", weight=0.6, quota=0, reachable=True, retention=False, supply=0),
-        Quota(name="empty", weight=0.0, quota=0, reachable=True, retention=False),
+@pytest.mark.parametrize(
+    ("accuracy", "rest", "times"), [(0.4, 0.8, 3), (0.6, 0.8, 2), (0.75, 0.8, 1), (0.0, 1.0, 3), (0.1, 0.5, 2)]
+)
+def test_a_weak_value_comes_as_much_more_often_as_its_error_rate_is_higher(accuracy, rest, times):
+    slice_ = weak(accuracy, rest, "shape", color="teal")
+    assert repeats(slice_) == times
+    seen = Counter(target.knobs["color"] for target in plan(findings(slice_), count=10 * (7 + times)))
+    assert (seen.pop("teal"), set(seen.values())) == (10 * times, {10})
+
+
+def test_two_facets_that_are_weak_together_are_aimed_at_together():
+    slice_ = weak(0.0, 0.7, "shape", color="teal", shape="circle")
+    seen = Counter((t.knobs["color"], t.knobs["shape"]) for t in plan(findings(slice_), count=26))
+    assert seen.pop(("teal", "circle")) == 3
+    assert (len(seen), set(seen.values())) == (23, {1})
+
+
+def test_a_slice_over_all_categories_and_one_of_another_category():
+    everywhere, elsewhere = weak(0.4, 0.8, None, color="teal"), weak(0.4, 0.8, "color", color="red")
+    seen = Counter(target.knobs["color"] for target in plan(findings(everywhere, elsewhere), count=100))
+    assert (seen["teal"], seen["red"]) == (30, 10)
+
+
+def test_anchors_are_spread_evenly_whatever_is_weak():
+    slice_ = weak(0.4, 0.8, None, color="red")
+    seen = Counter(t.knobs["color"] for t in plan(findings(slice_), category="color", count=50))
+    assert set(seen.values()) == {10}
+
+
+def test_a_target_in_a_weak_slice_says_so_and_names_its_failures():
+    targets = plan(findings(weak(0.4, 0.8, "shape", color="teal")))
+    aims = [t.aim for t in targets if t.knobs["color"] == "teal"]
+    text = "accuracy 0.50; questions where color is teal: 40% right, 80% of the others"
+    assert aims == [Aim(text, {"color": "teal"}, ("p-1",))] * len(aims)
+
+
+def test_other_targets_aim_at_the_weaknesses_as_often_as_these_were_seen():
+    known = [
+        Weakness(category="shape", text="takes circles for triangles", count=30, examples=["p-9"]),
+        Weakness(category="shape", text="cannot see small ones", count=10, examples=[]),
+        Weakness(category="color", text="of another category", count=99, examples=[]),
     ]
-    p = Plan(wanted, [Shapes()], {}, 80, 1, target=8)
-    while wave := p.next_wave():
-        for t in wave:
-            p.settle(t.category, None)
-    assert [(row.name, row.quota, row.kept, row.shortfall_reason) for row in p.report()] == [
-        ("shape", 8, 8, None),
-        ("reading", 0, 0, "NoGenerator"),
-    ]
+    seen = Counter(target.aim.text for target in plan(findings(weaknesses=known), count=400))
+    assert set(seen) == {"accuracy 0.50; takes circles for triangles", "accuracy 0.50; cannot see small ones"}
+    assert 260 <= seen["accuracy 0.50; takes circles for triangles"] <= 340
 
 
-def test_quotas_that_took_all_the_supply_leave_a_shortfall_with_that_reason():
-    p = Plan(world.quotas({"shape": 3, "color": 2}), [Shapes()], {}, 80, 1, target=8)
-    while wave := p.next_wave():
-        for t in wave:
-            p.settle(t.category, "TooHard" if t.category == "color" else None)
-    assert (p.kept, p.target) == (3, 8)
-    assert {row.name: row.shortfall_reason for row in p.report()} == {"shape": "Supply", "color": "MaxCandidates"}
+def test_sources_get_their_shares_exactly_at_every_moment():
+    kinds = [target.source for target in plan(findings(), RENDER, RECOLOUR, count=99)]
+    for end in range(1, 100):
+        assert abs(kinds[:end].count("edit:recolour") - end / 3) < 1
 
 
-def test_no_category_with_a_program_is_a_bad_configuration_that_names_the_field():
-    with pytest.raises(BadConfig, match=r"spec\.generation\.sources: shapes can supply color.*categories are reading"):
-        plan({"reading": 5})
-    nothing = Quota(name="reading", weight=1.0, quota=0, reachable=True, retention=False, supply=0)
-    with pytest.raises(BadConfig, match=r"spec\.generation\.sources: shapes can supply color.*categories are reading"):
-        Plan([nothing], [Shapes()], {}, 220, 1, target=100)
+def test_a_source_that_brought_nothing_is_passed_over_and_a_value_that_brought_nothing_too():
+    feedback = Feedback()
+    target = next(t for t in plan(findings(), RENDER, RECOLOUR) if t.source == "edit:recolour")
+    for _ in range(BARREN):
+        feedback.add(target, Rejection("NoImage", "the shape is teal already"))
+    again = plan(findings(), RENDER, RECOLOUR, feedback=feedback)
+    assert {t.source for t in again} == {"render:shapes"}
+    assert target.knobs["color"] not in {t.knobs["color"] for t in again}
+
+
+def test_when_nothing_brought_anything_all_is_tried_on():
+    feedback = Feedback()
+    for target in plan(findings(), count=BARREN * 8 * 3):
+        feedback.add(target, Rejection("TooHard", ""))
+    assert {t.knobs["color"] for t in plan(findings(), feedback=feedback)} == {
+        t.knobs["color"] for t in plan(findings())
+    }
+
+
+@pytest.mark.parametrize(
+    ("reasons", "difficulty"),
+    [(["TooEasy"], Difficulty.HARDER), (["TooHard"], Difficulty.EASIER), (["TooEasy", "TooHard"], Difficulty.SAME)],
+)
+def test_what_was_too_easy_or_too_hard_is_told_to_those_who_write(reasons, difficulty):
+    feedback = Feedback()
+    for reason in reasons:
+        feedback.add(plan(findings(), count=1)[0], Rejection(reason, ""))
+    assert {t.difficulty for t in plan(findings(), feedback=feedback)} == {difficulty}
+
+
+def test_no_category_with_a_source_is_a_bad_configuration_that_names_the_field():
+    with Workbench() as workbench:
+        supplies = supplies_of([RENDER], workbench)
+    with pytest.raises(BadConfig, match=r"spec\.generation\.sources: render:shapes can supply none.*reading"):
+        check_supply(supplies, world.quotas({"reading": 5}))

@@ -11,7 +11,7 @@ from tests.unit.generation.test_render_programs import PROGRAMS, ROOT
 
 from dpe_api.artifacts import AnswerType
 from dpe_api.generation_spec import Source, SourceKind
-from dpe_jobs.generation.render import SceneProgram, choose_program, load_programs
+from dpe_jobs.generation.render import SceneProgram, load_programs
 from dpe_jobs.generation.render.__main__ import describe, main
 from dpe_jobs.generation.render.shapes import Shapes
 from dpe_jobs.generation.run import run
@@ -43,7 +43,7 @@ def dice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_program_of_another_package_is_found_and_checked_like_ours(dice):
     sources = [Source(kind=SourceKind.RENDER, program=name) for name in ("shapes", "dice")]
-    program = choose_program(load_programs(sources), "dice")
+    (_, program) = load_programs(sources)
     assert isinstance(program, SceneProgram)
     for number in range(30):
         knobs = {"pips": str(1 + number % 6), "color": "#1f5f8b"}

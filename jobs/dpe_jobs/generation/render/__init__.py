@@ -10,7 +10,7 @@ The answer is worked out anew from that list by a reader that shares no code wit
 """
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Literal, Protocol, runtime_checkable
@@ -87,8 +87,8 @@ class Generator(Protocol):
 
 
 @runtime_checkable
-class PixelProgram(Generator, Protocol):
-    """A program whose pictures can be read back from their pixels."""
+class PixelReader(Protocol):
+    """Says how facts are asked about, and finds answers in pixels."""
 
     vocabulary: Mapping[str, tuple[str, ...]]
     """All values of each fact."""
@@ -101,6 +101,19 @@ class PixelProgram(Generator, Protocol):
 
         ValueError: the question is not understood, or supposes something that is not in the picture.
         """
+
+
+@runtime_checkable
+class PixelProgram(Generator, PixelReader, Protocol):
+    """A program whose pictures can be read back from their pixels."""
+
+
+@runtime_checkable
+class FactReader(PixelReader, Protocol):
+    """A program that finds out what is in pictures that it did not draw: those of a pool."""
+
+    def read(self, image: Image.Image) -> Mapping[str, str]:
+        """The facts of a picture. ValueError: it is none of those that this program knows."""
 
 
 @runtime_checkable
@@ -126,6 +139,10 @@ class LimitedProgram(Generator, Protocol):
         """Most different samples of a category that it can make; None: no limit."""
 
 
+Program = PixelReader | SceneProgram
+"""Who can take the second look at a picture; a `PixelReader` also says what may be asked."""
+
+
 def load_programs(sources: Sequence[Source]) -> list[Generator]:
     """The drawing programs of `spec.generation.sources`, in their order. BadConfig: one is not installed."""
     installed = {entry.name: entry for entry in entry_points(group=GROUP)}
@@ -148,26 +165,6 @@ def load_programs(sources: Sequence[Source]) -> list[Generator]:
             )
         programs.append(program)
     return programs
-
-
-def choose_program(programs: Sequence[Generator], category: str) -> Generator | None:
-    """The first program that can supply a category."""
-    return next((program for program in programs if category in program.categories()), None)
-
-
-def supply(programs: Sequence[Generator], categories: Iterable[str]) -> dict[str, int | None]:
-    """Most samples that can be made of each category, by the program that is chosen for it.
-
-    None: no limit. 0: no program supplies it.
-    """
-    limits: dict[str, int | None] = {}
-    for category in categories:
-        program = choose_program(programs, category)
-        if program is None:
-            limits[category] = 0
-        else:
-            limits[category] = program.supply(category) if isinstance(program, LimitedProgram) else None
-    return limits
 
 
 _NEEDED = {"name", "licence", "categories", "knobs", "draw"}

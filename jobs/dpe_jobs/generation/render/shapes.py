@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from dpe_jobs.generation.render import TRUTH, Drawn, Form
-from dpe_jobs.generation.render.shapes_reader import answer
+from dpe_jobs.generation.render.shapes_reader import answer, read_facts
 
 SIDE = 64  # pixels
 _OVERSAMPLING = 4  # drawn larger and scaled down: smooth edges
@@ -119,3 +119,7 @@ class Shapes:
     def answer(self, image: Image.Image, question: str) -> str:
         """The answer from pixels and text alone: see `shapes_reader`."""
         return answer(image, question)
+
+    def read(self, image: Image.Image) -> Mapping[str, str]:
+        """Colour and shape of a picture like easy-vqa's."""
+        return read_facts(image)

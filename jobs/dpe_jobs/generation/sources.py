@@ -1,0 +1,184 @@
+"""Where pictures come from, as planner and selector see it: one `Supply` for each entry of spec.generation.sources."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from dpe_api.generation_spec import SourceKind
+from dpe_jobs.generation.edit import Edit, make
+from dpe_jobs.generation.images import NoImage, Origin, Picture
+from dpe_jobs.generation.render import Generator, LimitedProgram, Program
+from dpe_jobs.generation.roles import Target
+from dpe_jobs.generation.workbench import Workbench
+from dpe_jobs.seeds import derive
+
+_TRIES = 4  # originals that an edit is tried on
+
+
+class Supply(Protocol):
+    """One source of pictures."""
+
+    name: str
+    """As `Origin.source` has it: `render:shapes`."""
+    kind: SourceKind
+    share: float
+    """Of a category's targets, relative to the other sources of the category."""
+    program: Program | None
+    """Who asks about its pictures and reads them again; None: only endpoints can."""
+
+    def supplies(self, category: str) -> bool:
+        """Whether it has pictures for a category."""
+
+    def limit(self, category: str) -> int | None:
+        """Most different samples of a category that it can bring; None: no limit is known."""
+
+    def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
+        """What a planner may choose, and its values. Any values go together."""
+
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+        """What picture is needed for these knobs: targets that need the same are numbered (`Target.ordinal`)."""
+
+    async def select(self, target: Target) -> Picture:
+        """The picture for a target: the same one whenever and however often it is asked for. NoImage: there is none."""
+
+
+class RenderSupply:
+    """Pictures drawn by a program."""
+
+    kind = SourceKind.RENDER
+
+    def __init__(self, generator: Generator, share: float, workbench: Workbench) -> None:
+        self.name, self.share, self.generator = f"render:{generator.name}", share, generator
+        self.program: Program = generator  # type: ignore[assignment]  # load_programs let nothing else in
+        self._workbench = workbench
+
+    def supplies(self, category: str) -> bool:
+        """Whether the program draws this category."""
+        return category in self.generator.categories()
+
+    def limit(self, category: str) -> int | None:
+        """As the program says."""
+        return self.generator.supply(category) if isinstance(self.generator, LimitedProgram) else None
+
+    def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
+        """As the program says."""
+        return self.generator.knobs(category)
+
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+        """Nothing: it is drawn."""
+        return ""
+
+    def draw(self, category: str, knobs: Mapping[str, str], seed: int) -> Picture:
+        """A picture and what is in it."""
+        drawn = self.generator.draw(knobs, random.Random(seed))
+        said = {"tool": self.name, "arguments": {"category": category, **knobs}, "result": f"seed {seed}"}
+        origin = Origin(SourceKind.RENDER, self.name, f"{category}-{seed}", self.generator.licence)
+        return Picture(drawn.image, origin, drawn.facts, (said,), drawn.scene, drawn.written)
+
+    async def select(self, target: Target) -> Picture:
+        """Drawn by the target's knobs and seed alone."""
+        seed = derive(target.seed, "picture")
+        return await self._workbench.do(self.draw, target.category, target.knobs, seed)
+
+    async def original(self, category: str, facts: Mapping[str, str], seed: int, ordinal: int) -> Picture:
+        """Drawn with these facts; the other knobs as the seed says."""
+        rng = random.Random(seed)
+        options = self._options(category, facts)
+        if options is None:
+            raise NoImage(f"{self.name} draws nothing with {dict(facts)}")
+        knobs = {name: facts.get(name) or rng.choice(values) for name, values in options[1].items()}
+        return await self._workbench.do(self.draw, options[0], knobs, seed)
+
+    def _options(self, category: str, facts: Mapping[str, str]) -> tuple[str, Mapping[str, tuple[str, ...]]] | None:
+        """A category whose knobs have these values, the given one if it can be, and its knobs."""
+        own = self.generator.categories()
+        for name in sorted(own, key=lambda name: name != category):
+            knobs = self.generator.knobs(name)
+            if all(value in knobs.get(key, ()) for key, value in facts.items()):
+                return name, knobs
+        return None
+
+
+class Originals(Protocol):
+    """A source whose pictures may be edited."""
+
+    name: str
+    share: float
+
+    async def original(self, category: str, facts: Mapping[str, str], seed: int, ordinal: int) -> Picture:
+        """A picture with these facts, for a sample of this category. NoImage: there is none.
+
+        Those who ask with the same category and facts have different ordinals, and get different pictures.
+        """
+
+
+class EditSupply:
+    """Pictures of another source, changed by a program."""
+
+    kind = SourceKind.EDIT
+
+    def __init__(self, edit: Edit, originals: Sequence[Originals], share: float, workbench: Workbench) -> None:
+        self.name, self.share, self.program = f"edit:{edit.name}", share, edit
+        self._edit, self._originals, self._workbench = edit, originals, workbench
+
+    def supplies(self, category: str) -> bool:
+        """Whether the program has this category."""
+        return category in self._edit.categories()
+
+    def limit(self, category: str) -> int | None:
+        """None is known."""
+        return None
+
+    def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
+        """As the program says."""
+        return self._edit.knobs(category)
+
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+        """The facts of its originals."""
+        return repr([sorted(facts.items()) for facts in self._edit.originals(category, knobs)])
+
+    async def select(self, target: Target) -> Picture:
+        """The edited picture. An original that does not suit is replaced by another one, some times."""
+        refused = NoImage("there is nothing to edit")
+        for number in range(_TRIES):
+            try:
+                pictures = await self._pictures(target, number)
+                rng = random.Random(derive(target.seed, "edit", number))
+                return await self._workbench.do(make, self._edit, target.category, pictures, target.knobs, rng)
+            except NoImage as error:
+                refused = error
+        raise refused
+
+    async def _pictures(self, target: Target, number: int) -> list[Picture]:
+        """Its originals, each from a source drawn by share; `number` counts the tries."""
+        found = []
+        wanted = self._edit.originals(target.category, target.knobs)
+        for place, facts in enumerate(wanted):
+            seed = derive(target.seed, "original", number, place)
+            draw = random.Random(seed)
+            (source,) = draw.choices(self._originals, [s.share for s in self._originals])
+            ordinal = (target.ordinal * _TRIES + number) * len(wanted) + place
+            found.append(await source.original(target.category, facts, seed, ordinal))
+        return found
+
+
+class BySource:
+    """Asks the source that the planner chose; implements `roles.Selector`."""
+
+    def __init__(self, supplies: Sequence[Supply]) -> None:
+        self._supplies = {supply.name: supply for supply in supplies}
+
+    async def select(self, target: Target) -> Picture:
+        """The picture for a target."""
+        if target.source not in self._supplies:
+            raise NoImage(f"there is no source {target.source!r}; sources are {', '.join(self._supplies)}")
+        return await self._supplies[target.source].select(target)
+
+
+def limits(supplies: Sequence[Supply], categories: Sequence[str]) -> dict[str, int | None]:
+    """Most samples of each category that all sources together can bring. None: no limit; 0: no source has it."""
+    found: dict[str, int | None] = {}
+    for category in categories:
+        each = [s.limit(category) for s in supplies if s.supplies(category)]
+        found[category] = None if None in each else sum(limit for limit in each if limit is not None)
+    return found
