@@ -67,6 +67,11 @@ def child_name(iteration: str, stage: Stage, attempt: int) -> str:
     return f"{iteration}-{stage}-{attempt}"
 
 
+def shard_folder(output: str, index: int) -> str:
+    """Where one of several shards of a stage keeps its progress, its ledger and its manifest."""
+    return f"{output}/shards/{index:02d}"
+
+
 def artifact_root(bucket: str, prefix: str, namespace: str, name: str, uid: str) -> str:
     """`s3://` folder of everything that one iteration writes."""
     parts = [bucket, *([prefix.strip("/")] if prefix.strip("/") else []), namespace, f"{name}-{uid[:8]}"]

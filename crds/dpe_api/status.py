@@ -122,6 +122,8 @@ class SamplesStatus(ApiModel):
     """Rejected candidates by reason."""
     shortfall: int = 0
     kept_by_category: dict[str, int] = Field(default_factory=dict)
+    shortfall_by_category: dict[str, str] = Field(default_factory=dict)
+    """How many samples a category lacks, why, and what most of its candidates were rejected for."""
 
 
 class EvaluationStatus(ApiModel):

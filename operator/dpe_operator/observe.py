@@ -95,6 +95,11 @@ def _ended_attempts(status: Status, jobs: Iterable[JobSeen]) -> list[tuple[Stage
     return sorted((known | newer) - live)
 
 
+def _shards(status: Status, stage: Stage) -> int:
+    """Pods of a stage that tell of their progress each for itself."""
+    return status.resolved.spec.generation.shards if status.resolved and stage is Stage.GENERATION else 1
+
+
 async def _read_store(storage: Storage, status: Status, root: str, jobs: Iterable[JobSeen]) -> _StoreView:
     view = _StoreView()
     for stage in BATCH_STAGES:
@@ -108,7 +113,7 @@ async def _read_store(storage: Storage, status: Status, root: str, jobs: Iterabl
             manifest = Manifest(stage=str(stage), created_at=datetime.now(UTC), summary={"unreadable": str(error)})
         if manifest is None:
             if entry.attempt:
-                progress = await storage.progress(folder)
+                progress = await storage.progress(folder, _shards(status, stage))
                 if progress is not None:
                     view.progress[stage] = progress
             break

@@ -62,6 +62,8 @@ class Turn:
         """Pods of one attempt."""
         if stage.is_serving:
             return self.resolved.spec.serving.replicas
+        if stage is Stage.GENERATION:
+            return self.resolved.spec.generation.shards
         return self.resolved.spec.training.nodes if stage is Stage.TRAINING else 1
 
     def gpus(self, stage: Stage) -> int:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -12,7 +12,7 @@ from minio.error import MinioException, S3Error
 from pydantic import ValidationError
 
 from dpe_api.artifacts import ExitReport, Manifest, Progress
-from dpe_api.names import MANIFEST, PROGRESS, Stage
+from dpe_api.names import MANIFEST, PROGRESS, Stage, shard_folder
 from dpe_operator import metrics
 from dpe_operator.platform import ObjectStore
 
@@ -125,8 +125,14 @@ class Storage:
             self._manifests[folder] = Manifest.model_validate_json(data)
         return self._manifests[folder]
 
-    async def progress(self, folder: str) -> Progress | None:
-        """The progress of a stage; None when there is none that can be read."""
+    async def progress(self, folder: str, shards: int = 1) -> Progress | None:
+        """The progress of a stage, that of its shards together; None when there is none that can be read."""
+        if shards > 1:
+            found = await asyncio.gather(*(self._progress(shard_folder(folder, i)) for i in range(shards)))
+            return together([progress for progress in found if progress is not None])
+        return await self._progress(folder)
+
+    async def _progress(self, folder: str) -> Progress | None:
         data = await self.get(f"{folder}/{PROGRESS}")
         try:
             return None if data is None else Progress.model_validate_json(data)
@@ -152,3 +158,21 @@ class Storage:
         """Drop what is kept about an iteration that is gone."""
         for folder in [f for f in self._manifests if f.startswith(f"{root}/")]:
             del self._manifests[folder]
+
+
+def together(parts: Sequence[Progress]) -> Progress | None:
+    """The progress of pods that share a stage's work: of its newest attempt; None without any."""
+    newest = max((part.attempt for part in parts), default=0)
+    parts = [part for part in parts if part.attempt == newest]
+    if not parts:
+        return None
+    etas = [part.eta_seconds for part in parts if part.eta_seconds is not None]
+    return Progress(
+        attempt=newest,
+        done=sum(part.done for part in parts),
+        total=sum(part.total for part in parts),
+        unit=parts[0].unit,
+        rate=sum(part.rate for part in parts),
+        eta_seconds=max(etas, default=None),
+        updated_at=max(part.updated_at for part in parts),
+    )

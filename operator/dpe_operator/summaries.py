@@ -5,6 +5,7 @@ import json
 from pydantic import ValidationError
 
 from dpe_api.artifacts import (
+    CategorySamples,
     DiagnosisSummary,
     EvaluationSummary,
     GenerationSummary,
@@ -93,8 +94,19 @@ def _diagnosis(status: Status, summary: DiagnosisSummary, headline: str) -> tupl
     return status.model_copy(update={"diagnosis": found, "accuracy_before": before}), line
 
 
+def _shortfall(category: CategorySamples) -> str:
+    most = max(category.rejected.items(), key=lambda item: item[1], default=None)
+    rejected = "" if most is None else f", {most[1]} of {category.candidates} candidates were {most[0]}"
+    return shorten(f"{category.quota - category.kept} short: {category.shortfall_reason}{rejected}", 256)
+
+
 def _generation(status: Status, summary: GenerationSummary) -> tuple[Status, str]:
     kept = {shorten(c.name, 128): c.kept for c in summary.categories[:MAX_CATEGORIES_IN_STATUS]}
+    short = {
+        shorten(c.name, 128): _shortfall(c)
+        for c in summary.categories[:MAX_CATEGORIES_IN_STATUS]
+        if c.shortfall_reason is not None
+    }
     rejected = dict(sorted(summary.rejected.items(), key=lambda item: -item[1])[:32])
     samples = SamplesStatus(
         candidates=summary.candidates,
@@ -102,6 +114,7 @@ def _generation(status: Status, summary: GenerationSummary) -> tuple[Status, str
         rejected=rejected,
         shortfall=summary.shortfall,
         kept_by_category=kept,
+        shortfall_by_category=short,
     )
     line = f"kept {summary.kept} of {summary.candidates} candidates, target {summary.target}"
     return status.model_copy(update={"samples": samples}), line + (
@@ -178,7 +191,9 @@ def fit(status: Status) -> Status:
         status = status.model_copy(update={"evaluation": fewer})
         if status.samples is not None:
             kept = dict(list(status.samples.kept_by_category.items())[:keep])
-            status = status.model_copy(update={"samples": status.samples.model_copy(update={"kept_by_category": kept})})
+            short = dict(list(status.samples.shortfall_by_category.items())[:keep])
+            fewer_samples = {"kept_by_category": kept, "shortfall_by_category": short}
+            status = status.model_copy(update={"samples": status.samples.model_copy(update=fewer_samples)})
         if status.diagnosis is not None:
             weakest = sorted(status.diagnosis.categories, key=lambda c: c.accuracy)[: max(keep, 8)]
             shorter = status.diagnosis.model_copy(update={"categories": weakest})

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpe_api.artifacts import CategorySamples, GenerationSummary, Manifest, OutputFile, Quota, Tokens
+from dpe_api.names import shard_folder
 from dpe_jobs.generation.samples import REJECTED, SAMPLES, concatenate
 from dpe_jobs.runtime import BadConfig
 from dpe_jobs.store import Store, join
 
-SHARDS = "shards"
 INDEX = "JOB_COMPLETION_INDEX"  # set by the Job controller in pods of an Indexed Job
 
 
@@ -53,7 +53,7 @@ class Shard:
 
     def folder(self, output: str) -> str:
         """Where it keeps what only it reads."""
-        return join(output, SHARDS, f"{self.index:02d}") if self.name else output
+        return shard_folder(output, self.index) if self.name else output
 
     def part(self, total: int, turn: int = 0) -> int:
         """Its part of a number; what is left over goes to one shard each, beginning with `turn`."""

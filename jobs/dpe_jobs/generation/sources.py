@@ -23,8 +23,10 @@ class Supply(Protocol):
     kind: SourceKind
     share: float
     """Of a category's targets, relative to the other sources of the category."""
-    program: Program | None
-    """Who asks about its pictures and reads them again; None: only endpoints can."""
+
+    @property
+    def program(self) -> Program | None:
+        """Who asks about its pictures and reads them again; None: only endpoints can."""
 
     def supplies(self, category: str) -> bool:
         """Whether it has pictures for a category."""
@@ -80,7 +82,7 @@ class RenderSupply:
         seed = derive(target.seed, "picture")
         return await self._workbench.do(self.draw, target.category, target.knobs, seed)
 
-    async def original(self, category: str, facts: Mapping[str, str], seed: int, ordinal: int) -> Picture:
+    async def original(self, category: str, facts: Mapping[str, str], seed: int, ordinal: int, who: str) -> Picture:
         """Drawn with these facts; the other knobs as the seed says."""
         rng = random.Random(seed)
         options = self._options(category, facts)
@@ -105,10 +107,10 @@ class Originals(Protocol):
     name: str
     share: float
 
-    async def original(self, category: str, facts: Mapping[str, str], seed: int, ordinal: int) -> Picture:
-        """A picture with these facts, for a sample of this category. NoImage: there is none.
+    async def original(self, category: str, facts: Mapping[str, str], seed: int, ordinal: int, who: str) -> Picture:
+        """A picture with these facts, for a sample of this category that `who` makes. NoImage: there is none.
 
-        Those who ask with the same category and facts have different ordinals, and get different pictures.
+        Those who ask with the same name, category and facts have different ordinals, and get different pictures.
         """
 
 
@@ -158,7 +160,7 @@ class EditSupply:
             draw = random.Random(seed)
             (source,) = draw.choices(self._originals, [s.share for s in self._originals])
             ordinal = (target.ordinal * _TRIES + number) * len(wanted) + place
-            found.append(await source.original(target.category, facts, seed, ordinal))
+            found.append(await source.original(target.category, facts, seed, ordinal, self.name))
         return found
 
 

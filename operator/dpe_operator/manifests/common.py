@@ -17,6 +17,7 @@ from dpe_api.names import (
     SECRET_SECRET_KEY,
     SERVING_PORT,
     WORK_DIR,
+    Exit,
     Stage,
     child_name,
 )
@@ -30,6 +31,15 @@ ANNOTATION_UID = "dpe.dev/iteration-uid"  # on pods: tells a namesake's leftover
 ANNOTATION_SERVED_BY = "dpe.dev/served-by"  # on Jobs: the model server that their launch names
 _QUEUE_LABELS = "kueue.x-k8s.io/"
 _QUEUE_NAME = _QUEUE_LABELS + "queue-name"
+
+
+RESTARTS_OF_ONE = 3  # of a pod that does not need the others, in one attempt
+_POLICY_OF_ONE: KubernetesObject = {
+    "rules": [
+        {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [int(Exit.BAD_DATA), int(Exit.BAD_CONFIG)]}},
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    ]
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,8 +298,14 @@ def pod(
     }
 
 
-def job(attempt: Attempt, template: KubernetesObject, *, pods: int = 1, indexed: bool = False) -> Child:
-    """A Job that is never retried by the Job controller: a new attempt is a new Job, made by the operator."""
+def job(
+    attempt: Attempt, template: KubernetesObject, *, pods: int = 1, indexed: bool = False, alone: bool = False
+) -> Child:
+    """A Job that is never retried by the Job controller: a new attempt is a new Job, made by the operator.
+
+    `alone`: the pods do not need each other. One that is lost is replaced a few times while the others go on; only bad
+    data or configuration, which another pod would find as well, ends them all.
+    """
     queue = {k: v for k, v in attempt.iteration.labels.items() if k.startswith(_QUEUE_LABELS)}
     annotations = {ANNOTATION_SERVED_BY: attempt.server} if attempt.server is not None else {}
     spec: KubernetesObject = {
@@ -300,6 +316,9 @@ def job(attempt: Attempt, template: KubernetesObject, *, pods: int = 1, indexed:
     }
     if indexed:
         spec["completionMode"] = "Indexed"
+    if alone:
+        del spec["backoffLimit"]
+        spec |= {"backoffLimitPerIndex": RESTARTS_OF_ONE, "maxFailedIndexes": 0, "podFailurePolicy": _POLICY_OF_ONE}
     if _QUEUE_NAME in queue:
         spec["suspend"] = True  # no pod before Kueue lets it in, also where its webhook is away
     body = {

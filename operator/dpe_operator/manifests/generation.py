@@ -1,4 +1,4 @@
-"""The generation: one pod that makes samples and filters them by the served model's pass rate."""
+"""The generation: pods that make samples and filter them by the served model's pass rate, each its part of them."""
 
 from dpe_api.launch import GenerationLaunch
 from dpe_api.names import Stage
@@ -27,4 +27,6 @@ def children(attempt: Attempt) -> tuple[Child, ...]:
     """ConfigMap and Job."""
     pool = jobs_pool(attempt.platform)
     template = pod(attempt, [main_container(attempt, "generation", pool=pool)], pool=pool)
-    return config_map(attempt, launch(attempt)), job(attempt, template)
+    shards = attempt.resolved.spec.generation.shards
+    sharded = shards > 1
+    return config_map(attempt, launch(attempt)), job(attempt, template, pods=shards, indexed=sharded, alone=sharded)

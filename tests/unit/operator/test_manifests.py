@@ -93,6 +93,16 @@ def test_jobs_are_never_retried_by_the_job_controller(stage):
     assert "podFailurePolicy" not in job
 
 
+def test_shards_are_pods_of_one_job_and_one_that_is_lost_is_replaced_alone():
+    job = children(Stage.GENERATION, generation={"shards": 5})["Job"]["spec"]
+    assert (job["completions"], job["parallelism"], job["completionMode"]) == (5, 5, "Indexed")
+    assert "backoffLimit" not in job
+    assert (job["backoffLimitPerIndex"], job["maxFailedIndexes"]) == (3, 0)
+    by_code, by_disruption = job["podFailurePolicy"]["rules"]
+    assert (by_code["action"], by_code["onExitCodes"]["values"]) == ("FailJob", [65, 78])
+    assert by_disruption["action"] == "Ignore"
+
+
 def test_the_command_is_the_platforms_followed_by_the_stage():
     argument = {s: pod_of(s)["spec"]["containers"][0]["command"][-1] for s in Stage}
     assert argument == {

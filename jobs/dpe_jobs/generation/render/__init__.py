@@ -12,7 +12,7 @@ The answer is worked out anew from that list by a reader that shares no code wit
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Literal, Protocol, runtime_checkable
 
 from PIL import Image
@@ -117,6 +117,11 @@ class FactReader(PixelReader, Protocol):
 
 
 @runtime_checkable
+class PoolProgram(Generator, FactReader, Protocol):
+    """A program that a source of kind pool may name."""
+
+
+@runtime_checkable
 class SceneProgram(Generator, Protocol):
     """A program that asks by itself, and can work out the answer from what was drawn where."""
 
@@ -145,26 +150,48 @@ Program = PixelReader | SceneProgram
 
 def load_programs(sources: Sequence[Source]) -> list[Generator]:
     """The drawing programs of `spec.generation.sources`, in their order. BadConfig: one is not installed."""
-    installed = {entry.name: entry for entry in entry_points(group=GROUP)}
     programs: list[Generator] = []
     for place, source in enumerate(sources):
         if source.kind is not SourceKind.RENDER:
             continue
-        if source.program not in installed:
-            raise BadConfig(
-                "UnknownProgram",
-                f"spec.generation.sources[{place}].program is {source.program!r}; installed are "
-                f"{', '.join(sorted(installed)) or 'none'}: name one of them, or install a package that brings it",
-            )
-        program = installed[source.program].load()()
+        program = _load(place, source)
         if not isinstance(program, PixelProgram | SceneProgram):
-            raise BadConfig(
-                "UnknownProgram",
-                f"spec.generation.sources[{place}].program: {installed[source.program].value} is no generator: "
+            raise _unfit(
+                place,
+                source,
                 f"it needs {', '.join(sorted(_NEEDED))}, and {' and '.join(_PIXEL)} or {' and '.join(_SCENE)}",
             )
         programs.append(program)
     return programs
+
+
+def load_reader(place: int, source: Source) -> PoolProgram:
+    """The program that a source of kind pool names, at its place. BadConfig: it is not installed, or reads nothing."""
+    program = _load(place, source)
+    if not isinstance(program, PoolProgram):
+        raise _unfit(place, source, f"it needs {', '.join(sorted(_NEEDED))}, {', '.join(_PIXEL)} and read")
+    return program
+
+
+def _installed() -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def _load(place: int, source: Source) -> object:
+    installed = _installed()
+    if source.program not in installed:
+        raise BadConfig(
+            "UnknownProgram",
+            f"spec.generation.sources[{place}].program is {source.program!r}; installed are "
+            f"{', '.join(sorted(installed)) or 'none'}: name one of them, or install a package that brings it",
+        )
+    return installed[source.program].load()()
+
+
+def _unfit(place: int, source: Source, lacks: str) -> BadConfig:
+    where = _installed()[source.program or ""].value
+    what = "reads no pictures of a pool" if source.kind is SourceKind.POOL else "is no generator"
+    return BadConfig("UnknownProgram", f"spec.generation.sources[{place}].program: {where} {what}: {lacks}")
 
 
 _NEEDED = {"name", "licence", "categories", "knobs", "draw"}
