@@ -29,7 +29,7 @@ class Provider(StrEnum):
 
 
 _OF_KIND = {
-    "program": ("render", "edit"),
+    "program": ("render", "edit", "pool"),
     "endpoint": ("edit",),
     "uri": ("pool",),
     "maxUses": ("pool",),
@@ -84,7 +84,8 @@ class Source(ApiModel):
     share: Annotated[float, Field(gt=0, le=1000)] = 1.0
     """Part of a category's targets that go to this source, relative to the others that can supply the category."""
     program: Name | None = None
-    """render: entry point in the group `dpe.generators`; edit: in the group `dpe.edits`."""
+    """render: entry point in the group `dpe.generators`; edit: in the group `dpe.edits`; pool: in the group
+    `dpe.generators`, one that reads what is in the pool's images, where no endpoint writes about them."""
     endpoint: Name | None = None
     """edit: name of an entry of spec.endpoints with images/edits."""
     uri: S3Uri | None = None

@@ -101,7 +101,7 @@ def test_the_command_prints_one_policy_when_asked(capsys, monkeypatch):
 def test_what_no_source_supplies_is_said(monkeypatch):
     table = said(str(REPORT), "--source", "shapes", "--policy", "gap")
     assert "no source" not in table
-    monkeypatch.setattr(mixture_cli, "supply", lambda _, names: dict.fromkeys(names, 5) | {"shape": 0})
+    monkeypatch.setattr(mixture_cli, "known_limits", lambda _, names: dict.fromkeys(names, 5) | {"shape": 0})
     table = said(str(REPORT), "--source", "shapes", "--policy", "gap", "--samples", "100")
     assert "no source supplies it" in table
     assert "at most 5" in table
