@@ -74,3 +74,8 @@ class Endpoint(ApiModel):
 def key_variable(endpoint: str) -> str:
     """Environment variable that holds an endpoint's API key in a job pod."""
     return "DPE_ENDPOINT_KEY_" + endpoint.upper().replace("-", "_")
+
+
+def source_key_variable(number: int) -> str:
+    """Environment variable that holds the API key of spec.generation.sources[number] in a job pod."""
+    return f"DPE_SOURCE_KEY_{number}"

@@ -23,6 +23,15 @@ class StoreAddress(ApiModel):
     region: str = "us-east-1"
 
 
+class Downloads(ApiModel):
+    """How images are downloaded from the web: the platform's part of it."""
+
+    user_agent: Annotated[str, Field(max_length=256, pattern=r"^[ -~]*$")] = ""
+    """Sent to image hosts and image searches; its first word is looked for in robots.txt; empty: dpe/VERSION."""
+    allow: list[str] = Field(default_factory=list)
+    """Hosts, addresses and CIDR networks that may be reached at any port although they are not the Internet's."""
+
+
 class ServedModel(ApiModel):
     """A model behind an OpenAI-compatible API."""
 
@@ -82,6 +91,7 @@ class GenerationLaunch(_Launch):
     max_error_rate: float
     decontaminate: list[str]
     """s3:// folders of question sets whose images and questions must not be trained on."""
+    downloads: Downloads = Field(default_factory=Downloads)
 
 
 class TrainingLaunch(_Launch):

@@ -10,6 +10,7 @@ import yaml
 from pydantic import Field
 
 from dpe_api.base import ApiModel
+from dpe_api.launch import Downloads
 from dpe_api.names import Stage
 
 PLATFORM_PATH = "/etc/dpe/platform.yaml"
@@ -112,6 +113,8 @@ class Platform(ApiModel):
     jobs_pool: str | None = None
     """Pool of the stages without GPUs; left out: anywhere."""
     limits: Limits = Field(default_factory=Limits)
+    downloads: Downloads = Field(default_factory=Downloads)
+    """How generation downloads images from the web."""
     deadlines: Deadlines = Field(default_factory=Deadlines)
     backoff: Backoff = Field(default_factory=Backoff)
     resync_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -102,12 +102,16 @@ async def _key_problem(
 
 
 async def _key_problems(gateway: Gateway, platform: Platform, namespace: str, resolved: ResolvedSpec) -> list[Problem]:
-    """API keys of endpoints that cannot be had; only those that a stage uses."""
+    """API keys of endpoints and image searches that cannot be had; only those that a stage uses."""
     used = endpoints(resolved)
+    wanted = [
+        *((f"spec.endpoints[{i}]", e.api_key_secret_ref) for i, e in enumerate(resolved.endpoints) if e in used),
+        *((f"spec.generation.sources[{i}]", s.api_key_secret_ref) for i, s in enumerate(resolved.generation.sources)),
+    ]
     found = [
-        await _key_problem(gateway, platform, namespace, f"spec.endpoints[{number}].apiKeySecretRef", reference)
-        for number, endpoint in enumerate(resolved.endpoints)
-        if (reference := endpoint.api_key_secret_ref) is not None and endpoint in used
+        await _key_problem(gateway, platform, namespace, f"{field}.apiKeySecretRef", reference)
+        for field, reference in wanted
+        if reference is not None
     ]
     return [problem for problem in found if problem is not None]
 

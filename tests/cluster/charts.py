@@ -81,7 +81,9 @@ def _chosen(selector: Document, labels: Mapping[str, str]) -> bool:
 def _is(peer: Peer, wanted: Document, namespace: str) -> bool:
     if "ipBlock" in wanted:
         block = ipaddress.ip_network(wanted["ipBlock"]["cidr"])
-        return peer.address is not None and ipaddress.ip_address(peer.address) in block
+        left_out = [ipaddress.ip_network(cidr) for cidr in wanted["ipBlock"].get("except") or []]
+        address = None if peer.address is None else ipaddress.ip_address(peer.address)
+        return address is not None and address in block and not any(address in cidr for cidr in left_out)
     if peer.namespace is None:
         return False
     if "namespaceSelector" in wanted:

@@ -87,6 +87,26 @@ def test_stages_that_ask_reach_the_model_server_and_listed_endpoints_and_no_othe
             assert net.connects(pod, net.stages[server], 8000) is (stage in ASKING)
 
 
+def test_generation_alone_reaches_the_web_and_only_where_it_is_opened() -> None:
+    private = {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "169.254.0.0/16"]}}
+    listed = json.dumps([{"to": [private], "ports": [80, 443]}])
+    net, shut = Net(STORE, "--set-json", f"networkPolicy.downloads={listed}"), Net(STORE)
+    for stage, pod in net.stages.items():
+        for port in (80, 443):
+            assert net.connects(pod, INTERNET, port) is (stage is Stage.GENERATION)
+            assert not net.connects(pod, Peer(address="10.96.0.1"), port)
+            assert not net.connects(pod, Peer(address="169.254.169.254"), port)
+            assert not shut.connects(shut.stages[stage], INTERNET, port)
+        assert not net.connects(pod, INTERNET, 22)
+
+
+def test_the_operator_is_told_how_the_platform_downloads() -> None:
+    facts = platform_of(
+        rendered("--set-json", 'downloads={"userAgent": "lab/1 (+a@b.example)", "allow": ["10.1.0.0/16"]}')
+    )
+    assert (facts.downloads.user_agent, facts.downloads.allow) == ("lab/1 (+a@b.example)", ["10.1.0.0/16"])
+
+
 def test_only_a_gangs_ranks_reach_each_other_at_any_port() -> None:
     net = Net(STORE)
     ranks = net.stages[Stage.TRAINING]

@@ -86,6 +86,7 @@ app.kubernetes.io/component: operator
   "pods" $pods
   "pools" .Values.pools
   "limits" .Values.limits
+  "downloads" .Values.downloads
   "deadlines" .Values.deadlines
   "backoff" .Values.backoff
   "resyncSeconds" .Values.resyncSeconds

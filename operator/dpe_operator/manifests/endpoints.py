@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from dpe_api.endpoints import Endpoint, key_variable
+from dpe_api.endpoints import Endpoint, SecretKeyRef, key_variable, source_key_variable
+from dpe_api.generation_spec import Source
 from dpe_api.spec import ResolvedSpec
 from dpe_operator.platform import KubernetesObject
 
@@ -14,13 +15,23 @@ def endpoints(spec: ResolvedSpec) -> list[Endpoint]:
     return [endpoint for endpoint in spec.endpoints if endpoint.name in used]
 
 
+def _key(variable: str, reference: SecretKeyRef) -> KubernetesObject:
+    return {"name": variable, "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}}}
+
+
 def api_keys(used: Sequence[Endpoint]) -> list[KubernetesObject]:
     """Environment variables with the keys of these endpoints."""
     return [
-        {
-            "name": key_variable(endpoint.name),
-            "valueFrom": {"secretKeyRef": {"name": reference.name, "key": reference.key}},
-        }
+        _key(key_variable(endpoint.name), reference)
         for endpoint in used
         if (reference := endpoint.api_key_secret_ref) is not None
+    ]
+
+
+def source_keys(sources: Sequence[Source]) -> list[KubernetesObject]:
+    """Environment variables with the keys of image searches."""
+    return [
+        _key(source_key_variable(number), reference)
+        for number, source in enumerate(sources)
+        if (reference := source.api_key_secret_ref) is not None
     ]

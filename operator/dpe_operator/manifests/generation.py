@@ -3,6 +3,7 @@
 from dpe_api.launch import GenerationLaunch
 from dpe_api.names import Stage
 from dpe_operator.manifests.common import Attempt, config_map, job, jobs_pool, main_container, pod
+from dpe_operator.manifests.endpoints import source_keys
 from dpe_operator.plan import Child
 
 
@@ -19,6 +20,7 @@ def launch(attempt: Attempt) -> GenerationLaunch:
             "concurrency": spec.diagnosis.concurrency,
             "max_error_rate": spec.diagnosis.max_error_rate,
             "decontaminate": [spec.probe.uri, *(b.uri for b in spec.evaluation.benchmarks)],
+            "downloads": attempt.platform.downloads,
         }
     )
 
@@ -26,7 +28,9 @@ def launch(attempt: Attempt) -> GenerationLaunch:
 def children(attempt: Attempt) -> tuple[Child, ...]:
     """ConfigMap and Job."""
     pool = jobs_pool(attempt.platform)
-    template = pod(attempt, [main_container(attempt, "generation", pool=pool)], pool=pool)
-    shards = attempt.resolved.spec.generation.shards
+    told = launch(attempt)
+    main = main_container(attempt, "generation", pool=pool, keys=source_keys(told.generation.sources))
+    shards = told.generation.shards
     sharded = shards > 1
-    return config_map(attempt, launch(attempt)), job(attempt, template, pods=shards, indexed=sharded, alone=sharded)
+    template = pod(attempt, [main], pool=pool)
+    return config_map(attempt, told), job(attempt, template, pods=shards, indexed=sharded, alone=sharded)

@@ -9,6 +9,7 @@ import yaml
 from dev import chart_docs
 
 from dpe_api import crd, reference
+from dpe_api.launch import Downloads
 from dpe_api.spec import ResolvedSpec, Spec
 from dpe_operator.platform import Backoff, Container, Deadlines, Limits, ObjectStore, Platform, Pods, Pool
 
@@ -47,6 +48,9 @@ def test_values_of_the_embedded_cluster_pass_the_schema() -> None:
         (("watchNamespaces",), ["Not_A_Namespace"], "watchNamespaces.0"),
         (("networkPolicy", "apiServer", "cidrs"), ["10.0.0.1"], "networkPolicy.apiServer.cidrs.0"),
         (("networkPolicy", "endpoints"), [{"to": [], "ports": [443]}], "networkPolicy.endpoints.0.to"),
+        (("networkPolicy", "downloads"), [{"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}], "networkPolicy.downloads.0"),
+        (("downloads", "userAgent"), "dpe/1\r\nCookie: x", "downloads.userAgent"),
+        (("downloads", "allow"), ["http://searxng.tools.svc"], "downloads.allow.0"),
         (("networkPolicy", "prometheus"), [{"namespaceselector": {}}], "networkPolicy.prometheus.0"),
         (("networkPolicy", "dns", "ports"), ["dns"], "networkPolicy.dns.ports.0"),
         (("priorityClasses", "stages"), 2000000000, "priorityClasses.stages"),
@@ -80,6 +84,7 @@ def test_every_fact_of_the_platform_can_be_set_in_the_values() -> None:
     assert keys(Deadlines) == set(VALUES["deadlines"])
     assert keys(Limits) == set(VALUES["limits"])
     assert keys(Backoff) == set(VALUES["backoff"])
+    assert keys(Downloads) == set(VALUES["downloads"])
     assert keys(ObjectStore) == set(VALUES["objectStore"]) - {"accessKey", "secretKey"}
     for part in ("jobs", "serving", "training"):
         assert keys(Container) == set(VALUES[part]) | {"pullPolicy"}

@@ -12,7 +12,7 @@ from tests.unit.operator import given
 
 from dpe_api.endpoints import Endpoint, key_variable
 from dpe_api.fields import Name
-from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch, parse_launch
+from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch, GenerationLaunch, parse_launch
 from dpe_api.names import Stage
 from dpe_api.spec import Spec
 from dpe_api.status import ModelStatus, Phase, Resolved, Status
@@ -160,6 +160,39 @@ async def test_a_key_that_cannot_be_had_is_a_problem_that_names_field_and_mend(s
     (problem,) = await problems(Gateway(**secrets))
     assert problem.reason == reason
     assert all(word in problem.message for word in words), problem.message
+
+
+SEARCHES = [
+    {"kind": "render", "program": "shapes"},
+    {"kind": "search", "provider": "serper", "apiKeySecretRef": {"name": "other", "key": "serper"}},
+    {"kind": "search", "provider": "wikimedia"},
+]
+
+
+def test_a_pod_that_generates_gets_the_keys_of_image_searches_and_learns_how_the_platform_downloads():
+    spec = given.spec(generation={"targetSamples": 4, "maxCandidates": 8, "sources": SEARCHES}).resolve()
+    resolved = Resolved(round=0, model_uri="s3://dpe/models/base", spec=spec)
+    downloads = {"userAgent": "dpe/1 (+https://lab.example.org)", "allow": ["searxng.tools.svc"]}
+    platform = given.platform(downloads=downloads)
+    attempt = Attempt(given.ITERATION, platform, resolved, "s3://dpe/lab/x", Stage.GENERATION, 1, "serve-1")
+    made = {child.kind: child.body for child in build(attempt)}
+    (container,) = made["Job"]["spec"]["template"]["spec"]["containers"]
+    assert [variable for variable in container["env"] if "SOURCE" in variable["name"]] == [
+        {"name": "DPE_SOURCE_KEY_1", "valueFrom": {"secretKeyRef": {"name": "other", "key": "serper"}}}
+    ]
+    launch = parse_launch(made["ConfigMap"]["data"]["launch.json"])
+    assert isinstance(launch, GenerationLaunch)
+    assert launch.downloads.wire() == downloads
+
+
+async def test_a_key_of_an_image_search_that_cannot_be_had_is_a_problem_that_names_its_source():
+    spec = given.spec(generation={"targetSamples": 4, "maxCandidates": 8, "sources": SEARCHES})
+    (problem,) = await problems(Gateway(other={"token"}), spec)
+    assert problem.reason == "SecretIncomplete"
+    assert problem.message.startswith(
+        "spec.generation.sources[1].apiKeySecretRef.key is serper: Secret other has token"
+    )
+    assert await problems(Gateway(other={"serper"}), spec) == []
 
 
 async def test_the_object_stores_own_credentials_are_never_sent_to_an_endpoint():
