@@ -53,7 +53,9 @@ def messages(image: bytes | Sequence[bytes] | None, text: str, system: str | Non
     return [*before, {"role": "user", "content": content}]
 
 
-def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+def retry_after_s(
+    headers: Mapping[str, str], now: datetime | None = None, *, most: float = MAX_RETRY_AFTER_S
+) -> float | None:
     """Seconds of a Retry-After header (RFC 9110 10.2.3: seconds or a date), capped; None without a readable one."""
     value = headers.get("retry-after", "").strip()
     if not value:
@@ -68,7 +70,7 @@ def retry_after_s(headers: Mapping[str, str], now: datetime | None = None) -> fl
         # a date that names no zone is in GMT, as the RFC has it
         when = when.replace(tzinfo=when.tzinfo or UTC)
         seconds = (when - (now or datetime.now(UTC))).total_seconds()
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER_S) if math.isfinite(seconds) else None
+    return min(max(seconds, 0.0), most) if math.isfinite(seconds) else None
 
 
 def parse(body: Any, n: int) -> Answers:
