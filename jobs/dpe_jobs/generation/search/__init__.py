@@ -1,0 +1,1 @@
+"""Image searches of others behind one interface: what they find, and where each result comes from."""
