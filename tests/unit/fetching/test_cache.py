@@ -59,7 +59,7 @@ async def test_the_same_address_at_the_same_time_is_downloaded_once():
         (Answer(status=404), Reason.NOT_FOUND, module.LASTING_S),
         (Answer(status=500), Reason.SERVER_ERROR, module.PASSING_S),
         (Answer(PHOTO[: len(PHOTO) // 2]), Reason.BROKEN, module.LASTING_S),
-        (Answer(png_bomb(7_000)), Reason.TOO_MANY_PIXELS, module.LASTING_S),
+        (Answer(png_bomb(6_500)), Reason.TOO_MANY_PIXELS, module.LASTING_S),
         (Answer(b"<html>" + bytes(100)), Reason.NOT_AN_IMAGE, module.LASTING_S),
     ],
 )

@@ -111,11 +111,11 @@ def test_other_formats_are_not_even_tried():
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked():
-    bomb = png_bomb(10_000)
-    assert len(bomb) < 200_000
+    bomb = png_bomb(6_500)
+    assert len(bomb) < 100_000
     tracemalloc.start()
     assert reason(bomb) is Reason.TOO_MANY_PIXELS
-    assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    assert tracemalloc.get_traced_memory()[1] < 20_000_000
     tracemalloc.stop()
 
 
@@ -134,9 +134,9 @@ def test_counters_and_rules_are_too_small(size):
     assert reason(file(Image.new("RGB", size))) is Reason.TOO_SMALL
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
-def test_a_large_picture_is_scaled_down_and_keeps_its_proportions(kind):
-    image = decode(file(PHOTO.resize((4000, 2667)), kind), MOST)
+@pytest.mark.parametrize(("kind", "quick"), [("PNG", {"compress_level": 1}), ("JPEG", {})])
+def test_a_large_picture_is_scaled_down_and_keeps_its_proportions(kind, quick):
+    image = decode(file(PHOTO.resize((2700, 1800)), kind, **quick), MOST)
     assert KEPT_PIXELS * 0.98 < image.width * image.height <= KEPT_PIXELS
     assert abs(image.width / image.height - 3 / 2) < 0.01
     assert corner(image) == "red"
@@ -145,7 +145,7 @@ def test_a_large_picture_is_scaled_down_and_keeps_its_proportions(kind):
 GOOD = {kind: file(PHOTO, kind) for kind in ("PNG", "JPEG", "GIF", "WEBP", "BMP")}
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(
     st.sampled_from(sorted(GOOD)),
     st.lists(st.tuples(st.integers(0, 10_000), st.binary(min_size=1, max_size=8)), min_size=1, max_size=6),

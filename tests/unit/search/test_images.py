@@ -99,7 +99,7 @@ async def test_results_are_asked_for_again_when_they_are_old(api, web, monkeypat
 async def test_images_that_cannot_be_had_are_passed_over_in_their_order(api, web):
     web.pages |= {
         "/img/0.jpg": Answer(status=404),
-        "/img/1.jpg": Answer(png_bomb(7_000)),
+        "/img/1.jpg": Answer(png_bomb(6_500)),
         "/img/2.jpg": redirect("http://169.254.169.254/latest/meta-data/"),
         "/img/3.jpg": Answer(b"<html>" + bytes(100)),
         "/img/4.jpg": Answer(file()[:900]),

@@ -224,7 +224,8 @@ async def test_a_wrong_address_ends_the_stage(page):
         (b'{"results": [], "images": []}' + b" " * (5 << 20), "Malformed"),
     ],
 )
-async def test_an_answer_of_another_form_is_an_error_of_the_service(provider, body, reason):
+async def test_an_answer_of_another_form_is_an_error_of_the_service(provider, body, reason, monkeypatch):
+    monkeypatch.setattr(api, "ATTEMPTS", 1)
     failed = await failure(provider, Answer(body))
     assert isinstance(failed, SearchFailed)
     assert failed.reason == reason
