@@ -3,8 +3,8 @@
     python -m tests.bench.generation.downloads [IMAGES]
 
 Both take turns, so that a busy machine slows both alike; processor time is told beside the rate. The server is another
-process on this machine; distances between requests are switched off, for they would be all that is measured. Decoding is
-measured for itself.
+process on this machine; distances between requests are switched off, for they would be all that is measured. What
+decoding takes is told, too.
 """
 
 import asyncio
