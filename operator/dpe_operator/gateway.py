@@ -14,6 +14,7 @@ Rights that it needs, in each namespace that it watches (kopf's own watches incl
 import asyncio
 import hashlib
 import json
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -49,6 +50,14 @@ class Created(StrEnum):
     """It exists and is this iteration's: an earlier try succeeded."""
     FOREIGN = "foreign"
     """It exists and belongs to somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Objects, and the resourceVersion at which they were all there was."""
+
+    items: list[dict[str, Any]]
+    version: int
 
 
 class Forbidden(Exception):
@@ -147,16 +156,16 @@ class Gateway:
             if not more:
                 return found
 
-    async def _labelled(self, collection: str, iteration: Iteration) -> list[dict[str, Any]]:
+    async def _labelled(self, collection: str, iteration: Iteration) -> Listed:
         query = [("labelSelector", f"{LABEL_ITERATION}={iteration.name}")]
         found = await self._request("GET", collection.format(iteration.namespace), query=query)
-        return list(found["items"])
+        return Listed(found["items"], int(found["metadata"]["resourceVersion"]))
 
-    async def jobs(self, iteration: Iteration) -> list[dict[str, Any]]:
+    async def jobs(self, iteration: Iteration) -> Listed:
         """Jobs that carry the iteration's label, a namesake's included."""
         return await self._labelled(_COLLECTIONS["Job"], iteration)
 
-    async def pods(self, iteration: Iteration) -> list[dict[str, Any]]:
+    async def pods(self, iteration: Iteration) -> Listed:
         """Pods that carry the iteration's label, a namesake's included."""
         return await self._labelled("/api/v1/namespaces/{}/pods", iteration)
 

@@ -20,7 +20,6 @@ from dpe_operator import metrics
 from dpe_operator.gateway import Gateway, connect
 from dpe_operator.health import HEALTH_PORT, Health, serve_health
 from dpe_operator.manifests.common import MANAGER
-from dpe_operator.observe import iteration_uid, remember
 from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
 from dpe_operator.queueing import Queue
 from dpe_operator.reconcile import RETRY_S, Loop, Operator, run
@@ -83,16 +82,17 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
                 loop.wake.set()
 
     @kopf.on.event("batch", "v1", "jobs", labels=_CHILDREN, registry=registry)  # type: ignore[untyped-decorator]
-    async def job_changed(namespace: str, labels: Mapping[str, str], **_: Any) -> None:
+    async def job_changed(namespace: str, labels: Mapping[str, str], event: Any, **_: Any) -> None:
         loop = operator.loops.get((namespace, labels[LABEL_ITERATION]))
         if loop is not None:
+            loop.memory.see_job(event["object"], loop.uid, gone=event["type"] == "DELETED")
             loop.wake.set()
 
     @kopf.on.event("", "v1", "pods", labels=_CHILDREN, registry=registry)  # type: ignore[untyped-decorator]
     async def pod_changed(namespace: str, labels: Mapping[str, str], event: Any, **_: Any) -> None:
         loop = operator.loops.get((namespace, labels[LABEL_ITERATION]))
-        if loop is not None and iteration_uid(event["object"]) == loop.uid:
-            remember(loop.memory, event["object"], gone=event["type"] == "DELETED")
+        if loop is not None:
+            loop.memory.see_pod(event["object"], loop.uid, gone=event["type"] == "DELETED")
             loop.wake.set()
 
 

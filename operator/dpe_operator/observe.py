@@ -3,6 +3,7 @@
 The cluster comes first, then the store: whatever a Job published before it was seen to end is seen, too.
 """
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from dpe_api.artifacts import ExitReport, Manifest, Progress
 from dpe_api.names import BATCH_STAGES, Stage
 from dpe_api.spec import Spec
 from dpe_api.status import StageState, Status
-from dpe_operator.gateway import Gateway
+from dpe_operator.gateway import Gateway, Listed
 from dpe_operator.manifests.common import ANNOTATION_UID
 from dpe_operator.platform import Platform
 from dpe_operator.pods import job_seen, moment, owned_by, pod_seen
@@ -28,13 +29,61 @@ from dpe_operator.world import Iteration, JobSeen, Observed, PodSeen
 class Memory:
     """What an operator remembers of one iteration beside the API server and the store. Losing it costs a detail of a
     message or the charge of one attempt, never correctness.
+
+    Jobs and pods are kept up to date by events, and listed where events may have been missed: at first, after every
+    write of ours, after an error, and every resync.
     """
 
+    jobs: dict[str, JobSeen] = field(default_factory=dict)
+    """Of this iteration, by uid."""
+    foreign_jobs: dict[str, str] = field(default_factory=dict)
+    """Names by uid of Jobs that carry the iteration's label and belong to somebody else."""
     pods: dict[str, PodSeen] = field(default_factory=dict)
     """Last sight of pods, by uid: one that vanishes is known by it."""
+    versions: dict[str, int] = field(default_factory=dict)
+    """resourceVersion of the newest sight by uid: a list may be older than an event that came while it was read."""
+    listed_at: float | None = None
+    """time.monotonic() of the last list that nothing has put in doubt."""
     watching_since: datetime | None = None
     conflicts: frozenset[str] = frozenset()
     """Names that could not be created because somebody else has them."""
+
+    def doubt(self) -> None:
+        """The next look lists again."""
+        self.listed_at = None
+
+    def _is_news(self, metadata: dict[str, Any]) -> bool:
+        uid, version = metadata["uid"], int(metadata["resourceVersion"])
+        if version < self.versions.get(uid, 0):
+            return False
+        self.versions[uid] = version
+        return True
+
+    def see_pod(self, pod: dict[str, Any], iteration_uid: str, *, gone: bool = False) -> None:
+        """Note a pod as a watch or a list shows it: a DisruptionTarget is often seen for a second only."""
+        if (pod["metadata"].get("annotations") or {}).get(ANNOTATION_UID) == iteration_uid:
+            seen = pod_seen(pod, gone=gone)
+            if seen is not None and self._is_news(pod["metadata"]):
+                self.pods[seen.uid] = seen
+
+    def see_job(self, job: dict[str, Any], iteration_uid: str, *, gone: bool = False) -> None:
+        """Note a Job as a watch or a list shows it."""
+        uid = job["metadata"]["uid"]
+        if not self._is_news(job["metadata"]):
+            return
+        self.jobs.pop(uid, None)
+        self.foreign_jobs.pop(uid, None)
+        if gone:
+            return
+        if not owned_by(job, iteration_uid):
+            self.foreign_jobs[uid] = job["metadata"]["name"]
+        elif (seen := job_seen(job)) is not None:
+            self.jobs[uid] = seen
+
+    def miss(self, listed: Listed, known: Iterable[str]) -> list[str]:
+        """Uids that a list would have shown if they still existed."""
+        there = {body["metadata"]["uid"] for body in listed.items}
+        return [uid for uid in known if uid not in there and self.versions.get(uid, 0) <= listed.version]
 
 
 @dataclass(slots=True)
@@ -42,19 +91,6 @@ class _StoreView:
     manifests: dict[Stage, Manifest] = field(default_factory=dict)
     progress: dict[Stage, Progress] = field(default_factory=dict)
     exits: dict[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)
-
-
-def iteration_uid(pod: dict[str, Any]) -> str | None:
-    """The iteration that a pod belongs to."""
-    uid: str | None = (pod["metadata"].get("annotations") or {}).get(ANNOTATION_UID)
-    return uid
-
-
-def remember(memory: Memory, pod: dict[str, Any], *, gone: bool) -> None:
-    """Note a pod as a watch shows it: a DisruptionTarget is often seen for a second only."""
-    seen = pod_seen(pod, gone=gone)
-    if seen is not None:
-        memory.pods[seen.uid] = seen
 
 
 def identity(body: dict[str, Any]) -> Iteration:
@@ -71,19 +107,21 @@ def identity(body: dict[str, Any]) -> Iteration:
     )
 
 
-def _merge_pods(memory: Memory, listed: Iterable[dict[str, Any]], uid: str) -> tuple[PodSeen, ...]:
-    """Listed pods, and those remembered that are listed no more."""
-    now = {}
-    for body in listed:
-        if iteration_uid(body) == uid:
-            seen = pod_seen(body)
-            if seen is not None:
-                now[seen.uid] = seen
-    for known_uid, pod in list(memory.pods.items()):
-        if known_uid not in now and not pod.gone:
-            memory.pods[known_uid] = replace(pod, gone=True)
-    memory.pods.update(now)
-    return tuple(memory.pods.values())
+async def _list(gateway: Gateway, memory: Memory, iteration: Iteration) -> None:
+    """Jobs first, then pods, as `decide` expects."""
+    began = time.monotonic()
+    jobs = await gateway.jobs(iteration)
+    for job in jobs.items:
+        memory.see_job(job, iteration.uid)
+    for uid in memory.miss(jobs, [*memory.jobs, *memory.foreign_jobs]):
+        memory.jobs.pop(uid, None)
+        memory.foreign_jobs.pop(uid, None)
+    pods = await gateway.pods(iteration)
+    for pod in pods.items:
+        memory.see_pod(pod, iteration.uid)
+    for uid in memory.miss(pods, memory.pods):
+        memory.pods[uid] = replace(memory.pods[uid], gone=True)
+    memory.listed_at = began
 
 
 def _ended_attempts(status: Status, jobs: Iterable[JobSeen]) -> list[tuple[Stage, int]]:
@@ -133,15 +171,15 @@ async def observe(
     status: Status,
 ) -> Observed:
     """One look at everything. ApiException: the API server refused; a store that is away is part of the result."""
-    listed = await gateway.jobs(iteration)
-    pods = await gateway.pods(iteration)
-    jobs = tuple(j for body in listed if owned_by(body, iteration) and (j := job_seen(body)) is not None)
-    foreign = {body["metadata"]["name"] for body in listed if not owned_by(body, iteration)}
+    if memory.listed_at is None or time.monotonic() - memory.listed_at >= platform.resync_seconds:
+        memory.doubt()  # until the lists are complete
+        await _list(gateway, memory, iteration)
+    jobs = tuple(memory.jobs.values())
     seen = Observed(
         iteration=iteration,
         jobs=jobs,
-        pods=_merge_pods(memory, pods, iteration.uid),
-        foreign=frozenset(foreign) | memory.conflicts,
+        pods=tuple(memory.pods.values()),
+        foreign=frozenset(memory.foreign_jobs.values()) | memory.conflicts,
     )
     if status.phase.is_final:
         return seen

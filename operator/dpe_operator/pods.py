@@ -7,7 +7,7 @@ from typing import Any
 from dpe_api.names import LABEL_ATTEMPT, LABEL_STAGE, Stage
 from dpe_operator.conditions import shorten
 from dpe_operator.manifests.common import ANNOTATION_SERVED_BY
-from dpe_operator.world import Ended, Iteration, JobSeen, PodSeen, Waiting
+from dpe_operator.world import Ended, JobSeen, PodSeen, Waiting
 
 Json = dict[str, Any]
 _JOB_END = ("FailureTarget", "SuccessCriteriaMet", "Failed", "Complete")
@@ -54,9 +54,9 @@ def job_seen(job: Json) -> JobSeen | None:
     )
 
 
-def owned_by(thing: Json, iteration: Iteration) -> bool:
+def owned_by(thing: Json, iteration_uid: str) -> bool:
     """Whether this very iteration, not a namesake, owns the object."""
-    return any(o.get("uid") == iteration.uid for o in thing["metadata"].get("ownerReferences") or [])
+    return any(o.get("uid") == iteration_uid for o in thing["metadata"].get("ownerReferences") or [])
 
 
 def _ended(name: str, state: Json) -> Ended | None:

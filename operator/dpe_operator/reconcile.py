@@ -19,7 +19,7 @@ from dpe_operator.conditions import ACCEPTED, shorten, with_condition
 from dpe_operator.decide import decide
 from dpe_operator.gateway import Conflict, Created, Gateway
 from dpe_operator.observe import Memory, identity, observe
-from dpe_operator.plan import Plan
+from dpe_operator.plan import Note, Plan
 from dpe_operator.platform import Platform
 from dpe_operator.queueing import Queue
 from dpe_operator.storage import Storage
@@ -28,6 +28,7 @@ from dpe_operator.world import Iteration
 log = logging.getLogger(__name__)
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after errors of the API server
+LOOKS_PER_S = 20  # beside those that events cause: with many iterations, each is polled less often
 STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
 
 
@@ -62,6 +63,15 @@ class Operator:
         late = time.monotonic() - STALE_S
         return [f"{loop.namespace}/{loop.name}" for loop in self.loops.values() if loop.due < late]
 
+    def pace(self) -> Platform:
+        """The platform, with times between looks that grow with the number of iterations."""
+        least = len(self.loops) / LOOKS_PER_S
+        facts = self.platform
+        if least <= min(facts.poll_seconds, facts.resync_seconds):
+            return facts
+        longer = {n: max(least, getattr(facts, n)) for n in ("poll_seconds", "resync_seconds")}
+        return facts.model_copy(update=longer)
+
     def enqueue(self, body: dict[str, Any]) -> None:
         """Tell the queue what an iteration is now, and wake those whose turn it is."""
         if self.queue.put(body):
@@ -84,6 +94,8 @@ async def act(
 ) -> bool:
     """Do what a plan says, in its order. False: a name was taken, nothing was written down."""
     taken = set()
+    if plan.create or plan.delete:
+        loop.memory.doubt()  # what is seen does not show it yet
     for child in plan.create:
         created = await operator.gateway.create(iteration, child)
         if created is Created.FOREIGN:
@@ -110,7 +122,11 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         return None
     iteration = identity(body)
     written = body.get("status") or {}
-    status = Status.model_validate(written)
+    try:
+        status = Status.model_validate(written)
+    except ValidationError as error:
+        await _tell_unreadable(operator, iteration, error)
+        return operator.platform.resync_seconds
     version = body["metadata"]["resourceVersion"]
     operator.enqueue(body)
     loop.generation = iteration.generation
@@ -132,9 +148,10 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         await write(None if refused == status else refused)
         return operator.platform.resync_seconds
     loop.refers_to = spec.model.iteration_ref.name if spec.model.iteration_ref is not None else None
-    seen = await observe(operator.gateway, operator.storage, operator.platform, loop.memory, iteration, spec, status)
+    platform = operator.pace()
+    seen = await observe(operator.gateway, operator.storage, platform, loop.memory, iteration, spec, status)
     # nothing is awaited from here until the queue knows the decision: no other loop sees the same place free
-    plan = decide(spec, status, replace(seen, others=operator.queue.entries), operator.platform, datetime.now(UTC))
+    plan = decide(spec, status, replace(seen, others=operator.queue.entries), platform, datetime.now(UTC))
     if plan.status is not None and operator.queue.is_limited:
         operator.enqueue({**body, "status": plan.status.wire()})
     done = await act(operator, loop, iteration, plan, lambda: write(plan.status))
@@ -145,6 +162,17 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     metrics.count(status, after, seen, plan.charges)
     metrics.show(iteration, after)
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
+
+
+async def _tell_unreadable(operator: Operator, iteration: Iteration, error: ValidationError) -> None:
+    """Nothing is decided on a status that is not understood, and nothing is written over it."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(["status", *map(str, first["loc"])])
+    message = shorten(
+        f"{where} is {first['input']!r}: {first['msg']}: run the version of the operator that wrote it, or correct it"
+    )
+    await operator.gateway.note(iteration, Note("UnreadableStatus", message, f"UnreadableStatus/{where}", warning=True))
+    log.warning("%s/%s: %s", iteration.namespace, iteration.name, message)
 
 
 async def _pause(loop: Loop, stopped: asyncio.Event, seconds: float | None) -> None:
@@ -169,13 +197,16 @@ async def run(operator: Operator, loop: Loop, stopped: asyncio.Event) -> None:
                 pause = await reconcile(operator, loop)
             errors = 0
         except Conflict:
+            loop.memory.doubt()
             pause = 0.0
         except (ApiException, HTTPError, OSError) as error:
+            loop.memory.doubt()
             metrics.RECONCILE_ERRORS.inc()
             pause = RETRY_S[min(errors, len(RETRY_S) - 1)]
             errors += 1
             log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, _line(error), pause)
         except Exception:
+            loop.memory.doubt()
             metrics.RECONCILE_ERRORS.inc()
             pause = RETRY_S[-1]
             log.exception("%s/%s: cannot decide; tries again in %.1f s", loop.namespace, loop.name, pause)

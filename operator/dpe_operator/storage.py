@@ -43,7 +43,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 class Storage:
     """The object store, without blocking the event loop.
 
-    Every method raises StoreUnavailable or StoreRefused. Manifests never change once published, so they are kept.
+    Every method raises StoreUnavailable or StoreRefused. Nothing is kept: a manifest is read until its stage is Done.
     """
 
     def __init__(self, store: ObjectStore, access_key: str, secret_key: str) -> None:
@@ -65,7 +65,6 @@ class Storage:
             ),
         )
         self._slots = asyncio.Semaphore(IN_FLIGHT)
-        self._manifests: dict[str, Manifest] = {}
 
     async def _call(self, request: Callable[[], T]) -> T | None:
         """The result, or None for what does not exist."""
@@ -118,12 +117,8 @@ class Storage:
 
     async def manifest(self, folder: str) -> Manifest | None:
         """The manifest of an artifact, or None while it is not published; ValidationError when it is none."""
-        if folder not in self._manifests:
-            data = await self.get(f"{folder}/{MANIFEST}")
-            if data is None:
-                return None
-            self._manifests[folder] = Manifest.model_validate_json(data)
-        return self._manifests[folder]
+        data = await self.get(f"{folder}/{MANIFEST}")
+        return None if data is None else Manifest.model_validate_json(data)
 
     async def progress(self, folder: str, shards: int = 1) -> Progress | None:
         """The progress of a stage, that of its shards together; None when there is none that can be read."""
@@ -153,11 +148,6 @@ class Storage:
             except ValidationError as error:
                 log.warning("%s is no exit report: %s", name, error)
         return tuple(reports)
-
-    def forget(self, root: str) -> None:
-        """Drop what is kept about an iteration that is gone."""
-        for folder in [f for f in self._manifests if f.startswith(f"{root}/")]:
-            del self._manifests[folder]
 
 
 def together(parts: Sequence[Progress]) -> Progress | None:
