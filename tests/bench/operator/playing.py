@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import yaml
+from kubernetes import config
 from tests.unit.operator import given
 
 from dpe_api.artifacts import Manifest
@@ -40,11 +40,10 @@ class Cluster:
     session: aiohttp.ClientSession = field(init=False)
 
     async def __aenter__(self) -> "Cluster":
-        known = yaml.safe_load(self.kubeconfig.read_text())
-        self.url = known["clusters"][0]["cluster"]["server"]
-        context = ssl.create_default_context(cafile=known["clusters"][0]["cluster"]["certificate-authority"])
-        user = known["users"][0]["user"]
-        context.load_cert_chain(user["client-certificate"], user["client-key"])
+        known = config.new_client_from_config(str(self.kubeconfig)).configuration  # writes what is inline into files
+        self.url = known.host
+        context = ssl.create_default_context(cafile=known.ssl_ca_cert)
+        context.load_cert_chain(known.cert_file, known.key_file)
         self.session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=context, limit=32), timeout=aiohttp.ClientTimeout(total=None)
         )
@@ -74,6 +73,11 @@ class Cluster:
             if kind == PLURAL:
                 del query["labelSelector"]
             async with self.session.get(self.url + self.path(kind), params=query, read_bufsize=2**22) as answer:
+                if answer.status == 404:  # the definition is not served yet
+                    await asyncio.sleep(0.2)
+                    continue
+                if answer.status != 200:
+                    raise RuntimeError(f"watch of {kind}: {answer.status} {await answer.text()}")
                 async for line in answer.content:
                     event = json.loads(line)
                     yield event["type"], event["object"]

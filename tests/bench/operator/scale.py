@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from tests.cluster.operators import free_port
 from tests.unit.operator import given
 
 from dpe_api.launch import StoreAddress
-from dpe_api.names import API_VERSION, KIND, PLURAL, Stage
+from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, Stage
 from dpe_jobs.store import Store
 
 NAMESPACE = "bench"
@@ -104,6 +105,9 @@ def prepare(instance: Instance) -> Store:
     if NAMESPACE in [n.metadata.name for n in core.list_namespace().items]:
         raise SystemExit(f"namespace {NAMESPACE} is there already: take the instance down first")
     extensions.create_custom_resource_definition(yaml.safe_load(CRD.read_text()))
+    while not (extensions.read_custom_resource_definition(f"{PLURAL}.{GROUP}").status.conditions or [])[1:]:
+        time.sleep(0.1)  # NamesAccepted, then Established
+    time.sleep(1)  # until it is served
     core.create_namespace({"metadata": {"name": NAMESPACE}})
     user = object_store.credentials(instance)
     keys = {"accessKey": user.access_key, "secretKey": user.secret_key}
@@ -114,10 +118,12 @@ def prepare(instance: Instance) -> Store:
     return store
 
 
-async def until(what: Callable[[], bool], limit_s: float, why: Callable[[], str]) -> float:
-    """Seconds until it held; SystemExit when it takes too long."""
+async def until(what: Callable[[], bool], limit_s: float, why: Callable[[], str], playing: asyncio.Task[None]) -> float:
+    """Seconds until it held; SystemExit when it takes too long. What ended the playing is raised."""
     began = time.monotonic()
     while not what():
+        if playing.done():
+            playing.result()
         if time.monotonic() - began > limit_s:
             raise SystemExit(f"not within {limit_s:.0f} s: {why()}")
         await asyncio.sleep(0.1)
@@ -159,7 +165,7 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
         playing = asyncio.create_task(players.play())
         try:
             operator.start()
-            await until(lambda: operator.metric("process_cpu_seconds_total") > 0, 60, lambda: "no operator")
+            await until(lambda: operator.metric("process_cpu_seconds_total") > 0, 60, lambda: "no operator", playing)
             before = operator.state()
             spec = given.spec().wire()
             slots = asyncio.Semaphore(16)
@@ -177,7 +183,7 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             def why() -> str:
                 return f"{living()} live; {players.faults[:3]}; {(folder / 'operator.log').read_text()[-3000:]}"
 
-            took = await until(lambda: living() == len(names), arguments.limit_s, why)
+            took = await until(lambda: living() == len(names), arguments.limit_s, why, playing)
             figures["all_live_after_s"] = round(took, 1)
             figures["start_of_one"] = difference(before, operator.state(), len(names))
             await asyncio.sleep(15)
@@ -192,7 +198,9 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             for name in timed:
                 players.release(name)
                 await asyncio.sleep(1 / arguments.rate)
-            await until(lambda: all((n, "end", "created") in players.moments for n in timed), arguments.limit_s, why)
+            await until(
+                lambda: all((n, "end", "created") in players.moments for n in timed), arguments.limit_s, why, playing
+            )
             found = hand_offs(players, timed)
             live = {k: v for k, v in found.items() if k != "model server ready -> diagnosis"}
             figures["hand_offs_s"] = {kind: quantiles(values) for kind, values in live.items()}
@@ -202,24 +210,27 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             figures["rss_mib_before_restart"] = round(operator.state()["rss_mib"])
             operator.stop()
             operator.start()
-            took = await until(lambda: operator.metric("dpe_iterations") >= len(names), 300, why)
+            took = await until(lambda: operator.metric("dpe_iterations") >= len(names), 300, why, playing)
             figures["start_up_s"] = round(took, 1)
-            for name in names:
+            last = names[: arguments.through]
+            for name in last:
                 players.release(name)
             rss: list[float] = []
 
             def over() -> bool:
                 rss.append(operator.state()["rss_mib"])
-                return all((n, "end", "created") in players.moments for n in names)
+                return all((n, "end", "created") in players.moments for n in last)
 
-            took = await until(over, arguments.limit_s, lambda: f"{sorted(set(players.phases.values()))} {why()}")
-            figures["run_through_s"] = round(took, 1)
+            took = await until(
+                over, arguments.limit_s, lambda: f"{sorted(set(players.phases.values()))} {why()}", playing
+            )
+            figures["run_through"] = {"iterations": len(last), "seconds": round(took, 1)}
             figures["rss_mib"] = {"median": round(statistics.median(rss)), "max": round(max(rss))}
             figures["phases"] = {
                 p: list(players.phases.values()).count(p) for p in sorted(set(players.phases.values()))
             }
             figures["jobs_beyond_the_first_attempt"] = sum(n > 1 for n in players.attempts.values())
-            figures["jobs_missing"] = 6 * len(names) - len(players.attempts)
+            figures["jobs_missing"] = sum((n, stage) not in players.attempts for n in last for stage in Stage)
             figures["reconcile_errors"] = operator.state()["errors"]
             figures["faults_of_the_players"] = players.faults[:5]
         finally:
@@ -228,18 +239,24 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
     return figures
 
 
+def _interrupted(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--live", type=int, default=1000, help="iterations (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=100, help="of them, whose hand-offs are timed while all live")
     parser.add_argument("--rate", type=float, default=1.0, help="iterations let go a second while timed")
+    parser.add_argument("--through", type=int, help="of them, that run to their end at last (default: all)")
     parser.add_argument("--quiet-s", type=float, default=60, help="seconds in which nothing happens")
     parser.add_argument("--limit-s", type=float, default=3000, help="longest wait")
     parser.add_argument("--instance", type=int, default=3, help="number of the embedded cluster")
     arguments = parser.parse_args()
     arguments.timed = min(arguments.timed, arguments.live)
     instance = Instance(arguments.instance)
+    signal.signal(signal.SIGTERM, _interrupted)
     lifecycle.down(instance, say=lambda _: None)
     try:
         lifecycle.up_without_nodes(instance)
