@@ -73,7 +73,7 @@ class Cluster:
             if kind == PLURAL:
                 del query["labelSelector"]
             async with self.session.get(self.url + self.path(kind), params=query, read_bufsize=2**22) as answer:
-                if answer.status == 404:  # the definition is not served yet
+                if answer.status in (404, 429):  # the definition is not served yet
                     await asyncio.sleep(0.2)
                     continue
                 if answer.status != 200:
