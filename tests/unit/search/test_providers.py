@@ -4,6 +4,8 @@ import logging
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packaging.licenses import canonicalize_license_expression
 from prometheus_client import generate_latest
 from tests.fakes.image_searches import KEY, PATHS, PROVIDERS, Catalogue, answer, source
@@ -13,7 +15,7 @@ from dpe_api.endpoints import source_key_variable
 from dpe_api.generation_spec import Provider
 from dpe_jobs.generation.search import api, licences
 from dpe_jobs.generation.search.api import BREAK_AFTER, SearchApi
-from dpe_jobs.generation.search.results import LONGEST_WORDS, Page, Result, SearchFailed
+from dpe_jobs.generation.search.results import LONGEST_WORDS, Complained, Page, Result, SearchFailed
 from dpe_jobs.runtime import BadConfig, Transient
 
 ALL = list(Provider)
@@ -245,6 +247,31 @@ async def test_rows_of_another_form_are_passed_over_and_the_rest_is_read(provide
     assert result.image_url == f"{WEB}/a.jpg"
     assert len(result.title) <= LONGEST_WORDS
     assert (result.author, result.licence, result.width, result.height) == ("", "", 0, 0)
+
+
+NAMES = """results images query pages error code continue gsroffset batchcomplete unresponsive_engines page_count url
+img_src imageUrl title author creator license license_version resolution width imageWidth imageinfo extmetadata value
+Artist License ObjectName thumburl index mature link"""
+KEYS = st.sampled_from(NAMES.split())
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.just(f"{WEB}/a.jpg")
+JSON = st.recursive(LEAVES, lambda v: st.lists(v, max_size=4) | st.dictionaries(KEYS, v, max_size=6), max_leaves=30)
+
+
+@pytest.mark.parametrize("provider", ALL)
+@settings(max_examples=60)
+@given(body=st.dictionaries(KEYS, JSON, max_size=6) | JSON)
+def test_any_json_is_results_or_a_complaint_and_results_hold_web_addresses_and_short_words(provider, body):
+    reader = api.PROVIDERS[provider](WEB, "key")
+    try:
+        page = reader.read(body, 1)
+    except (ValueError, TypeError, KeyError, Complained):
+        return
+    for result in page.results:
+        assert result.image_url.startswith("http")
+        assert result.page_url == "" or result.page_url.startswith("http")
+        assert all("\n" not in told and len(told) <= LONGEST_WORDS for told in (result.title, result.author))
+        assert result.width >= 0
+        assert result.licence == "" or " " not in result.licence
 
 
 def flaky(script: Script, times: int, trouble: Answer) -> Script:

@@ -11,6 +11,7 @@ import logging
 import os
 import random
 import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -51,6 +52,19 @@ PATIENCE_S = 90.0  # longest Retry-After that is waited out
 _AT_ONCE = {ProviderName.WIKIMEDIA: 1}  # its etiquette: one after the other
 _LASTING = ("KeyRefused", "QuotaSpent", "WrongAddress")
 
+PROVIDERS: Mapping[ProviderName, Callable[[str, str | None], Provider]] = {
+    ProviderName.SEARXNG: SearXNG,
+    ProviderName.SERPER: Serper,
+    ProviderName.OPENVERSE: Openverse,
+    ProviderName.WIKIMEDIA: Wikimedia,
+}
+_PUBLIC = {
+    ProviderName.SEARXNG: "",  # everybody has an own one: the contract demands its address
+    ProviderName.SERPER: serper.URL,
+    ProviderName.OPENVERSE: openverse.URL,
+    ProviderName.WIKIMEDIA: wikimedia.URL,
+}
+
 SEARCHES = Counter(
     "dpe_image_searches_total", "Pages of image searches by what became of them", ["provider", "outcome"]
 )
@@ -74,17 +88,12 @@ def provider_of(source: Source, number: int) -> Provider:
     `number` is the source's place in spec.generation.sources.
     """
     key = _key(source, number)
-    if source.provider is ProviderName.SEARXNG:
-        return SearXNG(source.url or "", key)
-    if source.provider is ProviderName.SERPER:
-        if key is None:
-            raise BadConfig(
-                "SearchKey", f"spec.generation.sources[{number}]: provider serper needs apiKeySecretRef: add it"
-            )
-        return Serper(source.url or serper.URL, key)
-    if source.provider is ProviderName.OPENVERSE:
-        return Openverse(source.url or openverse.URL, key)
-    return Wikimedia(source.url or wikimedia.URL, key)
+    assert source.provider is not None
+    if source.provider is ProviderName.SERPER and key is None:
+        raise BadConfig(
+            "SearchKey", f"spec.generation.sources[{number}]: provider serper needs apiKeySecretRef: add it"
+        )
+    return PROVIDERS[source.provider](source.url or _PUBLIC[source.provider], key)
 
 
 def _key(source: Source, number: int) -> str | None:
