@@ -11,7 +11,8 @@ import logging
 import os
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,6 +46,32 @@ COST = Counter("dpe_cost_total", "What tokens cost by the prices in the spec, in
 TOKENS = Counter("dpe_tokens_total", "Tokens paid for", ["endpoint", "direction"])
 REQUESTS = Counter("dpe_requests_total", "Requests sent, retries included", ["endpoint"])
 ERRORS = Counter("dpe_request_errors_total", "Requests that brought no answer, by kind", ["endpoint", "kind"])
+
+
+Files = Sequence[tuple[str, tuple[str, bytes, str]]]
+"""Parts of a multipart body: field, and name, content and media type of the file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A request, apart from its repetitions."""
+
+    path: str
+    """Below the base address."""
+    body: dict[str, Any]
+    check: Callable[[Any], Tokens]
+    """What a reply cost; ValueError: it is none."""
+    files: Files = ()
+    most: int = 0
+    """Tokens that the reply may have."""
+
+
+def _completion(n: int) -> Callable[[Any], Tokens]:
+    def check(reply: Any) -> Tokens:
+        answers = parse(reply, n)
+        return Tokens(prompt=answers.prompt_tokens, completion=answers.completion_tokens)
+
+    return check
 
 
 class _TryAgain(Exception):
@@ -214,24 +241,44 @@ class ModelClient:
         silent, BudgetSpent when `budget` or account allow no more, else after retries. BadConfig when it never will.
         """
         body = {"model": self.model, **body}
+        n = body.get("n", 1)
+        most = n * body.get("max_tokens", body.get("max_completion_tokens", 0))
+        call = _Call("chat/completions", body, _completion(n), most=most)
         if self._ledger is None:
-            return (await self._through_gate(body, budget))[0]
+            return (await self._through_gate(call, budget))[0]
         key = digest(self._endpoint, json.dumps(body, sort_keys=True))
         row = self._ledger.get(key)
         if row is None:
-            reply, answers = await self._through_gate(body, budget)
+            reply, tokens = await self._through_gate(call, budget)
             row = {"id": key, "endpoint": self._endpoint, "reply": essence(reply), "calls": 1}
-            row |= {"prompt_tokens": answers.prompt_tokens, "completion_tokens": answers.completion_tokens}
+            row |= {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion}
             await asyncio.to_thread(self._ledger.append, row)  # may flush, for as long as the store is away
         reply = row["reply"]
         return dict(reply)
 
-    async def _through_gate(self, body: dict[str, Any], budget: Budget | None) -> tuple[dict[str, Any], Answers]:
+    async def send(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        check: Callable[[Any], Tokens],
+        *,
+        files: Files = (),
+        budget: Budget | None = None,
+    ) -> dict[str, Any]:
+        """The reply of another part of the API: `embeddings`, `images/edits`; errors are those of `complete`.
+
+        `check` says what a reply cost, ValueError when it is none: then it is asked for again. With `files` the body
+        goes as multipart/form-data. No ledger remembers the reply.
+        """
+        call = _Call(path, {"model": self.model, **body}, check, files)
+        return (await self._through_gate(call, budget))[0]
+
+    async def _through_gate(self, call: _Call, budget: Budget | None) -> tuple[dict[str, Any], Tokens]:
         async with self._gate:
             while True:
-                sent = self._taken(body)
+                sent = self._taken(call.body)
                 try:
-                    return await self._through_trouble(sent, budget)
+                    return await self._through_trouble(replace(call, body=sent), budget)
                 except Refused as error:
                     if not self._learn(error, sent):
                         raise
@@ -257,11 +304,11 @@ class ModelClient:
         self._not_taken.add(name)
         return True
 
-    async def _through_trouble(self, body: dict[str, Any], budget: Budget | None) -> tuple[dict[str, Any], Answers]:
+    async def _through_trouble(self, call: _Call, budget: Budget | None) -> tuple[dict[str, Any], Tokens]:
         self._check_alive()
         retrying = AsyncRetrying(retry=retry_if_exception_type(_TryAgain), stop=self._enough, wait=_wait, reraise=True)
         try:
-            answered: tuple[dict[str, Any], Answers] = await retrying(self._once, body, budget)
+            answered: tuple[dict[str, Any], Tokens] = await retrying(self._once, call, budget)
         except _TryAgain as error:
             self._failed_in_row += 1
             self._check_alive(error)
@@ -288,17 +335,15 @@ class ModelClient:
         put_off = trouble is not None and trouble.put_off
         return state.attempt_number >= MAX_ATTEMPTS and not put_off
 
-    async def _once(self, body: dict[str, Any], budget: Budget | None) -> tuple[dict[str, Any], Answers]:
+    async def _once(self, call: _Call, budget: Budget | None) -> tuple[dict[str, Any], Tokens]:
         wait_s = self._not_before - time.monotonic()
         if wait_s > 0:  # one request was told to wait: that holds for all, and they come back one by one
             await asyncio.sleep(wait_s + random.uniform(0, min(wait_s, 1.0)))
-        n = body.get("n", 1)
-        most = n * body.get("max_tokens", body.get("max_completion_tokens", 0))
-        async with paying(self.account, budget, most) as reservation:
+        async with paying(self.account, budget, call.most) as reservation:
             REQUESTS.labels(self._endpoint).inc()
             try:
-                response = await self._post(body, reservation)
-                reply, answers = self._read(response, n)
+                response = await self._post(call, reservation)
+                reply, tokens = self._read(response, call)
             except _TryAgain as error:
                 ERRORS.labels(self._endpoint, error.kind).inc()
                 if error.retry_after is not None and self._outside:
@@ -307,22 +352,25 @@ class ModelClient:
             except (Refused, BadConfig):
                 ERRORS.labels(self._endpoint, "refused").inc()
                 raise
-            reservation.prompt, reservation.completion = answers.prompt_tokens, answers.completion_tokens
-        self._count(answers)
-        return reply, answers
+            reservation.prompt, reservation.completion = tokens.prompt, tokens.completion
+        self._count(tokens)
+        return reply, tokens
 
-    def _count(self, answers: Answers) -> None:
-        self._prompt += answers.prompt_tokens
-        self._completion += answers.completion_tokens
-        TOKENS.labels(self._endpoint, "prompt").inc(answers.prompt_tokens)
-        TOKENS.labels(self._endpoint, "completion").inc(answers.completion_tokens)
+    def _count(self, tokens: Tokens) -> None:
+        self._prompt += tokens.prompt
+        self._completion += tokens.completion
+        TOKENS.labels(self._endpoint, "prompt").inc(tokens.prompt)
+        TOKENS.labels(self._endpoint, "completion").inc(tokens.completion)
         if self.account is not None:
-            COST.labels(self._endpoint).inc(self.account.cost(answers.prompt_tokens, answers.completion_tokens))
+            COST.labels(self._endpoint).inc(self.account.cost(tokens.prompt, tokens.completion))
 
-    async def _post(self, body: dict[str, Any], reservation: Reservation) -> httpx.Response:
+    async def _post(self, call: _Call, reservation: Reservation) -> httpx.Response:
         """The server's reply, whatever its status. What timed out may have cost something, what is refused has not."""
         try:
-            response = await self._http.post("chat/completions", json=body)
+            if call.files:
+                response = await self._http.post(call.path, data=call.body, files=list(call.files))
+            else:
+                response = await self._http.post(call.path, json=call.body)
         except httpx.TimeoutException as error:
             raise _TryAgain("timeout", f"{self.where}: {type(error).__name__}") from error
         except httpx.RequestError as error:
@@ -333,12 +381,12 @@ class ModelClient:
             reservation.nothing()
         return response
 
-    def _read(self, response: httpx.Response, n: int) -> tuple[dict[str, Any], Answers]:
+    def _read(self, response: httpx.Response, call: _Call) -> tuple[dict[str, Any], Tokens]:
         status = response.status_code
         if status == 200:
             try:
                 reply = response.json()
-                return reply, parse(reply, n)
+                return reply, call.check(reply)
             except ValueError as error:
                 raise _TryAgain("body", self._clean(f"{self.where}: {error}")) from error
         try:
@@ -346,13 +394,13 @@ class ModelClient:
         except ValueError:
             about = Complaint()
         if self._outside:
-            self._check_usable(status, about)
+            self._check_usable(status, about, call.path)
         message = self._clean(f"{self.where}: HTTP {status}: {response.text[:300]}")
         if status in (408, 425, 429) or status >= 500:
             raise _TryAgain(f"http_{status}", message, retry_after_s(response.headers))
         raise Refused(message, status, about)
 
-    def _check_usable(self, status: int, about: Complaint) -> None:
+    def _check_usable(self, status: int, about: Complaint, path: str) -> None:
         """BadConfig when no request will ever be answered. A body is not quoted: some repeat part of the key."""
         where = f"{self.where}: HTTP {status}"
         if status == 401:
@@ -365,8 +413,8 @@ class ModelClient:
         if not self._has_answered and (300 <= status < 400 or status == 404):
             raise BadConfig(
                 "EndpointRefused",
-                f"{where}: it has no chat/completions there, or no model {self.model!r}: correct url (with /v1 where "
-                "the server has one) or model",
+                f"{where}: it has no {path} there, or no model {self.model!r}: correct url (with /v1 where the server "
+                "has one) or model",
             )
 
     def _clean(self, text: str) -> str:

@@ -127,6 +127,13 @@ class Store:
             http_client=self._http,
         )
         self._outage_s = outage_s
+        self._native = {
+            "aws_endpoint": address.endpoint.rstrip("/"),
+            "aws_region": address.region,
+            "aws_access_key_id": access_key,
+            "aws_secret_access_key": secret_key,
+            "allow_http": str(parts.scheme == "http").lower(),
+        }
 
     @classmethod
     def from_env(cls, address: StoreAddress) -> "Store":
@@ -178,6 +185,27 @@ class Store:
                 response.release_conn()
 
         return self._call(once, uri)
+
+    def get_range(self, uri: str, offset: int, length: int) -> bytes:
+        """`length` bytes of an object from `offset` on; StoreError when it has no more so many."""
+        bucket, key = split_uri(uri)
+
+        def once() -> bytes:
+            response = self._client.get_object(bucket, key, offset, length)
+            try:
+                return response.read()
+            finally:
+                response.close()
+                response.release_conn()
+
+        data = self._call(once, uri)
+        if len(data) != length:
+            raise StoreError(f"{uri}: {len(data)} bytes at {offset}, expected {length}: it was replaced meanwhile")
+        return data
+
+    def native(self, uri: str) -> tuple[str, dict[str, str]]:
+        """A folder as libraries on Rust's object_store take it: address, and options with credentials."""
+        return uri, dict(self._native)
 
     def get_json(self, uri: str) -> object:
         """A JSON object; NotFound when there is none."""

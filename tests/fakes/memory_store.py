@@ -1,6 +1,7 @@
 """An object store in memory, for tests that need no server. What a real one does is tested in tests/cluster."""
 
 import hashlib
+import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ from dpe_jobs.store import (
     NotFound,
     ObjectInfo,
     Store,
+    StoreError,
     StoreUnreachable,
     media_type,
     sha256_file,
@@ -27,6 +29,9 @@ class MemoryStore(Store):
         self.objects: dict[str, bytes] = {}
         self.down = False
         self.puts: list[str] = []
+        self.ranges: list[tuple[str, int]] = []
+        """Address and bytes of each range request."""
+        self._disk: tempfile.TemporaryDirectory[str] | None = None
         self._mutex = threading.Lock()
 
     def _up(self, uri: str) -> None:
@@ -38,6 +43,24 @@ class MemoryStore(Store):
         if uri not in self.objects:
             raise NotFound(f"{uri} does not exist (NoSuchKey): upload it or correct the address")
         return self.objects[uri]
+
+    def get_range(self, uri: str, offset: int, length: int) -> bytes:
+        self.ranges.append((uri, length))
+        data = self.get(uri)[offset : offset + length]
+        if len(data) != length:
+            raise StoreError(f"{uri}: {len(data)} bytes at {offset}, expected {length}: it was replaced meanwhile")
+        return data
+
+    def native(self, uri: str) -> tuple[str, dict[str, str]]:
+        """The objects of a folder, laid out on disk for a library that reads them by itself."""
+        if self._disk is None:
+            self._disk = tempfile.TemporaryDirectory()
+        root = Path(self._disk.name)
+        for found in self.list(uri):
+            path = root / found.uri.removeprefix("s3://")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(self.get(found.uri))
+        return str(root / uri.removeprefix("s3://")), {}
 
     def put(self, uri: str, data: bytes) -> None:
         self._up(uri)
