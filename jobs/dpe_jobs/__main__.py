@@ -1,6 +1,7 @@
 """`python -m dpe_jobs STAGE [--launch FILE]`: run one stage of an iteration.
 
 `python -m dpe_jobs import --help`: make a question set of what you have.
+`python -m dpe_jobs index --help`: make a pool of images searchable.
 `python -m dpe_jobs mixture --help`: what each policy would make of a diagnosis.
 
 Stages import only what they need: a diagnosis pod has no torch, a training pod no web client.
@@ -24,7 +25,11 @@ STAGES = {
     "evaluation": "dpe_jobs.evaluation.run",
 }
 # for a person, without a launch file: each module has main(argv) -> Exit
-COMMANDS = {"import": "dpe_jobs.importing.cli", "mixture": "dpe_jobs.diagnosis.mixture_cli"}
+COMMANDS = {
+    "import": "dpe_jobs.importing.cli",
+    "index": "dpe_jobs.generation.pool.cli",
+    "mixture": "dpe_jobs.diagnosis.mixture_cli",
+}
 
 
 def main() -> Exit:
