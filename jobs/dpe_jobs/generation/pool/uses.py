@@ -16,7 +16,7 @@ def count(store: Store, model_uri: str, pool_uri: str) -> Counter[str]:
     An edited sample is a use of each of its originals. What a round made whose model was rejected is in no lineage, and
     counts as unused.
     """
-    prefix = f"pool:{pool_uri.rstrip('/')} "
+    source = f"pool:{pool_uri.rstrip('/')}"
     used: Counter[str] = Counter()
     for uri, manifest in lineage(store, model_uri):
         if manifest.stage != Stage.GENERATION:
@@ -27,16 +27,19 @@ def count(store: Store, model_uri: str, pool_uri: str) -> Counter[str]:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "samples.parquet"
                 store.download(join(uri, output.path), path, output.sha256)
-                used.update(_in_file(path, prefix))
+                used.update(_in_file(path, source))
     return used
 
 
-def _in_file(path: Path, prefix: str) -> Counter[str]:
-    """Uses in one file of samples; those of releases before pools have no such column."""
+def _in_file(path: Path, source: str) -> Counter[str]:
     used: Counter[str] = Counter()
     with open_parquet(path) as file:
-        for batch in file.iter_batches(columns=["provenance"]):
-            for row in batch.column(0).to_pylist():
-                ids = set((row or {}).get("image_ids") or ())
-                used.update(name.removeprefix(prefix) for name in ids if name.startswith(prefix))
+        # files of releases before pools have no origins
+        if not any(file.schema.column(i).path.startswith("provenance.origins.") for i in range(len(file.schema))):
+            return used
+        for batch in file.iter_batches(columns=["provenance.origins"]):
+            for row in batch.column("provenance").to_pylist():
+                origins = (row or {}).get("origins") or ()
+                # one sample is one use, though it shows the image twice
+                used.update({origin["id"] for origin in origins if origin["source"] == source})
     return used
