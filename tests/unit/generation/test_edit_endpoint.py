@@ -142,7 +142,7 @@ def test_what_is_no_edited_picture_is_rejected_with_a_reason(made, reason, why):
 
 
 def test_a_bomb_is_refused_before_it_is_unpacked():
-    bomb = encoded(Image.new("1", (10_000, 10_000)))
+    bomb = encoded(Image.new("1", (9000, 9000)))
     assert len(bomb) < 100_000
     with serving(lambda asked: answer(bomb)) as server, pytest.raises(Rejected, match="TooManyPixels"):
         edit(server)
