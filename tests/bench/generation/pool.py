@@ -164,6 +164,9 @@ async def search(store: Store, pool_uri: str, count: int) -> None:
         f"first search: {searches[0] * 1000:.0f} ms; then {count - 1}: {percentiles(searches[1:])}; {empty} found none"
     )
     print(f"reading one image: {percentiles(loads)}")
+    deep: list[float] = []
+    hits = await timed(deep, lambda: pool.search(Query("photograph"), 10_000))
+    print(f"the {len(hits)} best of one query: {deep[0]:.2f} s")
     print(f"peak memory of the searching process: {peak_mib(resource.RUSAGE_SELF)} MiB")
 
 

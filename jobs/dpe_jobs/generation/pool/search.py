@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 DEPTHS = (256, 1024, 4096, 16384)
 """How many of each list are looked at, then how many more: an image beyond the last is never found by that query."""
 _RRF = 60  # Cormack's constant
-_RANKINGS = 32  # queries whose order is remembered
+_RANKINGS = 16  # queries whose order is remembered
 _READERS = 16  # shards that are kept open
 _PROBES = 16  # partitions of a vector index that are searched
 _BRIEF = ["id", "look", "seen", "facts"]
