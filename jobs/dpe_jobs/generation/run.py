@@ -67,7 +67,7 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         Ledger(store, join(folder, "ledger", solver_fingerprint(launch, model))) as ledger,
-        hire(launch, findings, seed) as (team, supplies),
+        hire(launch, store, findings, seed, shard) as (team, supplies, refs),
     ):
         schedule = Schedule(
             shard.quotas(findings.quotas),
@@ -84,7 +84,8 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
             summary = summarise(schedule, files, ledger)
             if shard.count == 1:
                 check_some(summary)
-            inputs = [model, *(store.input_ref(uri) for uri in (launch.diagnosis_artifact, *launch.decontaminate))]
+            read = [store.input_ref(uri) for uri in (launch.diagnosis_artifact, *launch.decontaminate)]
+            inputs = [model, *read, *refs]
             publish(launch, store, folder, inputs, files.finish(), summary)
 
 

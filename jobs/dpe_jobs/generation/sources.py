@@ -48,6 +48,7 @@ class RenderSupply:
     """Pictures drawn by a program."""
 
     kind = SourceKind.RENDER
+    endless = True
 
     def __init__(self, generator: Generator, share: float, workbench: Workbench) -> None:
         self.name, self.share, self.generator = f"render:{generator.name}", share, generator
@@ -91,6 +92,9 @@ class RenderSupply:
         knobs = {name: facts.get(name) or rng.choice(values) for name, values in options[1].items()}
         return await self._workbench.do(self.draw, options[0], knobs, seed)
 
+    def need(self, category: str, weight: float, who: str = "") -> None:
+        """It draws as much as anybody asks for."""
+
     def _options(self, category: str, facts: Mapping[str, str]) -> tuple[str, Mapping[str, tuple[str, ...]]] | None:
         """A category whose knobs have these values, the given one if it can be, and its knobs."""
         own = self.generator.categories()
@@ -106,12 +110,17 @@ class Originals(Protocol):
 
     name: str
     share: float
+    endless: bool
+    """Whoever asks uses up nothing."""
 
     async def original(self, category: str, facts: Mapping[str, str], seed: int, ordinal: int, who: str) -> Picture:
         """A picture with these facts, for a sample of this category that `who` makes. NoImage: there is none.
 
         Those who ask with the same name, category and facts have different ordinals, and get different pictures.
         """
+
+    def need(self, category: str, weight: float, who: str) -> None:
+        """`who` will ask for about so much. Before anybody does."""
 
 
 class EditSupply:
@@ -135,6 +144,12 @@ class EditSupply:
         """As the program says."""
         return self._edit.knobs(category)
 
+    def need(self, category: str, weight: float) -> None:
+        """Tell those that its originals come from how much it will ask for."""
+        whole = sum(source.share for source in self._originals)
+        for source in self._originals:
+            source.need(category, weight * source.share / whole, self.name)
+
     def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
         """The facts of its originals."""
         return repr([sorted(facts.items()) for facts in self._edit.originals(category, knobs)])
@@ -152,14 +167,16 @@ class EditSupply:
         raise refused
 
     async def _pictures(self, target: Target, number: int) -> list[Picture]:
-        """Its originals, each from a source drawn by share; `number` counts the tries."""
+        """Its originals, each from a source drawn by share; `number` counts the tries, later ones use up nothing."""
         found = []
         wanted = self._edit.originals(target.category, target.knobs)
+        sources = [source for source in self._originals if source.endless or not number]
+        if not sources:
+            raise NoImage(f"{self.name}: the only original does not suit, and no source draws another one")
         for place, facts in enumerate(wanted):
             seed = derive(target.seed, "original", number, place)
-            draw = random.Random(seed)
-            (source,) = draw.choices(self._originals, [s.share for s in self._originals])
-            ordinal = (target.ordinal * _TRIES + number) * len(wanted) + place
+            (source,) = random.Random(seed).choices(sources, [s.share for s in sources])
+            ordinal = target.ordinal * len(wanted) + place
             found.append(await source.original(target.category, facts, seed, ordinal, self.name))
         return found
 

@@ -1,28 +1,44 @@
 """Who takes part in a generation: sources and agents, as the spec names them."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from dpe_api.artifacts import Quota
+from dpe_api.artifacts import InputRef, Quota
 from dpe_api.generation_spec import Source, SourceKind
 from dpe_api.launch import GenerationLaunch
+from dpe_jobs.endpoints.texts import digest
 from dpe_jobs.generation.candidates import Team
 from dpe_jobs.generation.edit import load_edits
 from dpe_jobs.generation.findings import Findings
 from dpe_jobs.generation.planner import RulePlanner
-from dpe_jobs.generation.render import load_programs
+from dpe_jobs.generation.pool import published
+from dpe_jobs.generation.pool.search import Pool
+from dpe_jobs.generation.pool.uses import count
+from dpe_jobs.generation.pooled import PoolSupply
+from dpe_jobs.generation.render import load_programs, load_reader
 from dpe_jobs.generation.schedule import NO_SOURCE
+from dpe_jobs.generation.shards import Shard
 from dpe_jobs.generation.sources import BySource, EditSupply, RenderSupply, Supply, limits
 from dpe_jobs.generation.validator import RuleValidator
 from dpe_jobs.generation.workbench import Workbench
 from dpe_jobs.generation.writer import RuleWriter
 from dpe_jobs.runtime import BadConfig
+from dpe_jobs.seeds import derive
+from dpe_jobs.store import AlreadyPublished, Store, join
+
+log = logging.getLogger(__name__)
 
 
 def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]:
-    """The sources, in the order of the spec. BadConfig: a program is not installed, or an edit has nothing to edit."""
+    """The sources that programs can use, pools not yet opened. BadConfig: a program is not installed or has no use."""
     programs, edits = iter(load_programs(sources)), iter(load_edits(sources))
-    bases = [RenderSupply(next(programs), s.share, workbench) for s in sources if s.kind is SourceKind.RENDER]
+    bases: list[RenderSupply | PoolSupply] = []
+    for place, source in enumerate(sources):
+        if source.kind is SourceKind.RENDER:
+            bases.append(RenderSupply(next(programs), source.share, workbench))
+        elif source.kind is SourceKind.POOL and source.uri and source.program:
+            bases.append(PoolSupply(source.uri, load_reader(place, source), source.share, workbench))
     found: list[Supply] = [*bases]
     for place, source in enumerate(sources):
         if source.kind is SourceKind.EDIT and source.program is not None:
@@ -34,6 +50,44 @@ def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]
                 )
             found.append(EditSupply(next(edits), bases, source.share, workbench))
     return found
+
+
+def pinned(store: Store, output: str, pool: str) -> str:
+    """The version of a pool's index that a stage reads: the newest one when it began, whatever came since.
+
+    BadConfig: the pool has none.
+    """
+    address = join(output, "pools", f"{digest(pool)}.txt")
+    known = store.find(address)
+    if known is None:
+        folder, _ = published.version(store, pool)
+        try:
+            store.create(address, folder.encode())
+        except AlreadyPublished:
+            log.info("another shard was first to choose a version of %s", pool)
+        known = store.get(address)
+    return known.decode()
+
+
+def open_pools(
+    launch: GenerationLaunch, store: Store, supplies: Sequence[Supply], quotas: Sequence[Quota], seed: int, shard: Shard
+) -> list[InputRef]:
+    """Open the pools, and tell them who will ask for how much; returns what is read."""
+    most = {source.uri: source.max_uses or 1 for source in launch.generation.sources}
+    refs = []
+    for supply in (s for s in supplies if isinstance(s, PoolSupply)):
+        folder = pinned(store, launch.output, supply.uri)
+        uses = count(store, launch.model.uri, supply.uri)
+        pool = Pool(store, supply.uri, uses=uses, max_uses=most[supply.uri], folder=folder)
+        supply.open(pool, seed, (shard.index, shard.count))
+        refs.append(pool.ref)
+    for quota in quotas:
+        among = [supply for supply in supplies if supply.supplies(quota.name)]
+        whole = sum(s.share for s in among)
+        for asking in among:
+            if isinstance(asking, PoolSupply | EditSupply):
+                asking.need(quota.name, quota.quota * asking.share / whole)
+    return refs
 
 
 def known_limits(sources: Sequence[Source], categories: Sequence[str]) -> dict[str, int | None] | None:
@@ -58,10 +112,15 @@ def check_supply(supplies: Sequence[Supply], quotas: Sequence[Quota]) -> list[st
 
 
 @contextmanager
-def hire(launch: GenerationLaunch, findings: Findings, seed: int) -> Iterator[tuple[Team, list[Supply]]]:
-    """The agents of a run, for as long as it takes, and the sources."""
+def hire(
+    launch: GenerationLaunch, store: Store, findings: Findings, seed: int, shard: Shard
+) -> Iterator[tuple[Team, list[Supply], list[InputRef]]]:
+    """The agents of a run, for as long as it takes; the sources, and what is read of them."""
     with Workbench() as workbench:
         supplies = supplies_of(launch.generation.sources, workbench)
+        # shards draw by the same seed, so that each image is in one shard's part
+        pool_seed = derive(launch.seed, launch.round, "pool")
+        refs = open_pools(launch, store, supplies, shard.quotas(findings.quotas), pool_seed, shard)
         programs = {supply.name: supply.program for supply in supplies if supply.program is not None}
         team = Team(
             planner=RulePlanner(findings, supplies, seed),
@@ -70,4 +129,4 @@ def hire(launch: GenerationLaunch, findings: Findings, seed: int) -> Iterator[tu
             validator=RuleValidator(programs, workbench),
             workbench=workbench,
         )
-        yield team, supplies
+        yield team, supplies, refs
