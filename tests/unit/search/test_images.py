@@ -154,6 +154,13 @@ async def test_words_of_strangers_arrive_as_words(api, web):
     assert (origin.page_url, origin.author) == (None, "")
 
 
+def test_without_a_user_agent_of_the_platform_the_project_names_itself(monkeypatch):
+    for versions, named in (({"dpe": "1.2"}, "dpe/1.2"), ({}, "dpe")):
+        monkeypatch.setattr(module, "package_versions", lambda *_, known=versions: known)
+        assert module.user_agent(Downloads()) == named
+    assert module.user_agent(DOWNLOADS) == DOWNLOADS.user_agent
+
+
 async def test_an_entry_of_the_platforms_list_that_means_nothing_is_named():
     with pytest.raises(BadConfig, match=r"Helm value downloads.allow: '10.0.0.1/8' is no host name"):
         downloader(Downloads(allow=["10.0.0.1/8"]))

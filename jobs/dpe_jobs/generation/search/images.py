@@ -36,7 +36,10 @@ MOST_TRIED = 12  # images that `first` tries
 
 def user_agent(downloads: Downloads) -> str:
     """How this project introduces itself to servers of others."""
-    return downloads.user_agent or f"dpe/{package_versions('dpe')['dpe']}"
+    if downloads.user_agent:
+        return downloads.user_agent
+    version = package_versions("dpe").get("dpe")  # none where it is run from a checkout
+    return f"dpe/{version}" if version else "dpe"
 
 
 def downloader(downloads: Downloads) -> Downloader:

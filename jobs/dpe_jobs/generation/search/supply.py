@@ -1,0 +1,97 @@
+"""An image search as a source of generation: what a program selects, and what a model that selects leafs through.
+
+Nobody knows what is in such a picture, so only endpoints can ask about it. Which picture a program takes depends on the
+target alone: the result at the place of the target's ordinal, of what the store has kept of the search.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from dpe_api.generation_spec import SourceKind
+from dpe_jobs.generation.images import NoImage, Picture
+from dpe_jobs.generation.roles import Target
+from dpe_jobs.generation.search.images import ImageSearch
+from dpe_jobs.generation.search.results import Result
+
+SHOWN = 10  # results that a model is shown at a time
+_PAGES = 12  # of a provider at most: the place of an ordinal is not looked for any further
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A result, in words, and the way to its picture."""
+
+    words: str
+    """Title, author, licence, size: other people's words."""
+    load: Callable[[], Awaitable[Picture]]
+    """NoImage: it cannot be had."""
+
+
+def in_words(result: Result) -> str:
+    """What a result is, on one line."""
+    size = f"{result.width} x {result.height}" if result.width and result.height else ""
+    author = f"by {result.author}" if result.author else ""
+    return ", ".join(part for part in (result.title or "untitled", author, result.licence, size) if part)
+
+
+class SearchSupply:
+    """Implements `sources.Supply`, and finds as `agents.tools.Finder` does."""
+
+    kind = SourceKind.SEARCH
+    program = None
+
+    def __init__(self, search: ImageSearch, share: float) -> None:
+        """`share` of a category's targets, relative to the other sources of the category."""
+        self.name, self.share, self._search = search.name, share, search
+
+    def supplies(self, category: str) -> bool:  # noqa: ARG002 - the web has pictures for every category
+        """Always."""
+        return True
+
+    def limit(self, category: str) -> int | None:  # noqa: ARG002
+        """None is known."""
+        return None
+
+    def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:  # noqa: ARG002
+        """None: what is wanted is said in words."""
+        return {}
+
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+        """The words that are searched for when a target brings no query of its own."""
+        return " ".join([category.replace("_", " "), *(knobs[name] for name in sorted(knobs))])
+
+    async def select(self, target: Target) -> Picture:
+        """The result at the place of the target's ordinal. NoImage: there are fewer, or it cannot be had."""
+        query = target.query or self.looks_for(target.category, target.knobs)
+        place = target.ordinal
+        for page in range(1, _PAGES + 1):
+            found = await self._search.search(query, page)
+            if place < len(found.results):
+                asked = {"query": query, "page": page}
+                return await self._search.picture(
+                    found.results[place],
+                    (
+                        {"tool": "search_images", "arguments": asked, "result": f"{len(found.results)} images"},
+                        {"tool": "use_image", "arguments": {"number": place + 1}, "result": self.name},
+                    ),
+                )
+            place -= len(found.results)
+            if not found.more:
+                break
+        raise NoImage(
+            f"{self.name}: {query!r} has {target.ordinal - place} results, and number {target.ordinal + 1} is wanted"
+        )
+
+    async def find(self, query: str, page: int) -> Sequence[Found]:
+        """SHOWN results at a time, from page 1; nothing beyond the last. NoImage: the search failed."""
+        place = (page - 1) * SHOWN
+        for number in range(1, _PAGES + 1):
+            found = await self._search.search(query, number)
+            if place < len(found.results):
+                shown = found.results[place : place + SHOWN]
+                return [Found(in_words(result), partial(self._search.picture, result)) for result in shown]
+            place -= len(found.results)
+            if not found.more:
+                break
+        return []

@@ -1,0 +1,94 @@
+"""A search as a source: which result a target gets, and what a model that selects is shown."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from tests.fakes.image_files import file, photo
+from tests.fakes.image_searches import PATHS, PROVIDERS, Catalogue, source
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.web import Answer, Site, site
+
+from dpe_api.generation_spec import Provider, SourceKind
+from dpe_api.launch import Downloads
+from dpe_jobs.generation.fetching.addresses import Allowed
+from dpe_jobs.generation.fetching.download import Downloader
+from dpe_jobs.generation.fetching.manners import Manners
+from dpe_jobs.generation.images import NoImage
+from dpe_jobs.generation.roles import Aim, Target
+from dpe_jobs.generation.search.images import ImageSearch
+from dpe_jobs.generation.search.supply import SearchSupply
+from dpe_jobs.generation.sources import Supply
+
+PROVIDER = Provider.OPENVERSE
+IMAGES = {f"/img/{n}.jpg": Answer(file(photo(seed=n))) for n in range(45) if n != 7}
+
+
+def target(ordinal: int = 0, query: str = "", **knobs: str) -> Target:
+    return Target(
+        "everyday_object", 3, SourceKind.SEARCH, "search:openverse", knobs, Aim(""), 1, query=query, ordinal=ordinal
+    )
+
+
+@asynccontextmanager
+async def supply(api: Site, found: int = 45) -> AsyncIterator[SearchSupply]:
+    with site(IMAGES, host="127.0.0.3") as web:
+        api.pages[PATHS[PROVIDER]] = PROVIDERS[PROVIDER](Catalogue(web.url, found))
+        manners = Manners(at_once=8, interval_s=0.0)
+        async with (
+            Downloader("dpe-test/1", allowed=Allowed.of(["127.0.0.3"]), manners=manners) as fetched,
+            ImageSearch(source(PROVIDER, api), 1, Downloads(), fetched, MemoryStore(), "s3://dpe/cache") as search,
+        ):
+            yield SearchSupply(search, 2.0)
+
+
+@pytest.fixture
+def api():
+    with site() as it:
+        yield it
+
+
+async def test_targets_that_look_for_the_same_get_different_pictures_and_each_always_its_own(api):
+    async with supply(api) as it:
+        as_source: Supply = it
+        assert (as_source.name, as_source.share, as_source.program) == ("search:openverse", 2.0, None)
+        pictures = [await it.select(target(n, "red car")) for n in (0, 1, 25)]
+        again = await it.select(target(25, "red car"))
+    places = [(picture.origin.image_url or "").rpartition("/")[2] for picture in pictures]
+    assert places == ["0.jpg", "1.jpg", "25.jpg"]
+    assert again.origin == pictures[2].origin
+    assert pictures[2].tool_calls[0]["arguments"] == {"query": "red car", "page": 2}
+    assert pictures[2].tool_calls[1]["arguments"] == {"number": 6}
+
+
+async def test_a_target_without_a_query_is_searched_for_by_its_category_and_knobs(api):
+    async with supply(api) as it:
+        await it.select(target(color="red", kind="car"))
+    assert api.visits[0].query["q"] == "everyday object red car"
+
+
+async def test_what_is_not_there_or_cannot_be_had_is_no_image(api):
+    async with supply(api) as it:
+        with pytest.raises(NoImage, match=r"search:openverse: 'red car' has 45 results, and number 46 is wanted"):
+            await it.select(target(45, "red car"))
+        with pytest.raises(NoImage, match="NotFound"):
+            await it.select(target(7, "red car"))
+
+
+async def test_a_model_leafs_through_all_results_ten_at_a_time(api):
+    async with supply(api) as it:
+        pages = [await it.find("red car", page) for page in range(1, 7)]
+        assert [len(page) for page in pages] == [10, 10, 10, 10, 5, 0]
+        assert pages[0][0].words == "Picture 0, by A. Uthor, CC-BY-SA-2.0"
+        picture = await pages[3][2].load()
+        assert (picture.origin.image_url or "").endswith("/32.jpg")
+        with pytest.raises(NoImage, match="NotFound"):
+            await pages[0][7].load()
+
+
+async def test_a_search_that_failed_is_told_as_such(api):
+    async with supply(api) as it:
+        api.pages[PATHS[PROVIDER]] = Answer(status=400)
+        for asked in (it.find("red car", 1), it.select(target(0, "red car"))):
+            with pytest.raises(NoImage, match="Refused"):
+                await asked
