@@ -8,17 +8,20 @@ from tests.fakes.image_files import file, photo
 from tests.fakes.image_searches import PATHS, PROVIDERS, Catalogue, source
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.web import Answer, Site, site
+from tests.unit.generation import world
 
-from dpe_api.generation_spec import Provider, SourceKind
-from dpe_api.launch import Downloads
+from dpe_api.endpoints import source_key_variable
+from dpe_api.generation_spec import Provider, Source, SourceKind
+from dpe_api.launch import Downloads, GenerationLaunch
 from dpe_jobs.generation.fetching.addresses import Allowed
 from dpe_jobs.generation.fetching.download import Downloader
 from dpe_jobs.generation.fetching.manners import Manners
 from dpe_jobs.generation.images import NoImage
 from dpe_jobs.generation.roles import Aim, Target
 from dpe_jobs.generation.search.images import ImageSearch
-from dpe_jobs.generation.search.supply import SearchSupply
+from dpe_jobs.generation.search.supply import SearchSupply, open_searches
 from dpe_jobs.generation.sources import Supply
+from dpe_jobs.runtime import BadConfig
 
 PROVIDER = Provider.OPENVERSE
 IMAGES = {f"/img/{n}.jpg": Answer(file(photo(seed=n))) for n in range(45) if n != 7}
@@ -84,6 +87,37 @@ async def test_a_model_leafs_through_all_results_ten_at_a_time(api):
         assert (picture.origin.image_url or "").endswith("/32.jpg")
         with pytest.raises(NoImage, match="NotFound"):
             await pages[0][7].load()
+
+
+def launched(sources: list[Source], **changes: object) -> GenerationLaunch:
+    return world.launch("http://model:8000", generation={"sources": sources}, **changes)
+
+
+async def test_the_searches_of_a_launch_are_opened_with_the_platforms_downloads_and_one_cache_for_the_namespace(api):
+    store = MemoryStore()
+    downloads = Downloads(user_agent="dpe-test/1", allow=["127.0.0.3"])
+    sources = [Source(kind=SourceKind.RENDER, program="shapes"), source(PROVIDER, api, share=3)]
+    launch = launched(sources, downloads=downloads)
+    with site(IMAGES, host="127.0.0.3") as web:
+        api.pages[PATHS[PROVIDER]] = PROVIDERS[PROVIDER](Catalogue(web.url, 3))
+        async with open_searches(launch, store) as supplies:
+            (it,) = supplies
+            assert (it.name, it.share) == ("search:openverse", 3)
+            assert (await it.select(target(0, "red car"))).image.size == (120, 80)
+        assert {visit.headers["User-Agent"] for visit in [*api.visits, *web.visits]} == {"dpe-test/1"}
+    namespace = launch.output.rsplit("/", 2)[0]
+    assert store.objects
+    assert all(uri.startswith(f"{namespace}/cache/") for uri in store.objects)
+
+
+async def test_a_launch_without_searches_opens_nothing_and_one_without_its_key_says_so(api, monkeypatch):
+    render = Source(kind=SourceKind.RENDER, program="shapes")
+    async with open_searches(launched([render]), MemoryStore()) as supplies:
+        assert supplies == []
+    monkeypatch.delenv(source_key_variable(1))
+    with pytest.raises(BadConfig, match=r"spec.generation.sources\[1\]: its API key"):
+        async with open_searches(launched([render, source(Provider.SERPER, api)]), MemoryStore()):
+            pass
 
 
 async def test_a_search_that_failed_is_told_as_such(api):

@@ -4,15 +4,18 @@ Nobody knows what is in such a picture, so only endpoints can ask about it. Whic
 target alone: the result at the place of the target's ordinal, of what the store has kept of the search.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
 from dpe_api.generation_spec import SourceKind
+from dpe_api.launch import GenerationLaunch
 from dpe_jobs.generation.images import NoImage, Picture
 from dpe_jobs.generation.roles import Target
-from dpe_jobs.generation.search.images import ImageSearch
+from dpe_jobs.generation.search.images import ImageSearch, downloader
 from dpe_jobs.generation.search.results import Result
+from dpe_jobs.store import Store, join
 
 SHOWN = 10  # results that a model is shown at a time
 _PAGES = 12  # of a provider at most: the place of an ordinal is not looked for any further
@@ -95,3 +98,25 @@ class SearchSupply:
             if not found.more:
                 break
         return []
+
+
+def cache_folder(launch: GenerationLaunch) -> str:
+    """Where searches and images are kept: beside the iterations of the namespace, which share them."""
+    return join(launch.output.rsplit("/", 2)[0], "cache")
+
+
+@asynccontextmanager
+async def open_searches(launch: GenerationLaunch, store: Store) -> AsyncIterator[list[SearchSupply]]:
+    """The searches among a launch's sources, in their order, for as long as it takes; they share one downloader.
+
+    BadConfig: the key of one is missing, or the platform's list of allowed hosts has an entry that is none.
+    """
+    wanted = [(n, s) for n, s in enumerate(launch.generation.sources) if s.kind is SourceKind.SEARCH]
+    async with AsyncExitStack() as stack:
+        supplies = []
+        if wanted:
+            fetched = await stack.enter_async_context(downloader(launch.downloads))
+            for number, source in wanted:
+                search = ImageSearch(source, number, launch.downloads, fetched, store, cache_folder(launch))
+                supplies.append(SearchSupply(await stack.enter_async_context(search), source.share))
+        yield supplies
