@@ -42,7 +42,9 @@ async def supply(api: Site, found: int = 45) -> AsyncIterator[SearchSupply]:
             Downloader("dpe-test/1", allowed=Allowed.of(["127.0.0.3"]), manners=manners) as fetched,
             ImageSearch(source(PROVIDER, api), 1, Downloads(), fetched, MemoryStore(), "s3://dpe/cache") as search,
         ):
-            yield SearchSupply(search, 2.0)
+            it = SearchSupply(1, source(PROVIDER, api, share=2))
+            it.open(search)
+            yield it
 
 
 @pytest.fixture
@@ -100,9 +102,9 @@ async def test_the_searches_of_a_launch_are_opened_with_the_platforms_downloads_
     launch = launched(sources, downloads=downloads)
     with site(IMAGES, host="127.0.0.3") as web:
         api.pages[PATHS[PROVIDER]] = PROVIDERS[PROVIDER](Catalogue(web.url, 3))
-        async with open_searches(launch, store) as supplies:
-            (it,) = supplies
-            assert (it.name, it.share) == ("search:openverse", 3)
+        it = SearchSupply(1, sources[1])
+        assert (it.name, it.share) == ("search:openverse", 3)
+        async with open_searches(launch, store, [it]):
             assert (await it.select(target(0, "red car"))).image.size == (120, 80)
         assert {visit.headers["User-Agent"] for visit in [*api.visits, *web.visits]} == {"dpe-test/1"}
     namespace = launch.output.rsplit("/", 2)[0]
@@ -112,12 +114,13 @@ async def test_the_searches_of_a_launch_are_opened_with_the_platforms_downloads_
 
 async def test_a_launch_without_searches_opens_nothing_and_one_without_its_key_says_so(api, monkeypatch):
     render = Source(kind=SourceKind.RENDER, program="shapes")
-    async with open_searches(launched([render]), MemoryStore()) as supplies:
-        assert supplies == []
+    async with open_searches(launched([render]), MemoryStore(), ["another supply"]):
+        pass
     monkeypatch.delenv(source_key_variable(1))
+    serper = source(Provider.SERPER, api)
+    keyless = open_searches(launched([render, serper]), MemoryStore(), [SearchSupply(1, serper)])
     with pytest.raises(BadConfig, match=r"spec.generation.sources\[1\]: its API key"):
-        async with open_searches(launched([render, source(Provider.SERPER, api)]), MemoryStore()):
-            pass
+        await keyless.__aenter__()
 
 
 async def test_a_search_that_failed_is_told_as_such(api):

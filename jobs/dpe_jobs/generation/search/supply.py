@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from dpe_api.generation_spec import SourceKind
+from dpe_api.generation_spec import Source, SourceKind
 from dpe_api.launch import GenerationLaunch
 from dpe_jobs.generation.images import NoImage, Picture
 from dpe_jobs.generation.roles import Target
@@ -44,9 +44,21 @@ class SearchSupply:
     kind = SourceKind.SEARCH
     program = None
 
-    def __init__(self, search: ImageSearch, share: float) -> None:
-        """`share` of a category's targets, relative to the other sources of the category."""
-        self.name, self.share, self._search = search.name, share, search
+    def __init__(self, place: int, source: Source) -> None:
+        """`place` of the source in spec.generation.sources."""
+        self.place, self.source = place, source
+        self.name, self.share = f"search:{source.provider}", source.share
+        self._search: ImageSearch | None = None
+
+    def open(self, search: ImageSearch) -> None:
+        """Before anybody asks."""
+        self._search = search
+
+    @property
+    def _opened(self) -> ImageSearch:
+        if self._search is None:
+            raise ValueError(f"{self.name} is not open")
+        return self._search
 
     def supplies(self, category: str) -> bool:  # noqa: ARG002 - the web has pictures for every category
         """Always."""
@@ -69,10 +81,10 @@ class SearchSupply:
         query = target.query or self.looks_for(target.category, target.knobs)
         place = target.ordinal
         for page in range(1, _PAGES + 1):
-            found = await self._search.search(query, page)
+            found = await self._opened.search(query, page)
             if place < len(found.results):
                 asked = {"query": query, "page": page}
-                return await self._search.picture(
+                return await self._opened.picture(
                     found.results[place],
                     (
                         {"tool": "search_images", "arguments": asked, "result": f"{len(found.results)} images"},
@@ -90,10 +102,10 @@ class SearchSupply:
         """SHOWN results at a time, from page 1; nothing beyond the last. NoImage: the search failed."""
         place = (page - 1) * SHOWN
         for number in range(1, _PAGES + 1):
-            found = await self._search.search(query, number)
+            found = await self._opened.search(query, number)
             if place < len(found.results):
                 shown = found.results[place : place + SHOWN]
-                return [Found(in_words(result), partial(self._search.picture, result)) for result in shown]
+                return [Found(in_words(result), partial(self._opened.picture, result)) for result in shown]
             place -= len(found.results)
             if not found.more:
                 break
@@ -106,17 +118,16 @@ def cache_folder(launch: GenerationLaunch) -> str:
 
 
 @asynccontextmanager
-async def open_searches(launch: GenerationLaunch, store: Store) -> AsyncIterator[list[SearchSupply]]:
-    """The searches among a launch's sources, in their order, for as long as it takes; they share one downloader.
+async def open_searches(launch: GenerationLaunch, store: Store, supplies: Sequence[object]) -> AsyncIterator[None]:
+    """Open the searches among the sources, for as long as it takes; they share one downloader and one cache.
 
     BadConfig: the key of one is missing, or the platform's list of allowed hosts has an entry that is none.
     """
-    wanted = [(n, s) for n, s in enumerate(launch.generation.sources) if s.kind is SourceKind.SEARCH]
+    searches = [supply for supply in supplies if isinstance(supply, SearchSupply)]
     async with AsyncExitStack() as stack:
-        supplies = []
-        if wanted:
+        if searches:
             fetched = await stack.enter_async_context(downloader(launch.downloads))
-            for number, source in wanted:
-                search = ImageSearch(source, number, launch.downloads, fetched, store, cache_folder(launch))
-                supplies.append(SearchSupply(await stack.enter_async_context(search), source.share))
-        yield supplies
+            for it in searches:
+                search = ImageSearch(it.source, it.place, launch.downloads, fetched, store, cache_folder(launch))
+                it.open(await stack.enter_async_context(search))
+        yield
