@@ -167,18 +167,34 @@ def test_the_operator_becomes_ready_in_a_namespace_that_enforces_restricted_and_
         assert line in done.stdout
 
 
-def test_the_operator_may_do_what_it_must_and_no_more(api: client.ApiClient, release: str) -> None:
-    review = client.AuthorizationV1Api(api)
+class Account:
+    """What the API server lets a ServiceAccount do."""
 
-    def may(verb: str, resource: str, group: str = "", namespace: str = release, name: str | None = None) -> bool:
+    def __init__(self, api: client.ApiClient, namespace: str, name: str) -> None:
+        self._review, self._namespace = client.AuthorizationV1Api(api), namespace
+        self._user = f"system:serviceaccount:{namespace}:{name}"
+
+    def may(
+        self, verb: str, resource: str, group: str = "", namespace: str | None = None, name: str | None = None
+    ) -> bool:
         resource, _, subresource = resource.partition("/")
         attributes = client.V1ResourceAttributes(
-            verb=verb, resource=resource, subresource=subresource, group=group, namespace=namespace, name=name
+            verb=verb,
+            resource=resource,
+            subresource=subresource,
+            group=group,
+            namespace=self._namespace if namespace is None else namespace,
+            name=name,
         )
-        user = f"system:serviceaccount:{release}:dpe-operator"
-        spec = client.V1SubjectAccessReviewSpec(user=user, resource_attributes=attributes)
-        answer = review.create_subject_access_review(client.V1SubjectAccessReview(spec=spec))
+        spec = client.V1SubjectAccessReviewSpec(
+            user=self._user, groups=["system:serviceaccounts", "system:authenticated"], resource_attributes=attributes
+        )
+        answer = self._review.create_subject_access_review(client.V1SubjectAccessReview(spec=spec))
         return bool(answer.status.allowed)
+
+
+def test_accounts_may_do_what_they_must_and_no_more(api: client.ApiClient, release: str) -> None:
+    may = Account(api, release, "dpe-operator").may
 
     assert may("watch", "dpeiterations", "dpe.dev")
     assert may("patch", "dpeiterations/status", "dpe.dev")
@@ -193,6 +209,13 @@ def test_the_operator_may_do_what_it_must_and_no_more(api: client.ApiClient, rel
     assert not may("create", "rolebindings", "rbac.authorization.k8s.io")
     assert not may("list", "dpeiterations", "dpe.dev", namespace="default")
     assert not may("list", "nodes", namespace="")
+    assert not may("patch", "jobs", "batch")
+    assert not may("get", "secrets", namespace="kube-system", name="dpe-object-store")
+    stages = Account(api, release, "default").may
+    for verb in ("get", "list", "watch", "create", "update", "patch", "delete"):
+        for resource, group in (("secrets", ""), ("pods", ""), ("jobs", "batch"), ("dpeiterations", "dpe.dev")):
+            assert not stages(verb, resource, group), f"a stage may {verb} {resource}"
+    assert not stages("create", "pods/exec")
 
 
 def test_installing_again_changes_nothing_and_uninstalling_leaves_nothing(api: client.ApiClient, release: str) -> None:

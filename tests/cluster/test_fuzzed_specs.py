@@ -1,0 +1,93 @@
+"""Specs that nobody would write: refused with a message, or handled; never a server error, never a dead loop."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kubernetes import client
+from kubernetes.client import ApiException
+from tests.cluster.operators import Lab
+from tests.fakes.crd_values import mutations, values
+from tests.unit.operator import given as facts
+from tests.unit.operator.sim import World
+
+from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from dpe_api.spec import Spec
+from dpe_api.status import Phase
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+
+CRD = yaml.safe_load((Path(__file__).parents[2] / "crds" / "dpe.dev_dpeiterations.yaml").read_text())
+SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+GOOD = [
+    facts.spec().wire(),
+    yaml.safe_load((Path(__file__).parents[2] / "examples" / "shapes" / "iteration-1.yaml").read_text())["spec"],
+]
+SPECS = st.one_of(values(SCHEMA), *(mutations(good) for good in GOOD))
+
+
+def body(name: str, spec: Any) -> dict[str, Any]:
+    return {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
+
+
+def refusal(
+    custom: client.CustomObjectsApi, namespace: str, spec: Any, *, dry_run: bool, name: str = "f"
+) -> str | None:
+    """The API server's words; None when it takes the spec."""
+    more = {"dry_run": "All"} if dry_run else {}
+    try:
+        custom.create_namespaced_custom_object(
+            GROUP, VERSION, namespace, PLURAL, body(name, spec), field_validation="Strict", **more
+        )
+    except ApiException as error:
+        if error.status not in (400, 422):
+            raise AssertionError(f"{error.status} for {json.dumps(spec)}: {error.body}") from error
+        return str(json.loads(error.body)["message"])
+    return None
+
+
+def test_any_spec_is_refused_by_its_field_or_runs_through_the_decisions(
+    api: client.ApiClient, crd: None, namespace: str
+) -> None:
+    custom, taken = client.CustomObjectsApi(api), [0]
+
+    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(spec=SPECS)
+    def check(spec: Any) -> None:
+        words = refusal(custom, namespace, spec, dry_run=True)
+        if words is not None:
+            assert "spec" in words
+            return
+        taken[0] += 1
+        known = Spec.model_validate(spec)  # what the API server takes, the operator understands
+        if known.model.iteration_ref is None:
+            world = World(known, facts.platform())
+            world.behave(steps=40)
+            assert world.status.phase in (Phase.SUCCEEDED, Phase.PENDING)
+
+    check()
+    assert taken[0] >= 10, "hardly any spec was taken: this proves nothing"
+
+
+def test_an_operator_handles_whatever_the_api_server_takes(lab: Lab) -> None:
+    made: list[str] = []
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(spec=SPECS)
+    def create(spec: Any) -> None:
+        name = f"f-{len(made)}"
+        if (
+            len(made) < 15
+            and refusal(lab.custom, lab.namespace, {**spec, "suspend": True}, dry_run=False, name=name) is None
+        ):
+            made.append(name)
+
+    create()
+    assert len(made) >= 5
+    for name in made:  # it has looked and said what it thinks
+        lab.until(lambda name=name: lab.status(name).observed_generation == 1)
+    assert lab.metric(r"^dpe_reconcile_errors_total 0.0"), lab.log()[-4000:]
