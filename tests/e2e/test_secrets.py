@@ -28,7 +28,7 @@ def shown(world: World, turn: Turn) -> Iterator[tuple[str, bytes]]:
     for kind, listed in lists.items():
         yield kind, json.dumps(serialise(listed(world.namespace))).encode()
     yield "the resource", json.dumps(world.get(turn.name)).encode()
-    for pod in core.list_namespaced_pod(world.namespace).items:
+    for pod in [*world.pods(turn.name), *filter(None, [world.operator_pod()])]:
         for container in [*(pod.spec.init_containers or []), *pod.spec.containers]:
             said = core.read_namespaced_pod_log(pod.metadata.name, world.namespace, container=container.name)
             yield f"log of {pod.metadata.name}/{container.name}", said.encode()
