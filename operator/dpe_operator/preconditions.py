@@ -3,7 +3,8 @@
 from pydantic import ValidationError
 
 from dpe_api.endpoints import SecretKeyRef
-from dpe_api.names import SECRET_ACCESS_KEY, SECRET_SECRET_KEY
+from dpe_api.generation_spec import SourceKind
+from dpe_api.names import MANIFEST, SECRET_ACCESS_KEY, SECRET_SECRET_KEY
 from dpe_api.spec import ResolvedSpec, Spec
 from dpe_api.status import Status
 from dpe_operator.gateway import Forbidden, Gateway
@@ -124,6 +125,16 @@ async def _folder_problem(storage: Storage, field: str, uri: str, suffix: str, r
     return Problem(reason, f"{field} is {uri}: there is {what} below it: upload it or correct the address")
 
 
+async def _pool_problem(storage: Storage, field: str, uri: str) -> Problem | None:
+    """Why a pool of images cannot be used. A version of its index is there when its manifest is."""
+    for folder in reversed(await storage.folders(f"{uri.rstrip('/')}/_index")):
+        if await storage.get(f"{folder}/{MANIFEST}") is not None:
+            return None
+    if not await storage.names(uri):
+        return Problem("PoolNotFound", f"{field} is {uri}: there is nothing below it: upload it or correct the address")
+    return Problem("PoolNotIndexed", f"{field} is {uri}, which has no index: run python -m dpe_jobs index {uri}")
+
+
 async def _store_problems(storage: Storage, platform: Platform, spec: Spec, previous: Previous | None) -> list[Problem]:
     bucket = platform.object_store.bucket
     if not await storage.bucket_exists(bucket):
@@ -146,6 +157,9 @@ async def _store_problems(storage: Storage, platform: Platform, spec: Spec, prev
         ),
     ]
     found = [await _folder_problem(storage, *one) for one in wanted]
+    sources = enumerate(resolved.spec.generation.sources)
+    pools = [(f"spec.generation.sources[{i}].uri", s.uri) for i, s in sources if s.kind is SourceKind.POOL and s.uri]
+    found += [await _pool_problem(storage, *one) for one in pools]
     return [p for p in found if p is not None]
 
 

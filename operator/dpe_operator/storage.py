@@ -111,6 +111,16 @@ class Storage:
 
         return await self._call(request) or []
 
+    async def folders(self, uri: str) -> list[str]:
+        """Addresses of the folders right below a folder, by name."""
+        bucket, prefix = split_uri(uri)
+
+        def request() -> list[str]:
+            found = self._client.list_objects(bucket, f"{prefix}/")
+            return sorted(f"s3://{bucket}/{(o.object_name or '').rstrip('/')}" for o in found if o.is_dir)
+
+        return await self._call(request) or []
+
     async def bucket_exists(self, bucket: str) -> bool:
         """Whether there is such a bucket."""
         return bool(await self._call(lambda: self._client.bucket_exists(bucket)))
