@@ -15,9 +15,11 @@ from tests.fakes.crd_values import mutations, values
 from tests.unit.operator import given as facts
 from tests.unit.operator.sim import World
 
-from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION
+from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION, Stage
 from dpe_api.spec import Spec
 from dpe_api.status import Phase
+from dpe_operator.manifests import build
+from dpe_operator.manifests.common import Attempt
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
@@ -48,12 +50,17 @@ def applied(custom: client.CustomObjectsApi, namespace: str, spec: Any, *, dry_r
     return found["spec"]
 
 
-def test_any_spec_is_refused_by_its_field_or_runs_through_the_decisions(
+def attempt(world: World, stage: Stage) -> Attempt:
+    assert world.status.resolved is not None
+    return Attempt(facts.ITERATION, world.platform, world.status.resolved, "s3://dpe/x", stage, 1, "server")
+
+
+def test_any_spec_is_refused_by_its_field_or_becomes_children_of_every_stage(
     api: client.ApiClient, crd: None, namespace: str
 ) -> None:
     custom, taken = client.CustomObjectsApi(api), [0]
 
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(spec=SPECS)
     def check(spec: Any) -> None:
         found = applied(custom, namespace, spec, dry_run=True)
@@ -64,8 +71,10 @@ def test_any_spec_is_refused_by_its_field_or_runs_through_the_decisions(
         known = Spec.model_validate(found)  # what the API server takes, the operator understands
         if known.model.iteration_ref is None:
             world = World(known, facts.platform())
-            world.behave(steps=40)
-            assert world.status.phase in (Phase.SUCCEEDED, Phase.PENDING)
+            world.turn()
+            assert world.status.phase in (Phase.DIAGNOSING, Phase.PENDING)
+            for stage in Stage if world.status.resolved is not None else ():
+                assert build(attempt(world, stage))
 
     check()
     assert taken[0] >= 10, "hardly any spec was taken: this proves nothing"
