@@ -29,7 +29,7 @@ OF_REAL_STAGES = (
     "dpe_request_errors_total",
     'dpe_tokens_total{job="dpe-stages"',
 )
-"""Series that a double of a stage does not have; the whole turn's test looks at them (tests/e2e/test_monitoring.py)."""
+"""Series that a double of a stage does not have."""
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from dpe_jobs.training.metrics import StepMetrics
 from dpe_operator import metrics
 
 WHOLE = {d.name: json.loads((dashboards.FOLDER / f"{d.name}.json").read_text()) for d in dashboards.DASHBOARDS}
-VLLM = {  # of vLLM 0.32; the whole turn's test looks whether they are there
+VLLM = {  # of vLLM 0.32, as its source names them
     "vllm:generation_tokens_total",
     "vllm:prompt_tokens_total",
     "vllm:num_requests_running",
