@@ -1,6 +1,6 @@
-"""The CustomResourceDefinition, generated from the models.
+"""The CustomResourceDefinitions, generated from the models.
 
-`python -m dpe_api.crd` writes it into crds/ and into the chart, `--check` only says whether they are up to date.
+`python -m dpe_api.crd` writes them into crds/ and into the chart, `--check` only says whether they are up to date.
 """
 
 import json
@@ -12,11 +12,11 @@ import yaml
 
 from dpe_api.base import ApiModel
 from dpe_api.generated import generate
-from dpe_api.names import GROUP, KIND, PLURAL, VERSION
+from dpe_api.names import GROUP, KIND, PLURAL, RUN_KIND, RUN_PLURAL, VERSION
+from dpe_api.run_spec import LONGEST_NAME, RunSpec, run_immutability_rule
+from dpe_api.run_status import RunStatus
 from dpe_api.spec import Spec, immutability_rule
 from dpe_api.status import Status
-
-FILES = ("crds/dpe.dev_dpeiterations.yaml", "charts/dpe/crds/dpe.dev_dpeiterations.yaml")
 
 
 class _Dumper(yaml.SafeDumper):
@@ -62,101 +62,180 @@ def _schema(model: type[ApiModel]) -> dict[str, Any]:
     return structural(schema, schema.get("$defs", {}))
 
 
-def _status() -> dict[str, Any]:
-    status = _schema(Status)
+def _with_conditions(status: dict[str, Any]) -> dict[str, Any]:
     status.pop("required", None)
+    status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
+    return status
+
+
+def _status() -> dict[str, Any]:
+    status = _with_conditions(_schema(Status))
     # kept verbatim: an older operator's status must never be refused or pruned by a newer schema
     status["properties"]["resolved"]["properties"]["spec"] = {
         "type": "object",
         "description": "The spec with every section filled in.",
         "x-kubernetes-preserve-unknown-fields": True,
     }
-    status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     return status
+
+
+def _run_spec() -> dict[str, Any]:
+    """The run's spec: rules of the template's sections speak of spec.template, where these are."""
+    spec = _schema(RunSpec)
+    spec["properties"]["template"] = _below_template(spec["properties"]["template"])
+    return spec
+
+
+def _below_template(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_below_template(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: value.replace("spec.", "spec.template.")
+        if key == "message" and isinstance(value, str)
+        else _below_template(value)
+        for key, value in schema.items()
+    }
+
+
+def _column(name: str, path: str, kind: str = "string", **more: Any) -> dict[str, Any]:
+    return {"name": name, "type": kind, "jsonPath": path, **more}
 
 
 def _columns() -> list[dict[str, Any]]:
     """What `kubectl get dpei` prints."""
-
-    def column(name: str, path: str, kind: str = "string", **more: Any) -> dict[str, Any]:
-        return {"name": name, "type": kind, "jsonPath": path, **more}
-
     return [
-        column("Phase", ".status.phase"),
-        column("Stage", ".status.stage"),
-        column("Before", ".status.accuracyBefore"),
-        column("After", ".status.accuracyAfter"),
-        column("Accepted", '.status.conditions[?(@.type=="ModelAccepted")].status'),
-        column("Queue", ".status.queue.position", "integer", priority=1),
-        column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', priority=1),
-        column("Age", ".metadata.creationTimestamp", "date"),
+        _column("Phase", ".status.phase"),
+        _column("Stage", ".status.stage"),
+        _column("Before", ".status.accuracyBefore"),
+        _column("After", ".status.accuracyAfter"),
+        _column("Accepted", '.status.conditions[?(@.type=="ModelAccepted")].status'),
+        _column("Queue", ".status.queue.position", "integer", priority=1),
+        _column("Reason", '.status.conditions[?(@.type=="Accepted")].reason', priority=1),
+        _column("Age", ".metadata.creationTimestamp", "date"),
     ]
 
 
-def _root_rules() -> list[dict[str, str]]:
-    """CEL rules that need the name or the status beside the spec."""
+def _run_columns() -> list[dict[str, Any]]:
+    """What `kubectl get dper` prints."""
+    return [
+        _column("Rounds", ".status.progress"),
+        _column("Phase", ".status.phase"),
+        _column("First", ".status.accuracyFirst"),
+        _column("Latest", ".status.accuracyLatest"),
+        _column("Reason", '.status.conditions[?(@.status=="True")].reason'),
+        _column("Model", ".status.model.uri", priority=1),
+        _column("Age", ".metadata.creationTimestamp", "date"),
+    ]
+
+
+def _name_rules(longest: int, because: str) -> list[dict[str, str]]:
     return [
         {
-            "rule": "size(self.metadata.name) <= 40",
-            "message": "metadata.name must have at most 40 characters: the names of its Jobs are made from it",
+            "rule": f"size(self.metadata.name) <= {longest}",
+            "message": f"metadata.name must have at most {longest} characters: the names of its {because} are made "
+            "from it",
         },
         {
             "rule": "self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
             "message": "metadata.name must consist of lower case letters, digits and '-': a Service is named after it",
         },
-        immutability_rule(),
     ]
 
 
-def crd() -> dict[str, Any]:
-    """The CRD as a dict."""
+def _definition(
+    kind: str,
+    plural: str,
+    short: str,
+    description: str,
+    spec: dict[str, Any],
+    status: dict[str, Any],
+    rules: list[dict[str, str]],
+    columns: list[dict[str, Any]],
+) -> dict[str, Any]:
     schema = {
         "type": "object",
-        "description": "One turn of diagnostic-driven progressive evolution (arXiv 2602.22859).",
+        "description": description,
         "required": ["spec"],
         "properties": {
             "apiVersion": {"type": "string"},
             "kind": {"type": "string"},
             "metadata": {"type": "object"},
-            "spec": _schema(Spec),
-            "status": _status(),
+            "spec": spec,
+            "status": status,
         },
-        "x-kubernetes-validations": _root_rules(),
+        "x-kubernetes-validations": rules,
     }
     version = {
         "name": VERSION,
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
-        "additionalPrinterColumns": _columns(),
+        "additionalPrinterColumns": columns,
         "schema": {"openAPIV3Schema": schema},
     }
     names = {
-        "kind": KIND,
-        "listKind": f"{KIND}List",
-        "plural": PLURAL,
-        "singular": "dpeiteration",
-        "shortNames": ["dpei"],
+        "kind": kind,
+        "listKind": f"{kind}List",
+        "plural": plural,
+        "singular": kind.lower(),
+        "shortNames": [short],
         "categories": ["dpe", "all"],
     }
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}", "annotations": {"helm.sh/resource-policy": "keep"}},
+        "metadata": {"name": f"{plural}.{GROUP}", "annotations": {"helm.sh/resource-policy": "keep"}},
         "spec": {"group": GROUP, "scope": "Namespaced", "names": names, "versions": [version]},
     }
 
 
-def text() -> str:
-    """The CRD as YAML."""
-    plain = json.loads(json.dumps(crd()))  # enums to strings
+def crd() -> dict[str, Any]:
+    """The CRD of DPEIteration as a dict."""
+    return _definition(
+        KIND,
+        PLURAL,
+        "dpei",
+        "One turn of diagnostic-driven progressive evolution (arXiv 2602.22859).",
+        _schema(Spec),
+        _status(),
+        [*_name_rules(40, "Jobs"), immutability_rule()],
+        _columns(),
+    )
+
+
+def run_crd() -> dict[str, Any]:
+    """The CRD of DPERun as a dict."""
+    return _definition(
+        RUN_KIND,
+        RUN_PLURAL,
+        "dper",
+        "Several rounds of diagnostic-driven progressive evolution, one DPEIteration after the other.",
+        _run_spec(),
+        _with_conditions(_schema(RunStatus)),
+        [*_name_rules(LONGEST_NAME, "DPEIterations"), run_immutability_rule()],
+        _run_columns(),
+    )
+
+
+def text(definition: dict[str, Any]) -> str:
+    """A CRD as YAML."""
+    plain = json.loads(json.dumps(definition))  # enums to strings
     head = "# Generated from crds/dpe_api by `make generate`: edit the models, not this file.\n"
     return head + yaml.dump(plain, Dumper=_Dumper, sort_keys=False, width=120)
 
 
+def files() -> dict[str, str]:
+    """Names of the files of a checkout, with what they hold."""
+    texts = {f"{GROUP}_{PLURAL}.yaml": text(crd()), f"{GROUP}_{RUN_PLURAL}.yaml": text(run_crd())}
+    return {f"{folder}/{name}": found for folder in ("crds", "charts/dpe/crds") for name, found in texts.items()}
+
+
 def main() -> int:
-    """Write the files of a checkout; with --check exit code 1 when they are not up to date."""
-    return generate(FILES, text(), check="--check" in sys.argv[1:])
+    """Write the files of a checkout; with --check exit code 1 when one of them is not up to date."""
+    check = "--check" in sys.argv[1:]
+    return max(generate((name,), content, check=check) for name, content in files().items())
 
 
 if __name__ == "__main__":

@@ -118,6 +118,8 @@ class EvaluationLaunch(_Launch):
     diagnosis_artifact: str
     """s3:// folder with the base model's answers."""
     evaluation: Evaluation
+    previous: str | None = None
+    """Folder of the referenced iteration's artifacts: the rounds up to it are shown beside this one."""
 
 
 Launch = Annotated[

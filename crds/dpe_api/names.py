@@ -7,7 +7,12 @@ VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 KIND = "DPEIteration"
 PLURAL = "dpeiterations"
+RUN_KIND = "DPERun"
+RUN_PLURAL = "dperuns"
 
+LABEL_RUN = "dpe.dev/run"  # on the iterations of a run
+LABEL_ROUND = "dpe.dev/round"
+LABEL_RETRY = "dpe.dev/retry"
 LABEL_ITERATION = "dpe.dev/iteration"
 LABEL_STAGE = "dpe.dev/stage"
 LABEL_ATTEMPT = "dpe.dev/attempt"
@@ -70,6 +75,11 @@ def child_name(iteration: str, stage: Stage, attempt: int) -> str:
 def shard_folder(output: str, index: int) -> str:
     """Where one of several shards of a stage keeps its progress, its ledger and its manifest."""
     return f"{output}/shards/{index:02d}"
+
+
+def round_name(run: str, number: int, retry: int = 0) -> str:
+    """Name of the iteration of one round; at most 35 + 1 + 2 + 1 + 1 = 40 characters."""
+    return f"{run}-{number}-{retry}" if retry else f"{run}-{number}"
 
 
 def artifact_root(bucket: str, prefix: str, namespace: str, name: str, uid: str) -> str:

@@ -4,9 +4,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dpe_api.crd import crd
+from dpe_api.crd import crd, run_crd
 from dpe_api.generated import generate
-from dpe_api.names import API_VERSION, KIND
+from dpe_api.names import API_VERSION
 
 FILES = ("docs/reference.md",)
 
@@ -79,37 +79,40 @@ def _messages(schema: Mapping[str, Any]) -> Iterator[str]:
         yield from _messages(schema["items"])
 
 
+def _resource(definition: Mapping[str, Any], note: str, *, hide: str | None = None) -> Iterator[str]:
+    """The lines of one resource. `hide`: a field of the spec whose own fields are those of another resource."""
+    names, version = definition["spec"]["names"], definition["spec"]["versions"][0]
+    whole, short = version["schema"]["openAPIV3Schema"], names["shortNames"][0]
+    spec, status = whole["properties"]["spec"], whole["properties"]["status"]
+    if hide is not None:
+        short_form = {**spec["properties"][hide], "properties": {}, "x-kubernetes-validations": []}
+        spec = {**spec, "properties": {**spec["properties"], hide: short_form}}
+        whole = {**whole, "properties": {**whole["properties"], "spec": spec}}
+    table = ["| field | type | default | bounds | meaning |", "|---|---|---|---|---|"]
+    yield from (f"# {names['kind']} ({API_VERSION})", "")
+    yield from (f"The same text is at hand in the cluster: `kubectl explain {short}.spec --recursive`.", "")
+    yield from ("## spec", "", *table, *_rows(spec, ""), "", note, "")
+    yield from ("## Rules checked at admission", "", *_messages(whole), "")
+    yield from ("## status", "", *table, *_rows(status, ""), "")
+    yield from (f"## Columns of `kubectl get {short}`", "")
+    yield from (f"- {c['name']}: `{c['jsonPath']}`" for c in version["additionalPrinterColumns"])
+
+
 def text() -> str:
     """The page."""
-    version = crd()["spec"]["versions"][0]
-    whole = version["schema"]["openAPIV3Schema"]
-    spec, status = whole["properties"]["spec"], whole["properties"]["status"]
-    table = ["| field | type | default | bounds | meaning |", "|---|---|---|---|---|"]
     lines = [
         "<!-- Generated from crds/dpe_api by `make generate`: edit the models, not this file. -->",
-        f"# {KIND} ({API_VERSION})",
+        *_resource(
+            crd(),
+            "With `model.iterationRef` a section left out is taken from that iteration, else from these defaults.",
+        ),
         "",
-        "The same text is at hand in the cluster: `kubectl explain dpei.spec --recursive`.",
-        "",
-        "## spec",
-        "",
-        *table,
-        *_rows(spec, ""),
-        "",
-        "With `model.iterationRef` a section left out is taken from that iteration, else from these defaults.",
-        "",
-        "## Rules checked at admission",
-        "",
-        *_messages(whole),
-        "",
-        "## status",
-        "",
-        *table,
-        *_rows(status, ""),
-        "",
-        "## Columns of `kubectl get dpei`",
-        "",
-        *(f"- {c['name']}: `{c['jsonPath']}`" for c in version["additionalPrinterColumns"]),
+        *_resource(
+            run_crd(),
+            "`template` holds what the spec of a DPEIteration holds, with the same rules, but for `model`, `suspend` "
+            "and `ttlSecondsAfterFinished`, which are the run's.",
+            hide="template",
+        ),
     ]
     return "\n".join(lines) + "\n"
 

@@ -151,6 +151,10 @@ class Cost(ApiModel):
     gpu_seconds: float = 0.0
     tokens: int = 0
 
+    def __add__(self, other: "Cost") -> "Cost":
+        """Of both."""
+        return Cost(gpu_seconds=round(self.gpu_seconds + other.gpu_seconds, 1), tokens=self.tokens + other.tokens)
+
 
 class Condition(ApiModel):
     """A Kubernetes condition."""

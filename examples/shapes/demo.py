@@ -35,7 +35,7 @@ from dpe_jobs.store import Store, join
 from dpe_operator.platform import ObjectStore, Platform
 
 HERE = "examples/shapes"
-CRD = "charts/dpe/crds/dpe.dev_dpeiterations.yaml"
+CRDS = "charts/dpe/crds"
 BUCKET = "dpe"  # named in the example's YAML
 NAMES = ("shapes-1", "shapes-2")
 PAGES = "reports"  # folder of the checkout, ignored by git
@@ -91,13 +91,13 @@ class Demo:
         self.console.print(f"✓ {title}: {view.duration(took)}", style="green", highlight=False)
 
     def install(self) -> None:
-        """Namespace, CRD and chart. Helm installs a CRD once and never updates it: kubectl does both."""
+        """Namespace, CRDs and chart. Helm installs a CRD once and never updates it: kubectl does both."""
         with self.step(f"Installing the chart into namespace {self.target.namespace}", "install"):
             namespace = yaml.safe_load((CHECKOUT / HERE / "namespace.yaml").read_text())
             namespace["metadata"]["name"] = self.target.namespace
             self.target.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(namespace))
-            self.target.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRD)
-            self.target.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"-f={CRD}")
+            self.target.kubectl("apply", "--server-side", "--force-conflicts", "-f", CRDS)
+            self.target.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"-f={CRDS}")
             files, values = chart_values(self.target)
             arguments = [argument for file in files for argument in ("-f", file)]
             self.target.helm(

@@ -3,6 +3,8 @@
 `python -m dpe_jobs import --help`: make a question set of what you have.
 `python -m dpe_jobs index --help`: make a pool of images searchable.
 `python -m dpe_jobs mixture --help`: what each policy would make of a diagnosis.
+`python -m dpe_jobs lineage --help`: from a model back to every sample.
+`python -m dpe_jobs run-page --help`: accuracy over the rounds of the spiral.
 
 Stages import only what they need: a diagnosis pod has no torch, a training pod no web client.
 """
@@ -28,7 +30,9 @@ STAGES = {
 COMMANDS = {
     "import": "dpe_jobs.importing.cli",
     "index": "dpe_jobs.generation.pool.cli",
+    "lineage": "dpe_jobs.lineage.cli",
     "mixture": "dpe_jobs.diagnosis.mixture_cli",
+    "run-page": "dpe_jobs.rounds.cli",
 }
 
 

@@ -1,9 +1,12 @@
 """The one module that talks to Kubernetes.
 
 Rights that it needs, in each namespace that it watches (kopf's own watches included):
-- dpe.dev dpeiterations: get, list, watch, patch (finalizer), delete (ttlSecondsAfterFinished)
-- dpe.dev dpeiterations/status: patch
-- dpe.dev dpeiterations/finalizers: update (only asked where OwnerReferencesPermissionEnforcement is on)
+- dpe.dev dpeiterations: get, list, watch, create (rounds of a run), patch (finalizer, suspend), delete
+  (ttlSecondsAfterFinished)
+- dpe.dev dperuns: get, list, watch, patch (finalizer), delete (ttlSecondsAfterFinished)
+- dpe.dev dpeiterations/status, dperuns/status: patch
+- dpe.dev dpeiterations/finalizers, dperuns/finalizers: update (only asked where OwnerReferencesPermissionEnforcement
+  is on)
 - batch jobs: get, list, watch, create, delete
 - core configmaps, services: get, create, delete
 - core pods: list, watch
@@ -23,11 +26,12 @@ from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from kubernetes.config.config_exception import ConfigException
 
-from dpe_api.names import API_VERSION, GROUP, KIND, LABEL_ITERATION, PLURAL, VERSION
+from dpe_api.names import API_VERSION, GROUP, LABEL_ITERATION, LABEL_RUN, PLURAL, RUN_PLURAL, VERSION
 from dpe_operator import metrics
 from dpe_operator.manifests.common import MANAGER
 from dpe_operator.plan import Child, ChildKind, ChildRef, Note
-from dpe_operator.world import Iteration
+from dpe_operator.platform import KubernetesObject
+from dpe_operator.world import Iteration, Resource, Run
 
 CONNECT_S, READ_S = 5.0, 30.0
 IN_FLIGHT = 16  # requests at once
@@ -64,6 +68,10 @@ class Forbidden(Exception):
     """The operator has no right to look at this."""
 
 
+class NotAdmitted(Exception):
+    """The API server does not take an object: a quota, an admission webhook, or a definition of another version."""
+
+
 class Conflict(Exception):
     """The object has changed since it was read: read again, decide again."""
 
@@ -88,6 +96,25 @@ def merge_patch(old: Any, new: Any) -> Any:
         if key not in old or old[key] != value:
             patch[key] = merge_patch(old.get(key), value)
     return patch
+
+
+def merge_with_uid(patch: dict[str, Any], uid: str) -> dict[str, Any]:
+    """The patch, for this very object only: the API server refuses to change a uid."""
+    return {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
+
+
+def _path(namespace: str, plural: str, name: str | None = None) -> str:
+    """Address of our resources, or of one of them."""
+    collection = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}"
+    return collection if name is None else f"{collection}/{name}"
+
+
+def _said(error: ApiException) -> str:
+    """The API server's own words."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (KeyError, TypeError, ValueError):
+        return f"{error.status} {error.reason}"
 
 
 def _now() -> str:
@@ -141,11 +168,13 @@ class Gateway:
 
     async def iteration(self, namespace: str, name: str) -> dict[str, Any] | None:
         """A DPEIteration, or None when there is none of this name."""
-        return await self._find(f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}/{name}")
+        return await self._find(_path(namespace, PLURAL, name))
 
     async def iterations(self, namespace: str, *, metadata_only: bool = False) -> list[dict[str, Any]]:
         """All DPEIterations of a namespace, or `metadata` of each."""
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{PLURAL}"
+        return await self._pages(_path(namespace, PLURAL), metadata_only=metadata_only)
+
+    async def _pages(self, path: str, *, metadata_only: bool) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         more = ""
         while True:
@@ -155,6 +184,25 @@ class Gateway:
             more = page["metadata"].get("continue") or ""
             if not more:
                 return found
+
+    async def iterations_of(self, run: Run) -> list[dict[str, Any]]:
+        """DPEIterations that carry the run's label, a namesake's included."""
+        query = [("labelSelector", f"{LABEL_RUN}={run.name}")]
+        found = await self._request("GET", _path(run.namespace, PLURAL), query=query)
+        return list(found["items"])
+
+    async def run(self, namespace: str, name: str) -> dict[str, Any] | None:
+        """A DPERun, or None when there is none of this name."""
+        return await self._find(_path(namespace, RUN_PLURAL, name))
+
+    async def runs(self, namespace: str, *, metadata_only: bool = False) -> list[dict[str, Any]]:
+        """All DPERuns of a namespace, or `metadata` of each; none where the definition is not installed."""
+        try:
+            return await self._pages(_path(namespace, RUN_PLURAL), metadata_only=metadata_only)
+        except ApiException as error:
+            if error.status == 404:
+                return []
+            raise
 
     async def _labelled(self, collection: str, iteration: Iteration) -> Listed:
         query = [("labelSelector", f"{LABEL_ITERATION}={iteration.name}")]
@@ -197,22 +245,52 @@ class Gateway:
         found = await self._find(f"{collection}/{child.name}")
         if found is None:
             raise Conflict(f"{child.kind} {child.name} vanished while it was created")
-        return Created.ALREADY if _owned(found, iteration) else Created.FOREIGN
+        return Created.ALREADY if owned(found, iteration) else Created.FOREIGN
 
     async def delete(self, iteration: Iteration, ref: ChildRef) -> None:
         """Delete one Job and what belongs to it; the Job last, so that what is left over shows in the list of Jobs."""
         for kind in ("Service", "ConfigMap"):
             path = f"{_COLLECTIONS[kind].format(iteration.namespace)}/{ref.name}"
             found = await self._find(path)
-            if found is not None and _owned(found, iteration):
+            if found is not None and owned(found, iteration):
                 await self._delete(path, found["metadata"]["uid"])
         # background: the pods of a lost node must not keep the Job
         await self._delete(f"{_COLLECTIONS['Job'].format(iteration.namespace)}/{ref.name}", ref.uid)
 
-    async def remove(self, iteration: Iteration) -> None:
-        """Delete the DPEIteration itself; its children go with it."""
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{iteration.namespace}/{PLURAL}/{iteration.name}"
-        await self._delete(path, iteration.uid)
+    async def begin_round(self, run: Run, body: KubernetesObject) -> Created:
+        """Create a DPEIteration of a run; that it exists already is success only when this very run owns it.
+
+        NotAdmitted: the API server does not take it.
+        """
+        collection, name = _path(run.namespace, PLURAL), body["metadata"]["name"]
+        try:
+            await self._request("POST", collection, body=body)
+        except ApiException as error:
+            if error.status in (400, 403, 422):
+                raise NotAdmitted(_said(error)) from error
+            if error.status != 409:
+                raise
+        else:
+            return Created.YES
+        found = await self._find(f"{collection}/{name}")
+        if found is None:
+            raise Conflict(f"DPEIteration {name} vanished while it was created")
+        return Created.ALREADY if owned(found, run) else Created.FOREIGN
+
+    async def change(self, resource: Resource, patch: dict[str, Any]) -> None:
+        """Merge-patch a resource; Conflict when it is gone or another one of the same name."""
+        body = merge_with_uid(patch, resource.uid)
+        try:
+            path = _path(resource.namespace, resource.plural, resource.name)
+            await self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+        except ApiException as error:
+            if error.status in (404, 409, 422):
+                raise Conflict(f"{resource.name} has changed") from error
+            raise
+
+    async def remove(self, resource: Resource) -> None:
+        """Delete a DPEIteration or a DPERun itself; its children go with it."""
+        await self._delete(_path(resource.namespace, resource.plural, resource.name), resource.uid)
 
     async def _delete(self, path: str, uid: str) -> None:
         body = {
@@ -228,32 +306,32 @@ class Gateway:
                 raise
 
     async def write_status(
-        self, iteration: Iteration, resource_version: str, old: dict[str, Any], new: dict[str, Any]
+        self, resource: Resource, resource_version: str, old: dict[str, Any], new: dict[str, Any]
     ) -> None:
         """Write the status over the very version that was read; Conflict when there is a newer one, or none."""
-        path = f"/apis/{GROUP}/{VERSION}/namespaces/{iteration.namespace}/{PLURAL}/{iteration.name}/status"
+        path = _path(resource.namespace, resource.plural, resource.name) + "/status"
         patch = {"metadata": {"resourceVersion": resource_version}, "status": merge_patch(old, new)}
         try:
             await self._request("PATCH", path, body=patch, content_type=_MERGE_PATCH)
         except ApiException as error:
             if error.status in (404, 409):
-                raise Conflict(f"{iteration.name} has changed") from error
+                raise Conflict(f"{resource.name} has changed") from error
             raise
 
-    async def note(self, iteration: Iteration, note: Note) -> None:
+    async def note(self, resource: Resource, note: Note) -> None:
         """Write an Event. Its name derives from its key, so that saying it twice is saying it once."""
-        digest = hashlib.sha256(f"{iteration.uid}/{note.key}".encode()).hexdigest()[:16]
+        digest = hashlib.sha256(f"{resource.uid}/{note.key}".encode()).hexdigest()[:16]
         now = _now()
         body = {
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"name": f"{iteration.name}.{digest}", "namespace": iteration.namespace},
+            "metadata": {"name": f"{resource.name}.{digest}", "namespace": resource.namespace},
             "involvedObject": {
                 "apiVersion": API_VERSION,
-                "kind": KIND,
-                "namespace": iteration.namespace,
-                "name": iteration.name,
-                "uid": iteration.uid,
+                "kind": resource.kind,
+                "namespace": resource.namespace,
+                "name": resource.name,
+                "uid": resource.uid,
             },
             "reason": note.reason,
             "message": note.message,
@@ -265,12 +343,13 @@ class Gateway:
             "count": 1,
         }
         try:
-            await self._request("POST", f"/api/v1/namespaces/{iteration.namespace}/events", body=body)
+            await self._request("POST", f"/api/v1/namespaces/{resource.namespace}/events", body=body)
         except ApiException as error:
             if error.status != 409:
                 raise
 
 
-def _owned(found: dict[str, Any], iteration: Iteration) -> bool:
+def owned(found: dict[str, Any], resource: Resource) -> bool:
+    """Whether a resource is among the owners of an object."""
     owners = found["metadata"].get("ownerReferences") or []
-    return any(owner.get("uid") == iteration.uid for owner in owners)
+    return any(owner.get("uid") == resource.uid for owner in owners)

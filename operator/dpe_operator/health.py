@@ -1,4 +1,4 @@
-"""/healthz: 200 while iterations are looked after, 503 with the reason when they are not."""
+"""/healthz: 200 while iterations and runs are looked after, 503 with the reason when they are not."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ CHECK_S = 30.0
 
 
 class Health:
-    """Whether the event loop turns, every known iteration is looked at in time, and none is unknown."""
+    """Whether the event loop turns, every known iteration and run is looked at in time, and none is unknown."""
 
     def __init__(self, operator: Operator, namespaces: list[str]) -> None:
         self._operator, self._namespaces = operator, namespaces
@@ -33,16 +33,20 @@ class Health:
             try:
                 await self._compare()
             except (ApiException, HTTPError, OSError) as error:
-                log.warning("cannot list iterations: %s", error)  # an API server that is away is no fault of ours
+                log.warning(
+                    "cannot list iterations and runs: %s", error
+                )  # an API server that is away is no fault of ours
             await asyncio.sleep(CHECK_S)
 
     async def _compare(self) -> None:
-        alone = set()
+        alone, gateway = set(), self._operator.gateway
         for namespace in self._namespaces:
-            for body in await self._operator.gateway.iterations(namespace, metadata_only=True):
-                name = body["metadata"]["name"]
-                if (namespace, name) not in self._operator.loops and "deletionTimestamp" not in body["metadata"]:
-                    alone.add(f"{namespace}/{name}")
+            known = ((gateway.iterations, self._operator.loops), (gateway.runs, self._operator.runs))
+            for listed, loops in known:
+                for body in await listed(namespace, metadata_only=True):
+                    name = body["metadata"]["name"]
+                    if (namespace, name) not in loops and "deletionTimestamp" not in body["metadata"]:
+                        alone.add(f"{namespace}/{name}")
         now = time.monotonic()
         self._alone = {name: self._alone.get(name, now) for name in alone}
 

@@ -1,4 +1,4 @@
-"""Wires kopf: one daemon per DPEIteration, woken by events of its children. Everything else is elsewhere."""
+"""Wires kopf: one daemon per DPEIteration and DPERun, woken by events of its children. Everything else is elsewhere."""
 
 import argparse
 import asyncio
@@ -15,7 +15,17 @@ from prometheus_client import start_http_server
 from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
-from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, GROUP, LABEL_ITERATION, METRICS_PORT, PLURAL, VERSION
+from dpe_api.names import (
+    ENV_ACCESS_KEY,
+    ENV_SECRET_KEY,
+    GROUP,
+    LABEL_ITERATION,
+    LABEL_RUN,
+    METRICS_PORT,
+    PLURAL,
+    RUN_PLURAL,
+    VERSION,
+)
 from dpe_operator import metrics
 from dpe_operator.gateway import Gateway, connect
 from dpe_operator.health import HEALTH_PORT, Health, serve_health
@@ -23,6 +33,7 @@ from dpe_operator.manifests.common import MANAGER
 from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
 from dpe_operator.queueing import Queue
 from dpe_operator.reconcile import RETRY_S, Loop, Operator, run
+from dpe_operator.runs.reconcile import reconcile_run
 from dpe_operator.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -51,8 +62,9 @@ def configure(settings: kopf.OperatorSettings) -> None:
 
 
 def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
-    """The login, the daemon, and the events that wake it."""
+    """The login, the daemons, and the events that wake them."""
     kopf.on.login(registry=registry)(kopf.login_via_client)
+    _register_runs(registry, operator)
 
     @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_backoff=5, cancellation_timeout=5)  # type: ignore[untyped-decorator]
     async def look_after(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
@@ -69,7 +81,12 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
                 metrics.forget(namespace, name)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)  # type: ignore[untyped-decorator]
-    async def iteration_changed(namespace: str, name: str, body: kopf.Body, event: Any, **_: Any) -> None:
+    async def iteration_changed(
+        namespace: str, name: str, labels: Mapping[str, str], body: kopf.Body, event: Any, **_: Any
+    ) -> None:
+        above = operator.runs.get((namespace, labels.get(LABEL_RUN, "")))
+        if above is not None:
+            above.wake.set()
         own = operator.loops.get((namespace, name))
         if own is None and event["type"] == "DELETED":
             operator.dequeue(namespace, name)
@@ -94,6 +111,28 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         if loop is not None:
             loop.memory.see_pod(event["object"], loop.uid, gone=event["type"] == "DELETED")
             loop.wake.set()
+
+
+def _register_runs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
+    """The daemon of runs; events of their iterations wake it, too."""
+
+    @kopf.daemon(GROUP, VERSION, RUN_PLURAL, registry=registry, cancellation_backoff=5, cancellation_timeout=5)  # type: ignore[untyped-decorator]
+    async def look_after_run(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
+        loop = operator.runs[namespace, name] = Loop(namespace, name, uid)
+        ended = asyncio.Event()
+        waker = asyncio.create_task(_pass_on(stopped, ended))
+        try:
+            await run(operator, loop, ended, reconcile_run)
+        finally:
+            waker.cancel()
+            if operator.runs.get((namespace, name)) is loop:
+                del operator.runs[namespace, name]
+
+    @kopf.on.event(GROUP, VERSION, RUN_PLURAL, registry=registry)  # type: ignore[untyped-decorator]
+    async def run_changed(namespace: str, name: str, body: kopf.Body, **_: Any) -> None:
+        own = operator.runs.get((namespace, name))
+        if own is not None and body["metadata"].get("generation") != own.generation:
+            own.wake.set()
 
 
 async def _pass_on(stopped: kopf.DaemonStopped, ended: asyncio.Event) -> None:
@@ -131,7 +170,7 @@ async def operate(platform: Platform, namespaces: list[str], metrics_port: int, 
     server = serve_health(health, health_port)
     watch = asyncio.create_task(health.watch())
     await fill_queue(operator, namespaces)
-    log.info("looks after %s in %s", PLURAL, ", ".join(namespaces))
+    log.info("looks after %s and %s in %s", PLURAL, RUN_PLURAL, ", ".join(namespaces))
     try:
         await kopf.operator(registry=registry, settings=settings, standalone=True, namespaces=namespaces)
     finally:
@@ -141,7 +180,7 @@ async def operate(platform: Platform, namespaces: list[str], metrics_port: int, 
 
 def main() -> int:
     """Exit code: 0 stopped, 78 when the configuration is wrong."""
-    parser = argparse.ArgumentParser(prog="dpe_operator", description="The operator of DPEIterations.")
+    parser = argparse.ArgumentParser(prog="dpe_operator", description="The operator of DPEIterations and DPERuns.")
     given = os.environ.get(ENV_NAMESPACES, "")
     parser.add_argument(
         "--namespace",

@@ -47,6 +47,8 @@ class Memory:
     watching_since: datetime | None = None
     conflicts: frozenset[str] = frozenset()
     """Names that could not be created because somebody else has them."""
+    not_admitted: str | None = None
+    """Of a run: what the API server said when it did not take the next iteration."""
 
     def doubt(self) -> None:
         """The next look lists again."""

@@ -34,7 +34,7 @@ STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
 
 @dataclass(slots=True)
 class Loop:
-    """One iteration's place in this process."""
+    """One iteration's or one run's place in this process."""
 
     namespace: str
     name: str
@@ -56,12 +56,15 @@ class Operator:
     platform: Platform
     queue: Queue
     loops: dict[tuple[str, str], Loop] = field(default_factory=dict)
-    """By namespace and name."""
+    """Of iterations, by namespace and name."""
+    runs: dict[tuple[str, str], Loop] = field(default_factory=dict)
+    """Of runs, by namespace and name."""
 
     def stale(self) -> list[str]:
-        """Names of iterations that are not looked at in time."""
+        """Names of iterations and runs that are not looked at in time."""
         late = time.monotonic() - STALE_S
-        return [f"{loop.namespace}/{loop.name}" for loop in self.loops.values() if loop.due < late]
+        loops = [*self.loops.values(), *self.runs.values()]
+        return [f"{loop.namespace}/{loop.name}" for loop in loops if loop.due < late]
 
     def pace(self) -> Platform:
         """The platform, with times between looks that grow with the number of iterations."""
@@ -187,14 +190,18 @@ async def _pause(loop: Loop, stopped: asyncio.Event, seconds: float | None) -> N
     loop.due = time.monotonic()
 
 
-async def run(operator: Operator, loop: Loop, stopped: asyncio.Event) -> None:
-    """Look after one iteration until `stopped`; never raises for what can be tried again."""
+Look = Callable[[Operator, Loop], Awaitable[float | None]]
+"""One pass over what a loop looks after."""
+
+
+async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look = reconcile) -> None:
+    """Look after one iteration or run until `stopped`; never raises for what can be tried again."""
     errors = 0
     while not stopped.is_set():
         loop.wake.clear()
         try:
             with metrics.RECONCILE_DURATION.time():
-                pause = await reconcile(operator, loop)
+                pause = await look(operator, loop)
             errors = 0
         except Conflict:
             loop.memory.doubt()

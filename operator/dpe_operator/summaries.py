@@ -14,6 +14,7 @@ from dpe_api.artifacts import (
     Tokens,
     TrainingSummary,
 )
+from dpe_api.base import ApiModel
 from dpe_api.names import Stage
 from dpe_api.spec import ResolvedSpec
 from dpe_api.status import (
@@ -177,8 +178,8 @@ def tokens_of(stage: Stage, manifest: Manifest) -> Tokens:
     return parse(stage, manifest).tokens
 
 
-def size(status: Status) -> int:
-    """Bytes of the status as JSON."""
+def size(status: ApiModel) -> int:
+    """Bytes of a status as JSON."""
     return len(json.dumps(status.wire(), ensure_ascii=False, separators=(",", ":")).encode())
 
 

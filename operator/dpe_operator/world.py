@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import ClassVar
 
 from dpe_api.artifacts import ExitReport, IterationId, Manifest, Progress
-from dpe_api.names import Stage
+from dpe_api.names import KIND, PLURAL, RUN_KIND, RUN_PLURAL, Stage
 from dpe_api.status import Status
 from dpe_operator.queueing import Entry
 
@@ -27,10 +28,31 @@ class Iteration:
     created: datetime = _LONG_AGO
     deleting: bool = False
 
+    kind: ClassVar[str] = KIND
+    plural: ClassVar[str] = PLURAL
+
     @property
     def id(self) -> IterationId:
         """The form that artifacts carry."""
         return IterationId(namespace=self.namespace, name=self.name, uid=self.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Identity of a DPERun."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int = 1
+    labels: Mapping[str, str] = field(default_factory=dict)
+    deleting: bool = False
+
+    kind: ClassVar[str] = RUN_KIND
+    plural: ClassVar[str] = RUN_PLURAL
+
+
+Resource = Iteration | Run
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The resource's definition, as the checkout has it, and a namespace with an operator of its own."""
+"""The resources' definitions, as the checkout has them, and a namespace with an operator of its own."""
 
 import time
 from collections.abc import Iterator
@@ -13,16 +13,23 @@ from kubernetes.client import ApiException
 from tests.cluster import operators
 from tests.cluster.operators import Lab
 
-from dpe_api.names import GROUP, PLURAL, VERSION
+from dpe_api.names import GROUP, PLURAL, RUN_PLURAL, VERSION
 from dpe_jobs.store import Store
 
-CRD = Path(__file__).parents[2] / "crds" / "dpe.dev_dpeiterations.yaml"
+CRDS = Path(__file__).parents[2] / "crds"
 
 
 @pytest.fixture(scope="session")
 def crd(api: client.ApiClient) -> None:
-    """Install or update the CustomResourceDefinition and wait until it is served. It stays: others may use it."""
-    extensions, body, name = client.ApiextensionsV1Api(api), yaml.safe_load(CRD.read_text()), f"{PLURAL}.{GROUP}"
+    """Install or update the CustomResourceDefinitions and wait until they are served. They stay, others use them."""
+    for plural in (PLURAL, RUN_PLURAL):
+        define(api, plural)
+
+
+def define(api: client.ApiClient, plural: str) -> None:
+    """One of them."""
+    body = yaml.safe_load((CRDS / f"{GROUP}_{plural}.yaml").read_text())
+    extensions, name = client.ApiextensionsV1Api(api), f"{plural}.{GROUP}"
     try:
         extensions.create_custom_resource_definition(body)
     except ApiException as error:
@@ -64,11 +71,18 @@ def idle(
     operators.give_doubles(lab)
     lab.upload_inputs()
     yield lab
+    for body in lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, RUN_PLURAL)["items"]:
+        lab.custom.delete_namespaced_custom_object(GROUP, VERSION, namespace, RUN_PLURAL, body["metadata"]["name"])
     for body in lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL)["items"]:
         lab.custom.delete_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL, body["metadata"]["name"])
     if lab.process is None:
         lab.start()
-    lab.until(lambda: not lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, PLURAL)["items"])
+    for plural in (RUN_PLURAL, PLURAL):
+        lab.until(
+            lambda plural=plural: (
+                not lab.custom.list_namespaced_custom_object(GROUP, VERSION, namespace, plural)["items"]
+            )
+        )
     # their last words go to the bucket
     lab.until(lambda: not lab.core.list_namespaced_pod(namespace).items)
     lab.stop()

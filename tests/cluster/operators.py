@@ -20,7 +20,8 @@ from kubernetes import client
 from tests.cluster.pods import wait_for
 from tests.unit.operator import given
 
-from dpe_api.names import BATCH_STAGES, GROUP, LABEL_STAGE, PLURAL, VERSION, Stage, artifact_root
+from dpe_api.names import BATCH_STAGES, GROUP, LABEL_STAGE, PLURAL, RUN_PLURAL, VERSION, Stage, artifact_root
+from dpe_api.run_status import RunStatus
 from dpe_api.status import Status
 from dpe_jobs.store import Store
 
@@ -34,8 +35,10 @@ MERGE = "application/merge-patch+json"
 
 # the list at the top of gateway.py, as a Role
 RIGHTS = [
-    (GROUP, PLURAL, "get list watch patch delete"),
+    (GROUP, PLURAL, "get list watch create patch delete"),
+    (GROUP, RUN_PLURAL, "get list watch patch delete"),
     (GROUP, f"{PLURAL}/status", "patch"),
+    (GROUP, f"{RUN_PLURAL}/status", "patch"),
     ("batch", "jobs", "get list watch create delete"),
     ("", "configmaps", "get create delete"),
     ("", "services", "get create delete"),
@@ -215,9 +218,9 @@ class Lab:
             pods = [(p.metadata.name, p.status.phase) for p in self.core.list_namespaced_pod(self.namespace).items]
             raise AssertionError(f"{pods}\n{self.log()[-6000:]}") from None
 
-    def events(self, name: str = "turn") -> list[tuple[str, str]]:
+    def events(self, name: str = "turn", kind: str = "DPEIteration") -> list[tuple[str, str]]:
         """Reason and message of its Events."""
-        chosen = f"involvedObject.kind=DPEIteration,involvedObject.name={name}"
+        chosen = f"involvedObject.kind={kind},involvedObject.name={name}"
         found = self.core.list_namespaced_event(self.namespace, field_selector=chosen).items
         return [(e.reason, e.message) for e in found]
 
@@ -230,12 +233,64 @@ class Lab:
         found = self.core.list_namespaced_pod(self.namespace, label_selector=f"{LABEL_STAGE}={stage}").items
         return [p for p in found if p.status.phase == "Running" and p.metadata.deletion_timestamp is None]
 
+    # a run of several
+
+    def create_run(self, name: str = "spiral", science: dict[str, Any] | None = None, **changes: Any) -> None:
+        """Create a run whose rounds are as `create` makes them. `science`: sections of the template."""
+        spec = given.spec(
+            probe={"uri": f"s3://{self.bucket}/{self.namespace}/probe"},
+            evaluation={"benchmarks": [{"name": "test", "uri": f"s3://{self.bucket}/{self.namespace}/test"}]},
+        )
+        template = {k: v for k, v in spec.wire().items() if k not in ("model", "suspend")} | (science or {})
+        model = {"uri": f"s3://{self.bucket}/{self.namespace}/base"}
+        body = {
+            "apiVersion": f"{GROUP}/{VERSION}",
+            "kind": "DPERun",
+            "metadata": {"name": name},
+            "spec": {"model": model, "template": template, **changes},
+        }
+        self.custom.create_namespaced_custom_object(GROUP, VERSION, self.namespace, RUN_PLURAL, body)
+
+    def run_body(self, name: str = "spiral") -> dict[str, Any]:
+        """The run as the API server has it."""
+        where = (GROUP, VERSION, self.namespace, RUN_PLURAL)
+        found: dict[str, Any] = self.custom.get_namespaced_custom_object(*where, name)
+        return found
+
+    def run_status(self, name: str = "spiral") -> RunStatus:
+        """Its status."""
+        return RunStatus.model_validate(self.run_body(name).get("status") or {})
+
+    def patch_run(self, patch: dict[str, Any], name: str = "spiral", *, status: bool = False) -> None:
+        """Change it, or its status."""
+        where = (GROUP, VERSION, self.namespace, RUN_PLURAL)
+        change = (
+            self.custom.patch_namespaced_custom_object_status if status else self.custom.patch_namespaced_custom_object
+        )
+        change(*where, name, patch, _content_type=MERGE)
+
+    def table(self, plural: str) -> list[Any]:
+        """What kubectl prints of the only resource of a kind."""
+        path = f"/apis/{GROUP}/{VERSION}/namespaces/{self.namespace}/{plural}"
+        headers = {"Accept": "application/json;as=Table;v=v1;g=meta.k8s.io"}
+        request = self.api.param_serialize("GET", path, header_params=headers, auth_settings=["BearerToken"])
+        (row,) = json.loads(self.api.call_api(*request).read())["rows"]
+        return list(row["cells"])
+
+    def delete_run(self, name: str = "spiral") -> None:
+        """Delete it; its iterations go with it."""
+        self.custom.delete_namespaced_custom_object(GROUP, VERSION, self.namespace, RUN_PLURAL, name)
+
     # the stages
 
-    def wish(self, stage: Stage, attempt: int, **wanted: Any) -> None:
-        """What an attempt of a stage shall do."""
-        uri = f"s3://{self.bucket}/tests/{self.namespace}/{stage}/{attempt}.json"
-        self.store.put(uri, json.dumps(wanted).encode())
+    def wish(self, stage: Stage, attempt: int, iteration: str | None = None, **wanted: Any) -> None:
+        """What an attempt of a stage shall do, of every iteration or of one."""
+        self.tell(stage, str(attempt), wanted, iteration)
+
+    def tell(self, stage: Stage, name: str, document: dict[str, Any], iteration: str | None = None) -> None:
+        """Leave something for the double of a stage."""
+        where = f"{stage}/{iteration}/{name}" if iteration else f"{stage}/{name}"
+        self.store.put(f"s3://{self.bucket}/tests/{self.namespace}/{where}.json", json.dumps(document).encode())
 
     def root(self, name: str = "turn") -> str:
         """Folder of the iteration's artifacts."""

@@ -2,7 +2,8 @@
 
 Mounted into the pods, run as `python stage_double.py STAGE`. It obeys s3://BUCKET/tests/NAMESPACE/STAGE/ATTEMPT.json:
 {"hold": true} waits until the object says otherwise, {"exit": CODE, "reason": ..., "message": ...} ends like that;
-without the object the stage publishes s3://BUCKET/tests/NAMESPACE/STAGE/summary.json.
+without the object the stage publishes s3://BUCKET/tests/NAMESPACE/STAGE/summary.json. For one iteration alone both
+may lie in .../STAGE/ITERATION/.
 """
 
 import json
@@ -30,7 +31,8 @@ class Ready(BaseHTTPRequestHandler):
 
 def wish(launch: Launch, store: Store, name: str) -> dict[str, Any] | None:
     bucket, _ = split_uri(launch.output)
-    data = store.find(f"s3://{bucket}/tests/{launch.iteration.namespace}/{launch.stage}/{name}.json")
+    folder = f"s3://{bucket}/tests/{launch.iteration.namespace}/{launch.stage}"
+    data = store.find(f"{folder}/{launch.iteration.name}/{name}.json") or store.find(f"{folder}/{name}.json")
     return None if data is None else json.loads(data)
 
 

@@ -136,7 +136,7 @@ def release(cluster: Cluster, namespace: str, image: str, monkeypatch: pytest.Mo
     }
     for arguments in (
         ["kubectl", "apply", "--server-side", "--force-conflicts", "-f", str(CHART / "crds")],
-        ["kubectl", "wait", "--for=condition=Established", "crd/dpeiterations.dpe.dev", "--timeout=30s"],
+        ["kubectl", "wait", "--for=condition=Established", "-f", str(CHART / "crds"), "--timeout=30s"],
     ):
         subprocess.run(arguments, check=True, capture_output=True, text=True)
     files = ["-f", str(ROOT / "dev" / "values.yaml"), "-f", "-"]
@@ -196,8 +196,10 @@ class Account:
 def test_accounts_may_do_what_they_must_and_no_more(api: client.ApiClient, release: str) -> None:
     may = Account(api, release, "dpe-operator").may
 
-    assert may("watch", "dpeiterations", "dpe.dev")
-    assert may("patch", "dpeiterations/status", "dpe.dev")
+    for plural in ("dpeiterations", "dperuns"):
+        assert may("watch", plural, "dpe.dev")
+        assert may("patch", f"{plural}/status", "dpe.dev")
+    assert may("create", "dpeiterations", "dpe.dev")
     assert may("create", "jobs", "batch")
     assert may("get", "secrets", name="dpe-object-store")
     assert may("get", "secrets", name="keys")
@@ -205,7 +207,7 @@ def test_accounts_may_do_what_they_must_and_no_more(api: client.ApiClient, relea
     assert not may("list", "secrets")
     assert not may("create", "pods")
     assert not may("create", "pods/exec")
-    assert not may("create", "dpeiterations", "dpe.dev")
+    assert not may("create", "dperuns", "dpe.dev")
     assert not may("create", "rolebindings", "rbac.authorization.k8s.io")
     assert not may("list", "dpeiterations", "dpe.dev", namespace="default")
     assert not may("list", "nodes", namespace="")

@@ -9,9 +9,10 @@ from datetime import timedelta
 from urllib.parse import urlsplit
 
 import urllib3
+from minio import Minio
+
 from dpe_operator.gateway import Gateway, connect
 from dpe_operator.platform import read_platform
-from minio import Minio
 
 
 def operator(name: str) -> str:
@@ -21,10 +22,10 @@ def operator(name: str) -> str:
 
 
 def resource() -> str:
-    """The CustomResourceDefinition is there, and every watched namespace may be read."""
+    """The CustomResourceDefinitions are there, and every watched namespace may be read."""
     gateway = Gateway(connect())
     namespaces = os.environ["DPE_NAMESPACES"].split(",")
-    found = {name: len(asyncio.run(gateway.iterations(name))) for name in namespaces}
+    found = {name: len(asyncio.run(gateway.iterations(name)) + asyncio.run(gateway.runs(name))) for name in namespaces}
     return ", ".join(f"{number} in {name}" for name, number in found.items())
 
 
@@ -48,7 +49,7 @@ def store() -> str:
 def main() -> int:
     """Exit code: 0 when all is well."""
     bad = 0
-    checks = {"operator": lambda: operator(sys.argv[1]), "DPEIterations": resource, "object store": store}
+    checks = {"operator": lambda: operator(sys.argv[1]), "DPEIterations and DPERuns": resource, "object store": store}
     for name, check in checks.items():
         try:
             print(f"ok      {name}: {check()}")

@@ -1,4 +1,5 @@
-"""Before `helm uninstall`: delete all DPEIterations while the operator is still there to stop their pods.
+"""Before `helm uninstall`: delete all DPERuns, which begin no round any more, then all DPEIterations, while the operator
+is still there to stop their pods.
 
 Without the operator nothing would remove their finalizer. What they wrote to the object store stays.
 """
@@ -10,30 +11,35 @@ import time
 
 from dpe_operator.gateway import Gateway, connect
 from dpe_operator.observe import identity
+from dpe_operator.runs import reconcile as runs
+from dpe_operator.world import Resource
 
 
-async def left(gateway: Gateway, namespaces: list[str]) -> list[dict]:
-    """All DPEIterations that are still there."""
-    return [body for namespace in namespaces for body in await gateway.iterations(namespace)]
+async def left(gateway: Gateway, namespaces: list[str]) -> list[Resource]:
+    """All DPERuns that are still there; when there is none, all DPEIterations."""
+    found: list[Resource] = [runs.identity(body) for name in namespaces for body in await gateway.runs(name)]
+    return found or [identity(body) for name in namespaces for body in await gateway.iterations(name)]
 
 
 async def main(timeout_s: float) -> int:
     """Exit code: 0 when none is left."""
     gateway, namespaces = Gateway(connect()), os.environ["DPE_NAMESPACES"].split(",")
     end, told = time.monotonic() + timeout_s, set()
-    while bodies := await left(gateway, namespaces):
-        for iteration in map(identity, bodies):
-            if not iteration.deleting:
-                await gateway.remove(iteration)
-            if iteration.uid not in told:
-                told.add(iteration.uid)
-                print(f"deleting {iteration.namespace}/{iteration.name}; its artifacts stay")
+    while found := await left(gateway, namespaces):
+        for resource in found:
+            if not resource.deleting:
+                await gateway.remove(resource)
+            if resource.uid not in told:
+                told.add(resource.uid)
+                print(f"deleting {resource.kind} {resource.namespace}/{resource.name}; its artifacts stay")
         if time.monotonic() > end:
-            names = ", ".join(f"{i.namespace}/{i.name}" for i in map(identity, bodies))
-            print(f"still there after {timeout_s:.0f} s: {names}. Does the operator run? Its log says what it waits for.")
+            names = ", ".join(f"{r.namespace}/{r.name}" for r in found)
+            print(
+                f"still there after {timeout_s:.0f} s: {names}. Does the operator run? Its log says what it waits for."
+            )
             return 1
         await asyncio.sleep(1)
-    print("no DPEIteration is left")
+    print("no DPERun and no DPEIteration is left")
     return 0
 
 

@@ -1,7 +1,7 @@
 """What trained a model, by the lineage of the manifests: such rows are never asked as a probe.
 
-A model's manifest names the model that it was trained from and the samples; that one's manifest names its own, back to
-a base without inputs. Pictures are told by their exact pixels, however they are encoded, and rows by their ids.
+Pictures are told by their exact pixels, however they are encoded, and rows by their ids. What is gone is told in the
+log: its rows cannot be recognised any more.
 """
 
 import hashlib
@@ -9,7 +9,6 @@ import io
 import logging
 import tempfile
 from array import array
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from dpe_api.artifacts import Manifest
-from dpe_api.names import Stage
 from dpe_jobs.generation.dedup import pixel_digest
+from dpe_jobs.lineage.walk import sample_files, walk
 from dpe_jobs.questions import IMAGE_FORMATS, batch_rows, open_parquet
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import Store
 
 log = logging.getLogger(__name__)
 
 Hashes = NDArray[np.uint64]
-
-_MODELS = ("model", str(Stage.TRAINING))
-_DATA = ("dataset", str(Stage.GENERATION))
 
 
 def _id_hash(name: str) -> int:
@@ -70,43 +65,18 @@ def nothing() -> Trained:
     return Trained(array("Q"), array("Q"))
 
 
-def lineage(store: Store, model_uri: str) -> Iterator[tuple[str, Manifest]]:
-    """Addresses and manifests of all data that a model and its ancestors were trained on, each once.
-
-    A model without a manifest is a base, of which nothing is known. What is gone is told in the log: its rows cannot be
-    recognised any more.
-    """
-    known = {model_uri}
-    open_models = [model_uri]
-    while open_models:
-        manifest = store.manifest(open_models.pop())
-        for found in [] if manifest is None else manifest.inputs:
-            if found.uri in known or not found.uri.startswith("s3://"):
-                continue
-            known.add(found.uri)
-            theirs = store.manifest(found.uri)
-            if theirs is None:
-                if not store.list(found.uri):
-                    log.warning("%s trained %s and is gone: its rows are not recognised", found.uri, model_uri)
-            elif theirs.stage in _MODELS:
-                open_models.append(found.uri)
-            elif theirs.stage in _DATA:
-                yield found.uri, theirs
-
-
 def trained_on(store: Store, model_uri: str) -> Trained:
     """Everything that trained a model. One file is on disk and one batch of pictures in memory at a time."""
     pictures, ids = array("Q"), array("Q")
-    for uri, manifest in lineage(store, model_uri):
-        for output in manifest.outputs:
-            # what generation rejected, `rejected.parquet`, trained nobody
-            if not output.path.endswith(".parquet") or (
-                manifest.stage == Stage.GENERATION and not output.path.startswith("samples/")
-            ):
-                continue
+    for ancestor in walk(store, model_uri):
+        if ancestor.gone and ancestor.child is not None:
+            log.warning("%s trained %s and is gone: its rows are not recognised", ancestor.uri, ancestor.child)
+        if not ancestor.is_data:
+            continue
+        for uri, output in sample_files(ancestor):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "samples.parquet"
-                store.download(join(uri, output.path), path, output.sha256)
+                store.download(uri, path, output.sha256)
                 with open_parquet(path) as file:
                     _collect(file, pictures, ids)
     found = Trained(pictures, ids)

@@ -2,13 +2,14 @@
 
 import logging
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from dpe_api.artifacts import Comparison, EvaluationSummary
+from dpe_api.artifacts import Comparison, EvaluationSummary, InputRef, Manifest
 from dpe_api.launch import EvaluationLaunch, Launch
-from dpe_api.names import Exit
+from dpe_api.names import Exit, Stage
 from dpe_jobs.diagnosis.attribution import attribute_by_rules
 from dpe_jobs.diagnosis.items import ITEMS, Items
 from dpe_jobs.diagnosis.procedure import add, ask, draw_probe, publish
@@ -16,6 +17,8 @@ from dpe_jobs.diagnosis.report import describe
 from dpe_jobs.diagnosis.sample import PAIRED, PROBE, QuestionSet, take
 from dpe_jobs.diagnosis.trained import Trained, trained_on
 from dpe_jobs.evaluation.compare import compare, judge
+from dpe_jobs.rounds import page
+from dpe_jobs.rounds.read import earlier_rounds, read_round
 from dpe_jobs.runtime import BadConfig, BadData, run_stage
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store, join
@@ -54,8 +57,31 @@ def run(launch: Launch, store: Store) -> None:
         # by rules only: the iteration that goes on from here has its endpoint look at the same wrong answers
         attribution = attribute_by_rules(asked.items, launch.diagnosis).report
         report = measured.model_copy(update={"attribution": attribution})
-        inputs = [model, earlier, *(s.source for s in sets)]
-        publish(launch, store, folder, inputs, asked, report, [], [COMPARISON], summary.wire())
+        inputs = [model, earlier, *(s.source for s in sets), *previous_evaluation(launch, store)]
+        others = [COMPARISON, *draw_rounds(launch, store, summary, folder)]
+        publish(launch, store, folder, inputs, asked, report, [], others, summary.wire())
+
+
+def previous_evaluation(launch: EvaluationLaunch, store: Store) -> list[InputRef]:
+    """The evaluation of the round before, which makes the rounds a chain; none in a first round, or when it is gone."""
+    if launch.previous is None:
+        return []
+    folder = join(launch.previous, Stage.EVALUATION)
+    return [store.input_ref(folder)] if store.manifest(folder) is not None else []
+
+
+def draw_rounds(launch: EvaluationLaunch, store: Store, summary: EvaluationSummary, folder: Path) -> list[str]:
+    """Write run.html of the rounds up to this one; names of what was written: nothing where a stage of it is gone."""
+    root = launch.output.removesuffix(f"/{Stage.EVALUATION}")
+    now = datetime.now(UTC)
+    own = Manifest(stage=launch.stage, iteration=launch.iteration, created_at=now, summary=summary.wire())
+    try:
+        rounds = [*earlier_rounds(store, launch.previous), read_round(store, root, own)]
+    except BadData as error:
+        log.warning("no %s: %s", page.PAGE, error)
+        return []
+    page.write(rounds, folder / page.PAGE, created_at=now)
+    return [page.PAGE]
 
 
 def read_before(launch: EvaluationLaunch, store: Store, folder: Path) -> Items:

@@ -29,8 +29,8 @@ from dpe_operator.world import GRACE_S, Iteration
 MANAGER = "dpe-operator"
 ANNOTATION_UID = "dpe.dev/iteration-uid"  # on pods: tells a namesake's leftovers apart
 ANNOTATION_SERVED_BY = "dpe.dev/served-by"  # on Jobs: the model server that their launch names
-_QUEUE_LABELS = "kueue.x-k8s.io/"
-_QUEUE_NAME = _QUEUE_LABELS + "queue-name"
+QUEUE_LABELS = "kueue.x-k8s.io/"
+_QUEUE_NAME = QUEUE_LABELS + "queue-name"
 
 
 RESTARTS_OF_ONE = 3  # of a pod that does not need the others, in one attempt
@@ -306,7 +306,7 @@ def job(
     `alone`: the pods do not need each other. One that is lost is replaced a few times while the others go on; only bad
     data or configuration, which another pod would find as well, ends them all.
     """
-    queue = {k: v for k, v in attempt.iteration.labels.items() if k.startswith(_QUEUE_LABELS)}
+    queue = {k: v for k, v in attempt.iteration.labels.items() if k.startswith(QUEUE_LABELS)}
     annotations = {ANNOTATION_SERVED_BY: attempt.server} if attempt.server is not None else {}
     spec: KubernetesObject = {
         "completions": pods,

@@ -20,6 +20,7 @@ def launch(attempt: Attempt) -> EvaluationLaunch:
             "endpoints": endpoints(spec),
             "diagnosis_artifact": attempt.artifact(Stage.DIAGNOSIS),
             "evaluation": spec.evaluation,
+            "previous": attempt.resolved.previous,
         }
     )
 

@@ -10,6 +10,7 @@ from dev import chart_docs
 
 from dpe_api import crd, reference
 from dpe_api.launch import Downloads
+from dpe_api.run_spec import RunSpec
 from dpe_api.spec import ResolvedSpec, Spec
 from dpe_operator.platform import Backoff, Container, Deadlines, Limits, ObjectStore, Platform, Pods, Pool
 
@@ -97,13 +98,15 @@ def test_the_deadlines_in_the_values_are_the_operators_defaults() -> None:
     assert Backoff.model_validate(VALUES["backoff"]) == Backoff()
 
 
-def test_both_copies_of_the_crd_are_generated_from_the_models() -> None:
-    for name in crd.FILES:
-        assert (ROOT / name).read_text() == crd.text(), f"{name}: run `make generate`"
+def test_both_copies_of_the_crds_are_generated_from_the_models() -> None:
+    for name, content in crd.files().items():
+        assert (ROOT / name).read_text() == content, f"{name}: run `make generate`"
 
 
-def test_the_crd_holds_no_bare_word_that_yaml_1_1_reads_as_a_truth_value() -> None:
-    bare = re.findall(r"^\s*(?:- )?(?:y|n|on|off|yes|no)(?::.*)?$", crd.text(), re.MULTILINE | re.IGNORECASE)
+@pytest.mark.parametrize("definition", [crd.crd(), crd.run_crd()], ids=["iteration", "run"])
+def test_the_crd_holds_no_bare_word_that_yaml_1_1_reads_as_a_truth_value(definition: dict[str, object]) -> None:
+    text = crd.text(definition)
+    bare = re.findall(r"^\s*(?:- )?(?:y|n|on|off|yes|no)(?::.*)?$", text, re.MULTILINE | re.IGNORECASE)
     assert bare == []
 
 
@@ -129,6 +132,13 @@ def test_the_first_iteration_is_a_valid_spec_whose_batches_divide_evenly() -> No
     assert spec.probe.sample_size % 7 == 0  # as many rows of each category
     assert spec.training.prompts_per_step * spec.training.rollouts_per_prompt % spec.training.nodes == 0
     assert [b.name for b in spec.evaluation.benchmarks] == ["test"]
+
+
+def test_the_template_of_the_run_is_the_first_iteration() -> None:
+    run = RunSpec.model_validate(yaml.safe_load((ROOT / "examples" / "shapes" / "run.yaml").read_text())["spec"])
+    first = example("iteration-1.yaml")
+    assert first.model.uri == run.model.uri
+    assert run.first(run.template.seed) == first
 
 
 def test_the_second_iteration_says_nothing_but_the_name_of_the_first() -> None:

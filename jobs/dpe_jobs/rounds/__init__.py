@@ -1,0 +1,1 @@
+"""What several rounds of the spiral brought, from their artifacts: run.html."""

@@ -1,0 +1,122 @@
+"""observe -> decide -> act, for one run."""
+
+import logging
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from dpe_api.names import LABEL_RETRY, LABEL_ROUND
+from dpe_api.run_spec import RunSpec
+from dpe_api.run_status import RunStatus
+from dpe_api.status import Status
+from dpe_operator.gateway import Created, Gateway, NotAdmitted, owned
+from dpe_operator.observe import Memory
+from dpe_operator.reconcile import Loop, Operator
+from dpe_operator.runs.decide import decide
+from dpe_operator.runs.iteration import ANNOTATION_SUSPENDED
+from dpe_operator.runs.world import RoundSeen, RunPlan, RunSeen
+from dpe_operator.world import Iteration, Run
+
+log = logging.getLogger(__name__)
+
+
+def identity(body: dict[str, Any]) -> Run:
+    """Identity of a DPERun."""
+    metadata = body["metadata"]
+    return Run(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 1),
+        labels=metadata.get("labels") or {},
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+def round_seen(body: dict[str, Any]) -> RoundSeen | None:
+    """One of the run's iterations; None when its labels do not tell its round."""
+    metadata, spec = body["metadata"], body["spec"]
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    number, retry = labels.get(LABEL_ROUND, ""), labels.get(LABEL_RETRY, "0")
+    if not number.isdecimal() or not retry.isdecimal():
+        log.warning("%s: labels %s and %s are no numbers: not counted", metadata["name"], LABEL_ROUND, LABEL_RETRY)
+        return None
+    return RoundSeen(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        round=int(number),
+        retry=int(retry),
+        status=Status.model_validate(body.get("status") or {}),
+        reference=((spec.get("model") or {}).get("iterationRef") or {}).get("name"),
+        suspended=bool(spec.get("suspend")),
+        suspended_by_run=ANNOTATION_SUSPENDED in annotations,
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+async def observe(gateway: Gateway, memory: Memory, run: Run) -> RunSeen:
+    """One look at the run's iterations."""
+    listed = await gateway.iterations_of(run)
+    rounds = [round_seen(body) for body in listed if owned(body, run)]
+    foreign = {body["metadata"]["name"] for body in listed if not owned(body, run)}
+    return RunSeen(
+        run=run,
+        rounds=tuple(r for r in rounds if r is not None),
+        foreign=frozenset(foreign) | memory.conflicts,
+        not_admitted=memory.not_admitted,
+    )
+
+
+def _iteration(run: Run, seen: RoundSeen) -> Iteration:
+    return Iteration(run.namespace, seen.name, seen.uid)
+
+
+async def _begin(operator: Operator, loop: Loop, run: Run, plan: RunPlan) -> bool:
+    """Create the next iteration. False: it was not created, and the run is to be looked at again."""
+    if plan.create is None:
+        return True
+    try:
+        created = await operator.gateway.begin_round(run, plan.create)
+    except NotAdmitted as error:
+        loop.memory.not_admitted = str(error)
+        return False
+    if created is Created.FOREIGN:
+        loop.memory.conflicts = frozenset({plan.create["metadata"]["name"]})
+    return created is not Created.FOREIGN
+
+
+async def reconcile_run(operator: Operator, loop: Loop) -> float | None:
+    """One pass. Seconds until the next one, None: only when woken. Conflict: read again at once."""
+    gateway = operator.gateway
+    body = await gateway.run(loop.namespace, loop.name)
+    if body is None or body["metadata"]["uid"] != loop.uid:
+        return None
+    run, written, version = identity(body), body.get("status") or {}, body["metadata"]["resourceVersion"]
+    loop.generation = run.generation
+    resync_s = operator.platform.resync_seconds
+    try:
+        spec, status = RunSpec.model_validate(body["spec"]), RunStatus.model_validate(written)
+    except ValidationError as error:
+        # the API server has checked both by the same models: it serves a definition of another version
+        log.error("%s/%s: is of another version than this operator: %s", run.namespace, run.name, error)
+        return resync_s
+    seen = await observe(gateway, loop.memory, run)
+    plan = decide(spec, status, seen, datetime.now(UTC), timedelta(seconds=resync_s))
+    if not await _begin(operator, loop, run, plan):
+        return 0.0
+    if plan.suspend is not None:
+        seen_round, suspend = plan.suspend
+        mark = {"metadata": {"annotations": {ANNOTATION_SUSPENDED: "true" if suspend else None}}}
+        await gateway.change(_iteration(run, seen_round), {**mark, "spec": {"suspend": suspend}})
+    for note in plan.notes:
+        await gateway.note(run, note)
+        log.info("%s/%s: %s: %s", run.namespace, run.name, note.reason, note.message)
+    if plan.status is not None:
+        await gateway.write_status(run, version, written, plan.status.wire())
+    if plan.delete is not None:
+        await gateway.remove(_iteration(run, plan.delete))
+    if plan.remove_run:
+        await gateway.remove(run)
+    loop.memory.conflicts, loop.memory.not_admitted = frozenset(), None
+    return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
