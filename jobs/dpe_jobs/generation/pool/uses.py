@@ -5,9 +5,9 @@ from collections import Counter
 from pathlib import Path
 
 from dpe_api.names import Stage
-from dpe_jobs.diagnosis.trained import lineage
+from dpe_jobs.lineage.walk import sample_files, walk
 from dpe_jobs.questions import open_parquet
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import Store
 
 
 def count(store: Store, model_uri: str, pool_uri: str) -> Counter[str]:
@@ -18,15 +18,13 @@ def count(store: Store, model_uri: str, pool_uri: str) -> Counter[str]:
     """
     source = f"pool:{pool_uri.rstrip('/')}"
     used: Counter[str] = Counter()
-    for uri, manifest in lineage(store, model_uri):
-        if manifest.stage != Stage.GENERATION:
+    for ancestor in walk(store, model_uri):
+        if ancestor.manifest is None or ancestor.manifest.stage != Stage.GENERATION:
             continue
-        for output in manifest.outputs:
-            if not (output.path.startswith("samples/") and output.path.endswith(".parquet")):
-                continue
+        for uri, output in sample_files(ancestor):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "samples.parquet"
-                store.download(join(uri, output.path), path, output.sha256)
+                store.download(uri, path, output.sha256)
                 used.update(_in_file(path, source))
     return used
 
