@@ -283,6 +283,8 @@ class TrainingSummary(ApiModel):
     seconds_per_step: float
     peak_rss_bytes: int
     """Of the largest rank."""
+    ended_early: str | None = None
+    """Why there were fewer steps than maxSteps; absent when there were not."""
     tokens: Tokens = Field(default_factory=Tokens)
 
 
@@ -334,6 +336,8 @@ class Progress(ApiModel):
     unit: str = "items"
     rate: float = 0.0
     eta_seconds: float | None = None
+    live: dict[str, float] | None = None
+    """Of training: the newest step, by the names of metrics.jsonl."""
     updated_at: datetime
 
 

@@ -102,6 +102,8 @@ class TrainingLaunch(_Launch):
     samples_artifact: str
     """s3:// folder with samples/*.parquet."""
     training: Training
+    max_pixels: int = 1_003_520
+    """A larger image is scaled down, as it is for the diagnosis."""
     rendezvous_host: str
     """DNS name of the gang's first pod."""
 

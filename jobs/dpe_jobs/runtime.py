@@ -129,6 +129,7 @@ class ProgressReporter:
         self._total, self._done, self._resumed = total, done, done
         self._started, self._written = time.monotonic(), float("-inf")
         self._lock = threading.Lock()
+        self._live: dict[str, float] | None = None
         self._write()
 
     def advance(self, items: int = 1, total: int | None = None) -> None:
@@ -139,10 +140,10 @@ class ProgressReporter:
         if due:
             self._write()
 
-    def set(self, done: int, total: int | None = None) -> None:
-        """Say how many items are finished."""
+    def set(self, done: int, total: int | None = None, live: dict[str, float] | None = None) -> None:
+        """Say how many items are finished, and what else is to be seen while the stage runs."""
         with self._lock:
-            self._done = done
+            self._done, self._live = done, live
             due = self._due(total)
         if due:
             self._write()
@@ -163,6 +164,7 @@ class ProgressReporter:
                 unit=self._unit,
                 rate=round(rate, 4),
                 eta_seconds=round(left / rate, 1) if rate > 0 else None,
+                live=self._live,
                 updated_at=datetime.now(UTC),
             )
             self._written = time.monotonic()

@@ -1,5 +1,6 @@
 """From what a person wrote to what the iteration runs with, and why it cannot start. Pure."""
 
+from dpe_api import trainer_arguments
 from dpe_api.names import Stage
 from dpe_api.spec import ResolvedSpec, Spec
 from dpe_api.status import Phase, Resolved
@@ -52,6 +53,11 @@ def endpoint_problems(resolved: ResolvedSpec) -> list[Problem]:
     ]
 
 
+def trainer_problems(resolved: ResolvedSpec) -> list[Problem]:
+    """Arguments for TRL that it does not know, or that are set elsewhere."""
+    return [Problem("TrainerArgument", why) for why in trainer_arguments.problems(resolved.training.trainer.extra)]
+
+
 def resolve(spec: Spec, previous: Previous | None) -> Resolved:
     """What the iteration runs with. Call it only without a `reference_problem`.
 
@@ -86,4 +92,4 @@ def problems(spec: Spec, previous: Previous | None, platform: Platform) -> list[
         resolved = resolve(spec, previous)
     except ValueError as error:
         return [Problem("InvalidSpec", str(error))]
-    return pool_problems(resolved.spec, platform) + endpoint_problems(resolved.spec)
+    return pool_problems(resolved.spec, platform) + endpoint_problems(resolved.spec) + trainer_problems(resolved.spec)

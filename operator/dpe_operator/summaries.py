@@ -168,7 +168,8 @@ def absorb(status: Status, stage: Stage, manifest: Manifest) -> tuple[Status, st
     if isinstance(summary, TrainingSummary):
         resumed = "" if summary.resumed_from_step is None else f", resumed from step {summary.resumed_from_step}"
         reward = f"reward {summary.first_reward:.3f} to {summary.last_reward:.3f}"
-        return status, f"{summary.steps} steps on {summary.world_size} ranks, {reward}{resumed}"
+        early = "" if summary.ended_early is None else f", ended early: {summary.ended_early}"
+        return status, f"{summary.steps} steps on {summary.world_size} ranks, {reward}{resumed}{early}"
     candidate = f"{status.artifacts}/{Stage.TRAINING}/model"
     return _evaluation(status, summary, headline, resolved.model_uri, candidate)
 

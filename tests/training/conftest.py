@@ -2,27 +2,18 @@
 
 import os
 import secrets
-import shutil
 import subprocess
 from collections.abc import Iterator
 
 import pytest
 import urllib3
+from dev import paths
 from minio import Minio
 from tests.training.support import HOST, World, free_port, wait_for
 
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY
 from dpe_jobs.store import Store
-
-
-def _minio() -> str:
-    cache = os.environ.get("DPE_CACHE") or os.path.join(
-        os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "dpe"
-    )
-    found = shutil.which("minio", path=os.pathsep.join([os.environ["PATH"], os.path.join(cache, "bin")]))
-    assert found, "no minio binary in PATH or the cache: run make cluster-up once, it builds it"
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -33,7 +24,7 @@ def store_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StoreAdd
     env = {**os.environ, "MINIO_ROOT_USER": user, "MINIO_ROOT_PASSWORD": password}
     server = subprocess.Popen(
         [
-            _minio(),
+            paths.binary("minio"),
             "server",
             "--quiet",
             "--address",

@@ -42,7 +42,7 @@ def free_port() -> int:
             return port
 
 
-def wait_for(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 180) -> None:
     """Until a condition holds; AssertionError naming it when it does not."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -159,7 +159,7 @@ class World:
             started.append(RunningPod(process, work))
         return started
 
-    def run(self, launch: TrainingLaunch, seconds: float = 100) -> list[int]:
+    def run(self, launch: TrainingLaunch, seconds: float = 300) -> list[int]:
         """Exit codes of all pods of an attempt."""
         return [pod.wait(seconds) for pod in self.start(launch)]
 
@@ -171,7 +171,7 @@ class RunningPod:
     process: subprocess.Popen[str]
     work: Path
 
-    def wait(self, seconds: float = 100) -> int:
+    def wait(self, seconds: float = 300) -> int:
         """Its exit code; what its ranks are doing when it does not end."""
         try:
             return self.process.wait(timeout=seconds)

@@ -1,25 +1,31 @@
 """One pod, one rank: the whole stage against a real object store."""
 
+import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from PIL import Image
+from safetensors.torch import load_file
 from tests.training.support import BASE, World, free_port, publish_folder, wait_for
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from dpe_api.artifacts import TrainingSummary
 from dpe_api.launch import TrainingLaunch
 from dpe_api.names import MANIFEST, Exit
+from dpe_api.training_spec import ModelPart
 from dpe_jobs.runtime import Transient
 from dpe_jobs.store import join
 from dpe_jobs.training import gang
-from dpe_jobs.training.checkpoints import complete_steps
+from dpe_jobs.training.checkpoints import complete
 from dpe_jobs.training.metrics import last_row
+from dpe_jobs.training.parts import part_of
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.run import fetch_samples
+from dpe_jobs.training.uploads import Uploader
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -46,9 +52,8 @@ def test_one_pod_publishes_every_file_that_its_manifests_promise(
     model = world.store.manifest(join(trained.output, "model"))
     assert model is not None
     assert model.stage == "model"
-    assert {f"model/{o.path}" for o in model.outputs} | {"model/manifest.json", "metrics.jsonl"} == {
-        o.path for o in manifest.outputs
-    }
+    beside = {"model/manifest.json", "metrics.jsonl"}
+    assert {f"model/{o.path}" for o in model.outputs} | beside == {o.path for o in manifest.outputs}
     for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json"):
         assert (tmp_path / "model" / name).read_bytes() == (BASE / name).read_bytes()
 
@@ -102,7 +107,7 @@ def test_sigterm_saves_leaves_with_143_and_the_next_attempt_goes_on(world: World
     pod.process.send_signal(signal.SIGTERM)
     assert pod.wait(25) == Exit.STOPPED, pod.output()
     assert pod.reason() == "Stopped"
-    saved = complete_steps(world.store, launch)[0]
+    saved = complete(world.store, launch)[0].step
     assert saved >= 3
     (pod,) = world.start(launch.model_copy(update={"attempt": 1}))
     wait_for("a step after the saved one", lambda: pod.steps() > saved)
@@ -115,13 +120,13 @@ def test_a_killed_rank_is_transient_and_says_that_it_died(world: World) -> None:
     (pod,) = world.start(world.launch("killed", max_steps=400))
     wait_for("a rank", lambda: pod.rank_pids() != [])
     os.kill(pod.rank_pids()[0], signal.SIGKILL)
-    assert pod.wait(30) == Exit.TRANSIENT, pod.output()
+    assert pod.wait() == Exit.TRANSIENT, pod.output()
     assert pod.reason() == "RankDied"
 
 
 def test_vllm_without_cuda_is_bad_configuration(world: World) -> None:
     (pod,) = world.start(world.launch("vllm", rollout_engine="vllm"))
-    assert pod.wait(60) == Exit.BAD_CONFIG, pod.output()
+    assert pod.wait() == Exit.BAD_CONFIG, pod.output()
     assert pod.reason() == "NoCuda"
 
 
@@ -130,13 +135,13 @@ def test_samples_that_are_no_parquet_are_bad_data(world: World, tmp_path: Path) 
     uri = "s3://dpe/broken"
     publish_folder(world.store, {"samples/part-00000.parquet": tmp_path / "broken.parquet"}, uri, "generation")
     (pod,) = world.start(world.launch("broken").model_copy(update={"samples_artifact": uri}))
-    assert pod.wait(60) == Exit.BAD_DATA, pod.output()
+    assert pod.wait() == Exit.BAD_DATA, pod.output()
     assert pod.reason() == "UnreadableSamples"
 
 
 def test_a_generation_that_did_not_finish_is_bad_data_before_anything_starts(world: World) -> None:
     (pod,) = world.start(world.launch("early").model_copy(update={"samples_artifact": "s3://dpe/nowhere"}))
-    assert pod.wait(30) == Exit.BAD_DATA, pod.output()
+    assert pod.wait() == Exit.BAD_DATA, pod.output()
     assert pod.reason() == "NoSamples"
 
 
@@ -146,8 +151,15 @@ def test_a_generation_that_did_not_finish_is_bad_data_before_anything_starts(wor
         {"precision": "bf16"},
         {"precision": "bf16", "zero": 1},
         {"beta": 0.05, "micro_batch_size": 4, "gradient_checkpointing": True, "warmup_steps": 2},
+        {"deepspeed": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True}},
+        {"num_iterations": 2, "loss_type": "dr_grpo", "scale_rewards": "none", "epsilon_high": 0.28},
+        {
+            "rewards": {"answer": 0.8, "format": 0.1, "length_penalty": 0.1, "length_penalty_tokens": 3},
+            "trainer": {"extra": {"top_p": 0.9, "adam_beta2": 0.98}},
+            "lr_scheduler_type": "cosine_with_min_lr",
+        },
     ],
-    ids=["bf16", "bf16-zero-1", "kl-accumulation-checkpointing"],
+    ids=["bf16", "bf16-zero-1", "kl-accumulation-checkpointing", "offload", "reuse", "rewards-extra"],
 )
 def test_the_other_settings_train_too(world: World, fields: dict[str, object], request: pytest.FixtureRequest) -> None:
     launch = world.launch(f"set-{request.node.callspec.id}", max_steps=2, **fields)  # type: ignore[arg-type]
@@ -156,6 +168,57 @@ def test_the_other_settings_train_too(world: World, fields: dict[str, object], r
     manifest = world.store.manifest(launch.output)
     assert manifest is not None
     assert TrainingSummary.model_validate(manifest.summary).steps == 2
+
+
+@pytest.mark.parametrize("part", ["vision", "language"])
+def test_a_frozen_part_stays_as_it_was_and_the_others_learn(world: World, tmp_path: Path, part: str) -> None:
+    launch = world.launch(f"frozen-{part}", max_steps=2, freeze=[part])
+    (pod,) = world.start(launch)
+    assert pod.wait() == 0, pod.output()
+    world.store.download(join(launch.output, "model", "model.safetensors"), tmp_path / "model.safetensors")
+    before, after = load_file(BASE / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    changed = {name for name, tensor in before.items() if not torch.equal(tensor.float(), after[name].float())}
+    assert {part_of(name) for name in changed} == set(ModelPart) - {ModelPart(part)}
+
+
+@pytest.mark.parametrize("zero", [0, 3])
+def test_adapters_are_published_beside_a_model_that_has_them_merged(world: World, tmp_path: Path, zero: int) -> None:
+    lora = {"r": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}
+    launch = world.launch(f"lora-{zero}", max_steps=2, zero=zero, learning_rate=1e-2, lora=lora, freeze=["vision"])
+    (pod,) = world.start(launch)
+    assert pod.wait() == 0, pod.output()
+    for part in ("model", "adapter"):
+        (tmp_path / part).mkdir()
+    manifest = world.store.manifest(launch.output)
+    assert manifest is not None
+    for output in manifest.outputs:
+        world.store.download(join(launch.output, output.path), tmp_path / output.path, output.sha256)
+    assert {p.name for p in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["r"]) == (launch.model_uri, 4)
+
+    base = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").merge_and_unload().state_dict()
+    merged = AutoModelForImageTextToText.from_pretrained(tmp_path / "model", dtype=torch.float32).state_dict()
+    changed = {name for name in merged if not torch.equal(merged[name], before[name])}
+    assert changed
+    assert all(name.endswith(("q_proj.weight", "v_proj.weight")) and "language_model" in name for name in changed)
+    for name, tensor in merged.items():
+        # the base is stored in half precision, and so is the merged model
+        torch.testing.assert_close(tensor, adapted[name], atol=2e-3, rtol=1e-3)
+
+
+def test_a_wrong_argument_for_trl_is_refused_before_a_rank_starts(world: World) -> None:
+    (pod,) = world.start(world.launch("extra", trainer={"extra": {"adam_beta3": 0.9}}))
+    assert pod.wait() == Exit.BAD_CONFIG, pod.output()
+    assert pod.reason() == "TrainerArgument"
+    assert "did you mean adam_beta" in pod.output()
+
+
+def test_a_wrong_value_for_trl_is_refused(world: World) -> None:
+    (pod,) = world.start(world.launch("value", trainer={"extra": {"lr_scheduler_kwargs": {"no_such": 1}}}))
+    assert pod.wait() == Exit.BAD_CONFIG, pod.output()
 
 
 def test_ranks_that_hang_are_ended_with_their_stacks(
@@ -178,6 +241,6 @@ def test_ranks_that_hang_are_ended_with_their_stacks(
             os.kill(pid, signal.SIGSTOP)
 
     with pytest.raises(Transient, match="no step for") as caught:
-        gang.run_gang(launch, pod, hang_after_two_steps)
+        gang.run_gang(launch, pod, Uploader(launch, pod, world.store), hang_after_two_steps)
     assert caught.value.reason == "NoStep"
     wait_for("the rank is gone", lambda: not Path(f"/proc/{seen[0]}").exists(), 10)

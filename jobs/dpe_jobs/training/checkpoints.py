@@ -1,30 +1,58 @@
-"""Checkpoints in the object store: `checkpoints/step-N/`, complete when its manifest is there. No torch in here.
+"""Checkpoints in the object store: `checkpoints/step-N-attempt-A/`, complete when its manifest is there. No torch here.
 
-Every pod uploads what its ranks wrote; the manifest of all files goes last. Whatever has none, or does not match it,
-does not exist. On resume every pod gets all files, because each rank reads its own shards and the common ones.
+Every pod uploads what its ranks wrote and says so in `parts/POD.json`; when all have, the first pod puts the manifest
+of all files. Whatever has none, or does not match it, does not exist. On resume every pod gets all files, because each
+rank reads its own shards and the common ones. Attempts write folders of their own: nothing is ever written over.
 """
 
+import json
 import logging
+import re
 import shutil
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter
 
 from dpe_api.artifacts import Manifest, OutputFile
 from dpe_api.launch import TrainingLaunch
 from dpe_api.names import MANIFEST
+from dpe_jobs.runtime import Transient
 from dpe_jobs.store import ChecksumMismatch, NotFound, Store, join
+from dpe_jobs.training.metrics import read_rows
 
 log = logging.getLogger(__name__)
 
-KEPT = 2  # complete checkpoints that stay in the store
-_UPLOADS = 4  # files at once
+SHAPE = "shape.json"
+METRICS = "metrics.jsonl"
+_UPLOADS = 8  # files at once
+_POLL_S = 0.2
+_FOLDER = re.compile(r"step-(\d+)-attempt-(\d+)")
+_FILES = TypeAdapter(list[OutputFile])
 
 
-def folder(launch: TrainingLaunch, step: int | None = None) -> str:
+class Shape(NamedTuple):
+    """How a checkpoint is cut into files."""
+
+    world_size: int
+    zero_stage: int
+
+
+class Place(NamedTuple):
+    """Which checkpoint; the greater, the newer."""
+
+    step: int
+    attempt: int
+
+
+def folder(launch: TrainingLaunch, place: Place | None = None) -> str:
     """Address of one checkpoint, or of all."""
-    return join(launch.output, "checkpoints", *([] if step is None else [f"step-{step}"]))
+    name = [] if place is None else [f"step-{place.step}-attempt-{place.attempt}"]
+    return join(launch.output, "checkpoints", *name)
 
 
 def local_folder(output: Path, step: int) -> Path:
@@ -32,80 +60,124 @@ def local_folder(output: Path, step: int) -> Path:
     return output / f"checkpoint-{step}"
 
 
-def _objects_by_step(store: Store, launch: TrainingLaunch) -> dict[int, list[str]]:
-    prefix = folder(launch) + "/step-"
-    found: dict[int, list[str]] = {}
+def _objects(store: Store, launch: TrainingLaunch) -> dict[Place, list[str]]:
+    prefix = folder(launch) + "/"
+    found: dict[Place, list[str]] = {}
     for item in store.list(folder(launch)):
-        step = item.uri.removeprefix(prefix).split("/", 1)[0]
-        if item.uri.startswith(prefix) and step.isdecimal():
-            found.setdefault(int(step), []).append(item.uri)
+        named = _FOLDER.fullmatch(item.uri.removeprefix(prefix).split("/", 1)[0])
+        if named is not None:
+            found.setdefault(Place(int(named[1]), int(named[2])), []).append(item.uri)
     return found
 
 
-def complete_steps(store: Store, launch: TrainingLaunch) -> list[int]:
-    """Steps with a whole checkpoint, newest first."""
-    found = _objects_by_step(store, launch)
-    return sorted((s for s, uris in found.items() if join(folder(launch, s), MANIFEST) in uris), reverse=True)
+def complete(store: Store, launch: TrainingLaunch) -> list[Place]:
+    """Whole checkpoints, newest first."""
+    found = _objects(store, launch)
+    return sorted((p for p, uris in found.items() if join(folder(launch, p), MANIFEST) in uris), reverse=True)
 
 
 def restore(store: Store, launch: TrainingLaunch, output: Path) -> int | None:
     """Download the newest complete checkpoint; returns its step, or None when there is none to go on from."""
-    for step in complete_steps(store, launch):
-        target = local_folder(output, step)
-        manifest = store.manifest(folder(launch, step))
-        if manifest is None:
-            continue
+    for place in complete(store, launch):
+        target = local_folder(output, place.step)
         try:
-            store.fetch_tree(folder(launch, step), target)
+            store.fetch_tree(folder(launch, place), target)
         except (NotFound, ChecksumMismatch) as error:
-            log.warning("checkpoint of step %d is not usable, trying an older one: %s", step, error)
+            log.warning("checkpoint of step %d is not usable, trying an older one: %s", place.step, error)
             shutil.rmtree(target, ignore_errors=True)
             continue
-        log.info("resuming after step %d", step)
-        return step
+        log.info("resuming after step %d", place.step)
+        return place.step
     return None
 
 
-def withdraw(store: Store, launch: TrainingLaunch, step: int) -> None:
-    """Before the files of a step are written (again): what is there from an earlier attempt no longer counts."""
-    store.delete([join(folder(launch, step), MANIFEST)])
-
-
 def upload(
-    store: Store, launch: TrainingLaunch, step: int, local: Path, uploaded: Callable[[], None] = lambda: None
+    store: Store,
+    launch: TrainingLaunch,
+    place: Place,
+    local: Path,
+    pod: int = 0,
+    uploaded: Callable[[], None] = lambda: None,
 ) -> list[OutputFile]:
-    """Upload what this pod's ranks wrote; `uploaded` is called after each file, for shards are large."""
+    """Upload what a pod's ranks wrote, then that it did; `uploaded` is called after each file, for shards are large."""
 
     def one(name: str) -> OutputFile:
-        output = store.upload(local / name, join(folder(launch, step), name))
+        output = store.upload(local / name, join(folder(launch, place), name))
         uploaded()
         return output.model_copy(update={"path": name})
 
-    names = sorted(path.relative_to(local).as_posix() for path in local.rglob("*") if path.is_file())
+    # large ones first, else the largest is sent alone at the end
+    files = sorted((p for p in local.rglob("*") if p.is_file()), key=lambda p: (-p.stat().st_size, p))
     with ThreadPoolExecutor(_UPLOADS) as pool:
-        return list(pool.map(one, names))
+        outputs = list(pool.map(one, (p.relative_to(local).as_posix() for p in files)))
+    store.put(_part(launch, place, pod), _FILES.dump_json(outputs, by_alias=True))
+    return outputs
 
 
-def commit(store: Store, launch: TrainingLaunch, step: int, outputs: list[OutputFile]) -> None:
-    """All pods have uploaded: put the marker, then drop what is no longer needed."""
+def _part(launch: TrainingLaunch, place: Place, pod: int) -> str:
+    return join(folder(launch, place), "parts", f"{pod}.json")
+
+
+def parts(store: Store, launch: TrainingLaunch, place: Place, within_s: float) -> list[OutputFile]:
+    """What all pods uploaded; Transient when one of them has not for too long."""
+    found: list[OutputFile] = []
+    deadline = time.monotonic() + within_s
+    for pod in range(launch.training.nodes):
+        while (data := store.find(_part(launch, place, pod))) is None:
+            if time.monotonic() > deadline:
+                raise Transient(
+                    "CheckpointLate", f"pod {pod} has not uploaded its part of step {place.step} in {within_s:.0f} s"
+                )
+            time.sleep(_POLL_S)
+        found += _FILES.validate_json(data)
+    return found
+
+
+def commit(
+    store: Store, launch: TrainingLaunch, place: Place, outputs: list[OutputFile], reward: float | None = None
+) -> None:
+    """All pods have uploaded: put the manifest, then drop what is no longer needed. `reward` decides which is best."""
     manifest = Manifest(
         stage="checkpoint",
         attempt=launch.attempt,
         iteration=launch.iteration,
         created_at=datetime.now(UTC),
         outputs=sorted(outputs, key=lambda o: o.path),
-        summary={"step": step},
+        summary={"step": place.step, "reward": reward},
         seed=launch.seed,
     )
-    store.put(join(folder(launch, step), MANIFEST), manifest.model_dump_json(by_alias=True).encode())
-    prune(store, launch, step)
+    store.publish(folder(launch, place), manifest)
+    prune(store, launch, place)
 
 
-def prune(store: Store, launch: TrainingLaunch, newest: int) -> None:
-    """Delete all but the newest complete checkpoints, and incomplete ones older than the newest."""
-    kept = [s for s in complete_steps(store, launch) if s <= newest][:KEPT]
-    for step, uris in _objects_by_step(store, launch).items():
-        if step < newest and step not in kept:
-            marker = join(folder(launch, step), MANIFEST)
+def recent_reward(local: Path, steps: int) -> float | None:
+    """Mean reward of the last steps before a checkpoint; None when its metrics are not here (another pod has them)."""
+    rows = read_rows(local / METRICS)[-steps:]
+    return sum(row.reward for row in rows) / len(rows) if rows else None
+
+
+def _best(store: Store, launch: TrainingLaunch, places: list[Place]) -> Place | None:
+    """The one with the highest reward; the newest of equals."""
+    rewards = {}
+    for place in places:
+        manifest = store.manifest(folder(launch, place))
+        reward = None if manifest is None else manifest.summary.get("reward")
+        if isinstance(reward, int | float):
+            rewards[place] = reward
+    return max(rewards, key=lambda p: (rewards[p], p), default=None)
+
+
+def prune(store: Store, launch: TrainingLaunch, newest: Place) -> None:
+    """Delete all but the newest complete checkpoints and the best one, and incomplete ones older than the newest."""
+    whole = [p for p in complete(store, launch) if p <= newest]
+    kept = {*whole[: launch.training.save_total_limit], _best(store, launch, whole)}
+    for place, uris in _objects(store, launch).items():
+        if place < newest and place not in kept:
+            marker = join(folder(launch, place), MANIFEST)
             # the marker first: a half-deleted checkpoint must not look whole
             store.delete(sorted(uris, key=lambda uri: uri != marker))
+
+
+def shape_of(local: Path) -> Shape:
+    """How a downloaded checkpoint is cut."""
+    return Shape(**json.loads((local / SHAPE).read_text()))

@@ -1,11 +1,12 @@
-"""Samples as TRL wants them: image and question exactly as serving sends them, and the reward that grades answers."""
+"""Samples as TRL wants them: image and question exactly as serving sends them."""
 
 import io
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets import Dataset, Image
 from PIL import Image as PillowImage
@@ -13,22 +14,25 @@ from PIL import UnidentifiedImageError
 
 from dpe_api.artifacts import AnswerType
 from dpe_jobs import asking
-from dpe_jobs.graders import grade
+from dpe_jobs.graders import NEEDS_JUDGE
 from dpe_jobs.runtime import BadData
 from dpe_jobs.training.order import prompt_order
 
 _NEEDED = ("id", "image", "question", "answer", "answer_type")
 
 
-def _decode(sample_id: str, image: dict[str, Any]) -> PillowImage.Image:
+def _decode(sample_id: str, image: dict[str, Any], max_pixels: int) -> PillowImage.Image:
     try:
-        return PillowImage.open(io.BytesIO(image["bytes"])).convert("RGB")
+        return PillowImage.open(io.BytesIO(asking.fit(image["bytes"], max_pixels))).convert("RGB")
     except (UnidentifiedImageError, OSError, TypeError, ValueError, PillowImage.DecompressionBombError) as error:
         raise BadData("UnreadableImage", f"sample {sample_id}: its image does not decode: {error}") from error
 
 
-def as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """Rows as TRL reads them. It puts the image before the text, as the serving client does."""
+def as_prompts(batch: dict[str, list[Any]], max_pixels: int) -> dict[str, list[Any]]:
+    """Rows as TRL reads them. It puts the image before the text, as the serving client does.
+
+    What else is in here is handed to the reward functions.
+    """
     choices = [c or [] for c in batch.get("choices") or [None] * len(batch["id"])]
     texts = [
         asking.prompt(question, options, AnswerType(kind))
@@ -36,7 +40,9 @@ def as_prompts(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
     ]
     return {
         "prompt": [[{"role": "user", "content": text}] for text in texts],
-        "image": [_decode(i, image) for i, image in zip(batch["id"], batch["image"], strict=True)],
+        "image": [_decode(i, image, max_pixels) for i, image in zip(batch["id"], batch["image"], strict=True)],
+        "id": batch["id"],
+        "question": texts,
         "answer": batch["answer"],
         "answer_type": batch["answer_type"],
         "choices": choices,
@@ -52,13 +58,21 @@ def _rows(path: Path) -> int:
     missing = [c for c in _NEEDED if c not in metadata.schema.to_arrow_schema().names]
     if missing:
         raise BadData("MissingColumn", f"{path.name} has no column {', '.join(missing)}: generate the samples again")
+    kinds = pq.read_table(path, columns=["answer_type"])["answer_type"]
+    if pc.any(pc.is_in(kinds, pa.array([kind.value for kind in NEEDS_JUDGE]))).as_py():
+        raise BadData(
+            "JudgedSamples",
+            f"{path.name} has samples of answer_type {', '.join(sorted(NEEDS_JUDGE))}: training grades by rules alone; "
+            "let generation keep other types",
+        )
     return int(metadata.num_rows)
 
 
-def load_samples(folder: Path, cache: Path, prompts: int, seed: int) -> Dataset:
+def load_samples(folder: Path, cache: Path, prompts: int, seed: int, max_pixels: int) -> Dataset:
     """The run's prompts in order, from the Parquet files of a folder. Images are decoded when they are looked at.
 
-    Raises BadData when there is no row or a column is missing.
+    A larger image than `max_pixels` is scaled down as it is for the diagnosis. Raises BadData when there is no row, a
+    column is missing, or rules cannot grade a sample.
     """
     files = [str(path) for path in sorted(folder.rglob("*.parquet")) if _rows(path)]
     if not files:
@@ -66,18 +80,6 @@ def load_samples(folder: Path, cache: Path, prompts: int, seed: int) -> Dataset:
     dataset = Dataset.from_parquet(files, cache_dir=str(cache), keep_in_memory=False)
     dataset = dataset.select_columns([c for c in (*_NEEDED, "choices") if c in dataset.column_names])
     dataset = dataset.cast_column("image", Image(decode=False))
-    return dataset.select(prompt_order(len(dataset), prompts, seed)).with_transform(as_prompts)
-
-
-def correctness(
-    completions: Sequence[list[dict[str, str]]],
-    answer: Sequence[str],
-    answer_type: Sequence[str],
-    choices: Sequence[Sequence[str]],
-    **_: object,
-) -> list[float]:
-    """Reward: 1 for a right answer, 0 for a wrong one, by the graders of diagnosis and evaluation."""
-    return [
-        float(grade(completion[-1]["content"], right, AnswerType(kind), options))
-        for completion, right, kind, options in zip(completions, answer, answer_type, choices, strict=True)
-    ]
+    return dataset.select(prompt_order(len(dataset), prompts, seed)).with_transform(
+        partial(as_prompts, max_pixels=max_pixels)
+    )

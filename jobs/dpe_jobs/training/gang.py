@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import IO
@@ -16,13 +17,16 @@ from dpe_jobs.runtime import PeerGone, Stopped, Transient
 from dpe_jobs.training.metrics import last_row
 from dpe_jobs.training.peers import says_peer_is_gone
 from dpe_jobs.training.pod import Pod
+from dpe_jobs.training.uploads import PARTS_WITHIN_S, Uploader
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 START_WITHIN_S = 1800.0  # model loading, checkpoint loading and the first step
 STEP_WITHIN_S = 300.0  # a step may take this long, or ten times the slowest so far
-STOP_WITHIN_S = 24.0  # the ranks take 20
+STOP_WITHIN_S = 24.0  # from SIGTERM; the ranks take 20
+LEAVE_WITHIN_S = 27.0  # from SIGTERM, uploads included; the kubelet kills after 30
+RESCUE_WITHIN_S = 25.0  # for the upload of what ranks had saved before they failed
 _TAIL_LINES = 40
 _SHOWN_LINES = 12
 
@@ -98,10 +102,10 @@ def why(launch: TrainingLaunch, pod: Pod, output: str, shown: str) -> Exception:
     return Transient("LaunchFailed", f"torchrun failed:\n{shown}")
 
 
-def run_gang(launch: TrainingLaunch, pod: Pod, look: Callable[[], None]) -> None:
-    """Run this pod's ranks to their end; `look` is called about twice a second. Raises what ended them.
+def run_gang(launch: TrainingLaunch, pod: Pod, uploader: Uploader, look: Callable[[], None]) -> None:
+    """Run this pod's ranks to their end, and upload what they save; `look` is called about twice a second.
 
-    SIGTERM is passed on: the ranks finish the step, save and leave within 20 s.
+    Raises what ended them. SIGTERM is passed on: the ranks finish the step, save and leave within 20 s.
     """
     command = [sys.executable, "-m", "dpe_jobs.training.launcher", f"--work={pod.work}", f"--model={pod.model}"]
     process = subprocess.Popen(
@@ -113,30 +117,66 @@ def run_gang(launch: TrainingLaunch, pod: Pod, look: Callable[[], None]) -> None
         start_new_session=True,
     )
     assert process.stdout is not None
-    tail, deadline = Tail(process.stdout), StepDeadline(pod)
+    tail = Tail(process.stdout)
     try:
-        while True:
-            try:
-                process.wait(timeout=POLL_S)
-                break
-            except subprocess.TimeoutExpired:
-                look()
-            if deadline.passed():
-                _dump_stacks(pod)
-                tail.join(timeout=2)  # the stacks come through it
-                raise Transient("NoStep", f"no step for {pod.quiet_s():.0f} s; stacks:\n{tail.text()}")
+        _watch(process, pod, uploader, tail, look)
         tail.join(timeout=5)
     except Stopped:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=STOP_WITHIN_S)
-        except subprocess.TimeoutExpired:
-            log.warning("the ranks did not leave in time")
+        _stop(process, uploader)
         raise
     finally:
         if process.poll() is None:
             process.kill()  # takes the ranks with it: they die with their parent
             process.wait()
-    look()
     if process.returncode != 0:
-        raise why(launch, pod, tail.text(), tail.text(_SHOWN_LINES))
+        ended = why(launch, pod, tail.text(), tail.text(_SHOWN_LINES))
+        _rescue(uploader, RESCUE_WITHIN_S)
+        raise ended
+    if not uploader.finish(PARTS_WITHIN_S):
+        raise Transient("CheckpointLate", f"the last checkpoint was not uploaded in {PARTS_WITHIN_S:.0f} s")
+    look()
+
+
+def _watch(
+    process: "subprocess.Popen[str]", pod: Pod, uploader: Uploader, tail: Tail, look: Callable[[], None]
+) -> None:
+    """Until torchrun ends. Raises Transient when no step comes, and what ended an upload."""
+    deadline = StepDeadline(pod)
+    while True:
+        try:
+            process.wait(timeout=POLL_S)
+        except subprocess.TimeoutExpired:
+            look()
+            uploader.look()
+        else:
+            return
+        # ranks may stand still for an upload, which has limits of its own
+        if not uploader.busy and deadline.passed():
+            _dump_stacks(pod)
+            tail.join(timeout=2)  # the stacks come through it
+            raise Transient("NoStep", f"no step for {pod.quiet_s():.0f} s; stacks:\n{tail.text()}")
+
+
+def _stop(process: "subprocess.Popen[str]", uploader: Uploader) -> None:
+    """Pass SIGTERM on, and upload what the ranks save before they leave."""
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    while time.monotonic() - began < STOP_WITHIN_S:
+        try:
+            process.wait(timeout=POLL_S)
+        except subprocess.TimeoutExpired:
+            _rescue(uploader, 0)
+        else:
+            break
+    else:
+        log.warning("the ranks did not leave in time")
+    _rescue(uploader, LEAVE_WITHIN_S - (time.monotonic() - began))
+
+
+def _rescue(uploader: Uploader, within_s: float) -> None:
+    """Upload what is on disk, if that works; the pod ends for another reason."""
+    try:
+        if not uploader.finish(within_s) and within_s > 0:
+            log.warning("a checkpoint on disk was not uploaded in %.0f s", within_s)
+    except Exception as error:  # noqa: BLE001 - whatever it is must not hide why the pod ends
+        log.warning("a checkpoint on disk was not uploaded: %s", error)

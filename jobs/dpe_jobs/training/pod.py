@@ -1,7 +1,8 @@
 """One pod of the gang: its folders, and the files by which ranks tell the parent how they are. No torch in here.
 
 The parent outlives its ranks, so it is the one that says why the pod ended. Ranks leave behind: `started-R` (pid) when
-they begin, `end-R.json` when they fail on their own, and a heartbeat whenever they get somewhere.
+they begin, `end-R.json` when they fail on their own, `saved-STEP` while a checkpoint waits for its upload, and a
+heartbeat whenever they get somewhere.
 """
 
 import json
@@ -28,6 +29,19 @@ class End:
         error = StageError(self.reason, self.message)
         error.exit_code = Exit(self.code)
         return error
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What only the ranks know of the whole run."""
+
+    world_size: int
+    peak_rss_bytes: int
+    """Of the largest rank."""
+    ended_early: str | None
+    """Why there were fewer steps than maxSteps."""
+    checkpoint_wait_s: float
+    """Time that the ranks stood still for uploads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +88,18 @@ class Pod:
         return self.work / "model"
 
     @property
+    def adapter(self) -> Path:
+        """The trained adapter, in the first pod; only with LoRA."""
+        return self.work / "adapter"
+
+    @property
     def metrics_file(self) -> Path:
         """A line per optimizer step, written by the pod's first rank."""
         return self.work / "metrics.jsonl"
 
     @property
     def result_file(self) -> Path:
-        """What only the ranks know about the whole run, written by rank 0 at the end."""
+        """Result of the run as JSON, written by rank 0 at the end."""
         return self.work / "result.json"
 
     @property
@@ -101,6 +120,18 @@ class Pod:
     def quiet_s(self) -> float:
         """Seconds since something got done."""
         return time.time() - (self._ranks / "heartbeat").stat().st_mtime
+
+    def save(self, step: int) -> None:
+        """The ranks say that a checkpoint of this pod is on disk."""
+        (self._ranks / f"saved-{step}").touch()
+
+    def saved(self) -> int | None:
+        """The step whose checkpoint waits for its upload, or None."""
+        return min((int(p.name.removeprefix("saved-")) for p in self._ranks.glob("saved-*")), default=None)
+
+    def uploaded(self, step: int) -> None:
+        """The parent says that a checkpoint of this pod is in the store."""
+        (self._ranks / f"saved-{step}").unlink()
 
     def started(self, rank: int | str) -> None:
         """A rank says that it runs."""

@@ -5,35 +5,42 @@ import json
 import logging
 from datetime import UTC, datetime
 
+from pydantic import TypeAdapter
+
 from dpe_api.artifacts import Manifest, OutputFile, TrainingSummary
 from dpe_api.launch import TrainingLaunch
 from dpe_api.names import MANIFEST
 from dpe_jobs.runtime import package_versions
 from dpe_jobs.store import Store, join, media_type
 from dpe_jobs.training.metrics import read_rows, summarise
-from dpe_jobs.training.pod import Pod
+from dpe_jobs.training.pod import Pod, Result
 
 log = logging.getLogger(__name__)
 
 MODEL = "model"
-METRICS = "metrics.jsonl"
-_PACKAGES = ("torch", "transformers", "trl", "accelerate", "deepspeed", "datasets", "dpe")
+ADAPTER = "adapter"
+_FILES = TypeAdapter(list[OutputFile])
+_PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "datasets", "dpe")
 
 
 def _publish_model(launch: TrainingLaunch, store: Store, pod: Pod, resumed: int | None) -> Manifest:
     """Metrics and model; the model's manifest also carries the summary, so that the last step can be repeated."""
-    result = json.loads(pod.result_file.read_text())
+    result = Result(**json.loads(pod.result_file.read_text()))
     rows = read_rows(pod.metrics_file)
-    summary = summarise(rows, resumed, result["worldSize"], result["peakRssBytes"])
-    metrics = store.upload(pod.metrics_file, join(launch.output, METRICS))
+    summary = summarise(rows, resumed, result)
+    now = datetime.now(UTC)
+    beside = [store.upload(pod.metrics_file, join(launch.output, pod.metrics_file.name))]
+    if pod.adapter.exists():
+        files = store.upload_tree(pod.adapter, join(launch.output, ADAPTER))
+        beside += [file.model_copy(update={"path": f"{ADAPTER}/{file.path}"}) for file in files]
     manifest = Manifest(
         stage=MODEL,
         attempt=launch.attempt,
         iteration=launch.iteration,
-        created_at=datetime.now(UTC),
+        created_at=now,
         inputs=[store.input_ref(launch.model_uri), store.input_ref(launch.samples_artifact)],
         outputs=store.upload_tree(pod.trained, join(launch.output, MODEL)),
-        summary={"training": summary.wire(), "metrics": metrics.wire()},
+        summary={"training": summary.wire(), "beside": [file.wire() for file in beside]},
         seed=launch.seed,
         versions=package_versions(*_PACKAGES),
     )
@@ -58,7 +65,7 @@ def _publish_stage(launch: TrainingLaunch, store: Store, model: Manifest) -> Non
             iteration=launch.iteration,
             created_at=datetime.now(UTC),
             inputs=model.inputs,
-            outputs=[*files, own, OutputFile.model_validate(model.summary["metrics"])],
+            outputs=[*files, own, *_FILES.validate_python(model.summary["beside"])],
             summary=TrainingSummary.model_validate(model.summary["training"]).wire(),
             seed=launch.seed,
             versions=model.versions,

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,12 +20,13 @@ from typing import Any
 from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_api.names import Exit
 from dpe_api.training_spec import RolloutEngine
-from dpe_jobs.runtime import PeerGone, Stopped, Transient, classify, set_up_logging
+from dpe_jobs.runtime import BadConfig, PeerGone, Stopped, Transient, classify, set_up_logging
 from dpe_jobs.seeds import derive
-from dpe_jobs.store import Store
+from dpe_jobs.training import checkpoints
 from dpe_jobs.training.peers import peer_is_gone
-from dpe_jobs.training.pod import Pod
-from dpe_jobs.training.settings import grpo_arguments
+from dpe_jobs.training.pod import Pod, Result
+from dpe_jobs.training.rewards import rewards
+from dpe_jobs.training.settings import grpo_arguments, prompts_of_run
 
 log = logging.getLogger(__name__)
 
@@ -78,9 +80,21 @@ def _init_deepspeed_on_cpu() -> None:
     deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
 
 
+def _config(arguments: dict[str, Any]) -> Any:
+    """TRL's GRPOConfig. BadConfig when TRL does not like a value of `trainer.extra`."""
+    from trl import GRPOConfig
+
+    try:
+        return GRPOConfig(**arguments)
+    except (ValueError, TypeError) as error:
+        raise BadConfig("TrainerArgument", f"TRL refuses its arguments: {error}") from error
+
+
 def _make_trainer(launch: TrainingLaunch, pod: Pod, callbacks: list[Any]) -> Any:
     """The GRPOTrainer over the run's prompts."""
     import torch
+
+    from dpe_jobs.training.model import freeze_parts, peft_config
 
     training = launch.training
     cuda = training.gpus_per_node > 0 and torch.cuda.is_available()
@@ -88,29 +102,36 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, callbacks: list[Any]) -> Any
     world = int(os.environ["WORLD_SIZE"])
     if training.rollout_engine is RolloutEngine.TRANSFORMERS:
         _without_vllm()
-    from transformers import AutoProcessor, PrinterCallback
-    from trl import GRPOConfig, GRPOTrainer
-
-    from dpe_jobs.training.data import correctness, load_samples
-
-    config = GRPOConfig(**grpo_arguments(training, seed, world, cuda, pod.output))
+    parts = rewards(training)
+    # before GRPOConfig, after which DeepSpeed cuts every model that is made
+    adapters = peft_config(training, str(pod.model))
+    arguments = grpo_arguments(training, seed, world, cuda, pod.output)
+    config = _config({**arguments, "reward_weights": [weight for _, weight in parts]})
     if config.deepspeed is not None and not cuda:
         _init_deepspeed_on_cpu()
-    processor = AutoProcessor.from_pretrained(pod.model, padding_side="left")
-    prompts = training.prompts_per_step * training.max_steps
+    from transformers import AutoProcessor, PrinterCallback
+    from trl import GRPOTrainer
+
+    from dpe_jobs.training.data import load_samples
+
     trainer = GRPOTrainer(
         model=str(pod.model),
-        reward_funcs=correctness,
+        reward_funcs=[reward for reward, _ in parts],
         args=config,
-        train_dataset=load_samples(pod.samples, pod.work / "datasets", prompts, seed),
-        processing_class=processor,
+        train_dataset=load_samples(
+            pod.samples, pod.work / "datasets", prompts_of_run(training), seed, launch.max_pixels
+        ),
+        processing_class=AutoProcessor.from_pretrained(pod.model, padding_side="left"),
         callbacks=callbacks,
+        peft_config=adapters,
     )
+    if training.lora is None:  # adapters are made for what is not frozen; all else is frozen already
+        freeze_parts(trainer.model, training.freeze)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
-def _agree_on_resume(pod: Pod) -> str | None:
+def _agree_on_resume(launch: TrainingLaunch, pod: Pod) -> str | None:
     """The checkpoint folder to go on from. All pods looked for themselves: they must have found the same."""
     from dpe_jobs.training.callbacks import gather
 
@@ -118,18 +139,31 @@ def _agree_on_resume(pod: Pod) -> str | None:
     found = gather(max(local, default=0))
     if len(set(found)) > 1:
         raise Transient("ResumeDisagreement", f"the ranks found checkpoints of different steps: {found}")
-    return str(pod.output / f"checkpoint-{found[0]}") if found[0] else None
+    if not found[0]:
+        return None
+    folder = checkpoints.local_folder(pod.output, found[0])
+    had = checkpoints.shape_of(folder)
+    have = checkpoints.Shape(int(os.environ["WORLD_SIZE"]), launch.training.deepspeed.zero_stage)
+    if had != have and (had.zero_stage, have.zero_stage) != (0, 0):
+        raise BadConfig(
+            "CheckpointShape",
+            f"the checkpoint of step {found[0]} was written by {had.world_size} ranks with ZeRO-{had.zero_stage}, and "
+            f"this run has {have.world_size} with ZeRO-{have.zero_stage}: set spec.training nodes, gpusPerNode and "
+            f"deepspeed.zeroStage as they were, or delete {checkpoints.folder(launch)} to start over",
+        )
+    return str(folder)
 
 
-def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> None:
+def train(launch: TrainingLaunch, pod: Pod, stop: StopRequest) -> None:
     """Train to the end and leave the model in the first pod's work folder."""
     from dpe_jobs.training import weights
-    from dpe_jobs.training.callbacks import Checkpointer, StepWatch, gather, peak_rss_bytes
+    from dpe_jobs.training.callbacks import Checkpointer, StepWatch, gather, peak_memory
 
     local_rank = int(os.environ["LOCAL_RANK"])
-    checkpointer = Checkpointer(launch, pod, store, local_rank, stop.asked)
-    trainer = _make_trainer(launch, pod, [StepWatch(launch, pod, local_rank), checkpointer])
-    checkpoint = _agree_on_resume(pod)
+    watch = StepWatch(launch, pod, local_rank)
+    checkpointer = Checkpointer(launch, pod, local_rank, stop.asked)
+    trainer = _make_trainer(launch, pod, [watch, checkpointer])
+    checkpoint = _agree_on_resume(launch, pod)
     pod.beat()
     stop.training = True
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -141,11 +175,15 @@ def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> 
             "PeerStopped", f"another pod was stopped; all ended after step {checkpointer.stopped_at}, which is saved"
         )
     pod.beat()
-    trainer.save_model(str(pod.trained))
-    peak = max(gather(peak_rss_bytes()))
+    trainer.save_model(str(pod.trained if launch.training.lora is None else pod.adapter))
+    peak = max(memory.host for memory in gather(peak_memory()))
     if trainer.is_world_process_zero():
+        if launch.training.lora is not None:
+            weights.merge(pod.model, pod.adapter, pod.trained)
+            weights.complete_adapter(pod.adapter, launch.model_uri)
         weights.complete(pod.trained, pod.model)
-        pod.result_file.write_text(json.dumps({"worldSize": int(os.environ["WORLD_SIZE"]), "peakRssBytes": peak}))
+        result = Result(int(os.environ["WORLD_SIZE"]), peak, watch.ended_early, round(checkpointer.waited_s, 3))
+        pod.result_file.write_text(json.dumps(asdict(result)))
         log.info("trained; the model is written")
 
 
@@ -167,7 +205,7 @@ def main() -> None:
         raise TypeError(f"{pod.launch_file} is a launch of {launch.stage}")
     set_up_logging(launch)
     try:
-        train(launch, pod, Store.from_env(launch.store), stop)
+        train(launch, pod, stop)
         code = Exit.DONE
     except BaseException as error:  # whatever it is, the parent must learn of it
         code, reason, message = classify(error)

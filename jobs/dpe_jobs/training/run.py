@@ -12,9 +12,10 @@ from dpe_jobs.runtime import BadConfig, BadData, ProgressReporter, run_stage
 from dpe_jobs.store import Store, join
 from dpe_jobs.training import checkpoints
 from dpe_jobs.training.gang import run_gang
-from dpe_jobs.training.metrics import StepCollector, last_row
+from dpe_jobs.training.metrics import StepCollector, last_row, live
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.publish import finish, publish
+from dpe_jobs.training.uploads import Uploader
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,7 @@ def train(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
     if resumed is not None:
         shutil.copy(checkpoints.local_folder(pod.output, resumed) / pod.metrics_file.name, pod.metrics_file)
     REGISTRY.register(StepCollector(pod.metrics_file))
-    run_gang(launch, pod, _progress(launch, store, pod, resumed or 0))
+    run_gang(launch, pod, Uploader(launch, pod, store), _progress(launch, store, pod, resumed or 0))
     if pod.index == 0:
         publish(launch, store, pod, resumed)
 
@@ -58,7 +59,7 @@ def _progress(launch: TrainingLaunch, store: Store, pod: Pod, done: int) -> Call
         row = last_row(pod.metrics_file)
         if row is not None and row.step > done:
             done = row.step
-            reporter.set(done)
+            reporter.set(done, live=live(row))
 
     return look
 

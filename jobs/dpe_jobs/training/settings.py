@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from dpe_api.training_spec import Precision, RolloutEngine, Training
+from dpe_api import trainer_arguments
+from dpe_api.training_spec import LrScheduler, Precision, RolloutEngine, Training
 from dpe_jobs.runtime import BadConfig
 
 COLLECTIVE_TIMEOUT_S = 1800  # longest wait of a rank for the others, checkpoint uploads included
-_PROMPT_ROOM = 8192  # tokens that vLLM keeps free for prompt and image beside the completion
+_MIN_LR_SHARE = 0.1  # where cosine_with_min_lr ends, unless trainer.extra.lr_scheduler_kwargs says otherwise
 _VLLM_MEMORY_SHARE = 0.3  # of the GPU; the trainer has the rest, and vLLM sleeps while it trains
 
 
@@ -37,11 +38,18 @@ def deepspeed_config(training: Training, cuda: bool) -> dict[str, Any] | None:
     if stage == 0:
         return None
     zero: dict[str, Any] = {"stage": stage, "overlap_comm": cuda}
+    pinned = {"device": "cpu", "pin_memory": cuda}
+    if training.deepspeed.offload_optimizer:
+        zero["offload_optimizer"] = pinned
+    if training.deepspeed.offload_param:
+        zero["offload_param"] = pinned
     if stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True  # else no model is saved at all
     return {
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        # torch's AdamW steps on the host too; DeepSpeed's own would be compiled on every node at first use
+        "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": training.precision is Precision.BF16},
         "fp16": {"enabled": False},
         **dict.fromkeys(
@@ -66,54 +74,82 @@ def model_dtype(training: Training) -> str:
     return "bfloat16" if bf16_weights else "float32"
 
 
-def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, output: Path) -> dict[str, Any]:
-    """Arguments of TRL's GRPOConfig; what matters is said, not left to defaults that change between versions."""
-    micro, passes = batch_of_rank(training, world_size)
-    if training.rollout_engine is RolloutEngine.VLLM and not cuda:
+def _rollouts(training: Training, cuda: bool) -> dict[str, Any]:
+    """Arguments of whoever samples. BadConfig when that is vLLM and there is no CUDA."""
+    if training.rollout_engine is not RolloutEngine.VLLM:
+        return {"use_vllm": False}
+    if not cuda:
         raise BadConfig(
             "NoCuda",
             "spec.training.rolloutEngine is vllm, which needs CUDA and none is visible: write transformers, or set "
             "gpusPerNode and a pool with GPUs",
         )
-    rollouts: dict[str, Any] = {"use_vllm": False}
-    if training.rollout_engine is RolloutEngine.VLLM:
-        rollouts = {
-            "use_vllm": True,
-            "vllm_mode": "colocate",
-            "vllm_tensor_parallel_size": 1,
-            "vllm_gpu_memory_utilization": _VLLM_MEMORY_SHARE,
-            "vllm_max_model_length": training.max_completion_length + _PROMPT_ROOM,
-            "vllm_enable_sleep_mode": True,
-            "vllm_importance_sampling_correction": True,
-        }
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_tensor_parallel_size": 1,
+        "vllm_gpu_memory_utilization": _VLLM_MEMORY_SHARE,
+        "vllm_max_model_length": training.max_completion_length + training.max_prompt_length,
+        "vllm_enable_sleep_mode": True,
+        "vllm_importance_sampling_correction": True,
+    }
+
+
+def _extra(training: Training) -> dict[str, Any]:
+    """`trainer.extra`, checked by name; values are TRL's to check. BadConfig lists all wrong names at once."""
+    wrong = trainer_arguments.problems(training.trainer.extra)
+    if wrong:
+        raise BadConfig("TrainerArgument", "; ".join(wrong))
+    extra = dict(training.trainer.extra)
+    loading = extra.pop("model_init_kwargs", {})
+    if not isinstance(loading, dict) or "dtype" in loading or "torch_dtype" in loading:
+        raise BadConfig(
+            "TrainerArgument",
+            f"spec.training.trainer.extra.model_init_kwargs is {loading!r}: write a map without dtype, which "
+            "spec.training.precision decides",
+        )
+    return {**extra, "model_init_kwargs": {**loading, "dtype": model_dtype(training)}}
+
+
+def prompts_of_run(training: Training) -> int:
+    """Prompts that are asked over the whole run; numIterations updates share those of one step."""
+    return training.prompts_per_step * training.max_steps // training.num_iterations
+
+
+def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, output: Path) -> dict[str, Any]:
+    """Arguments of TRL's GRPOConfig; what matters is said, not left to defaults that change between versions."""
+    micro, passes = batch_of_rank(training, world_size)
+    min_lr = training.lr_scheduler_type is LrScheduler.COSINE_WITH_MIN_LR
     return {
         "output_dir": str(output),
         "seed": seed,
-        # the algorithm: DAPO's token-level loss, advantages normalised in the group, one update per rollout
-        "loss_type": "dapo",
-        "scale_rewards": "group",
-        "importance_sampling_level": "token",
-        "epsilon": 0.2,
-        "num_iterations": 1,
+        # the algorithm
+        "loss_type": training.loss_type.value,
+        "scale_rewards": training.scale_rewards.value,
+        "importance_sampling_level": training.importance_sampling_level.value,
+        "epsilon": training.epsilon,
+        "epsilon_high": training.epsilon_high,
+        "num_iterations": training.num_iterations,
         "beta": training.beta,
         "num_generations": training.rollouts_per_prompt,
         "max_completion_length": training.max_completion_length,
-        "mask_truncated_completions": False,
+        "mask_truncated_completions": training.mask_truncated_completions,
         "temperature": training.temperature,
         "top_p": 1.0,
         "top_k": 0,
-        **rollouts,
+        **_rollouts(training, cuda),
         # the optimizer
         "max_steps": training.max_steps,
         "per_device_train_batch_size": micro,
         "gradient_accumulation_steps": passes,
         "learning_rate": training.learning_rate,
-        "lr_scheduler_type": "constant_with_warmup",
+        "lr_scheduler_type": training.lr_scheduler_type.value,
+        "lr_scheduler_kwargs": {"min_lr_rate": _MIN_LR_SHARE} if min_lr else None,
         "warmup_steps": training.warmup_steps,
         "optim": "adamw_torch",
-        "weight_decay": 0.0,
-        "max_grad_norm": 1.0,
-        "disable_dropout": True,
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "disable_dropout": training.lora is None or training.lora.dropout == 0,
         # the order of the samples is ours (data.prompt_order): TRL's own is not restored on resume
         "shuffle_dataset": False,
         "dataloader_num_workers": 0,
@@ -127,7 +163,6 @@ def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, o
         "tf32": None,
         "gradient_checkpointing": training.gradient_checkpointing,
         "deepspeed": deepspeed_config(training, cuda),
-        "model_init_kwargs": {"dtype": model_dtype(training)},
         # what is kept and said
         "save_strategy": "steps",
         "save_steps": training.checkpoint_every_steps,
@@ -136,4 +171,5 @@ def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, o
         "logging_nan_inf_filter": False,
         "report_to": "none",
         "disable_tqdm": True,
+        **_extra(training),
     }

@@ -14,6 +14,7 @@ _SINGLE = "model.safetensors"
 _HEAD = "lm_head.weight"
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".index.json")
 _OWN = ("config.json",)  # written by the trainer: it knows the number format
+_ADAPTER = ("adapter_config.json", "adapter_model.safetensors")
 _NOT_MODEL = ("manifest.json", "training_args.bin")
 
 
@@ -51,6 +52,28 @@ def write_head(folder: Path) -> None:
     tensors = load_file(folder / _SINGLE)
     tensors[_HEAD] = tensors[_embedding(names)].clone()
     save_file(tensors, folder / _SINGLE, metadata={"format": "pt"})
+
+
+def merge(base: Path, adapter: Path, target: Path) -> None:
+    """Write the base model with an adapter's updates added to its weights, on the CPU of one rank."""
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()  # else ZeRO-3 cuts the model that is loaded here, waiting for the other ranks
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
+    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(target)
+
+
+def complete_adapter(folder: Path, base_uri: str) -> None:
+    """Make a saved adapter one that others can load: it names its base by address, and holds nothing else."""
+    config = folder / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": base_uri}, indent=2))
+    for path in folder.iterdir():
+        if path.name not in _ADAPTER:
+            path.unlink()
+        else:
+            path.chmod(0o644)
 
 
 def complete(folder: Path, base: Path) -> None:

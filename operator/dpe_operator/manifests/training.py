@@ -24,6 +24,7 @@ def launch(attempt: Attempt) -> TrainingLaunch:
             "model_uri": attempt.resolved.model_uri,
             "samples_artifact": attempt.artifact(Stage.GENERATION),
             "training": attempt.resolved.spec.training,
+            "max_pixels": attempt.resolved.spec.diagnosis.max_pixels,
             "rendezvous_host": f"{attempt.name}-0.{attempt.name}",
         }
     )

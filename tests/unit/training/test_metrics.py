@@ -4,14 +4,17 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from dpe_jobs.training.metrics import (
+    Memory,
     StepCollector,
     StepMetrics,
     append_row,
     from_trl,
     last_row,
+    live,
     read_rows,
     summarise,
 )
+from dpe_jobs.training.pod import Result
 
 TRL = {
     "loss": 0.25,
@@ -60,7 +63,7 @@ def test_rows_survive_the_file_and_a_line_half_written_is_not_read(tmp_path: Pat
 
 def test_the_summary_compares_the_first_fifth_with_the_last() -> None:
     rows = [row(step, reward=step / 10) for step in range(1, 11)]
-    summary = summarise(rows, resumed_from_step=4, world_size=2, peak_rss_bytes=7)
+    summary = summarise(rows, 4, Result(2, 7, None, 0.0))
     assert summary.first_reward == pytest.approx(0.15)
     assert summary.last_reward == pytest.approx(0.95)
     assert (summary.tokens.prompt, summary.tokens.completion) == (800, 200)
@@ -68,8 +71,34 @@ def test_the_summary_compares_the_first_fifth_with_the_last() -> None:
 
 
 def test_the_summary_of_one_step_is_that_step() -> None:
-    summary = summarise([row(1, reward=0.3)], None, 1, 0)
+    summary = summarise([row(1, reward=0.3)], None, Result(1, 0, "AllRight", 0.0))
     assert summary.first_reward == summary.last_reward == pytest.approx(0.3)
+    assert summary.ended_early == "AllRight"
+
+
+def test_a_step_on_the_rollouts_of_the_one_before_tells_what_that_told_of_them_and_has_no_new_tokens() -> None:
+    before = from_trl({**TRL, "rewards/answer/mean": 0.4, "rewards/format/mean": 0.9}, 3, 16, 0.5)
+    assert (before.answer, before.reward_parts) == (0.4, {"answer": 0.4, "format": 0.9})
+    after = from_trl({"loss": 0.1, "entropy": 0.7}, 4, 16, 0.2, before)
+    assert (after.reward, after.answer, after.reward_parts) == (before.reward, before.answer, before.reward_parts)
+    assert (after.loss, after.entropy, after.total_tokens, after.completion_tokens) == (0.1, 0.7, 640, 0)
+    assert after.tokens_per_second is None
+
+
+def test_speed_counts_the_tokens_of_the_step_alone_and_memory_is_told_where_it_is_known() -> None:
+    before = from_trl({**TRL, "num_tokens": 600.0}, 3, 16, 0.5)
+    after = from_trl(TRL, 4, 16, 0.5, before, Memory(host=7))
+    assert after.tokens_per_second == 80
+    assert (after.host_memory_bytes, after.gpu_memory_bytes) == (7, None)
+    assert live(after) == {
+        "step": 4,
+        "loss": 0.25,
+        "reward": 0.5,
+        "entropy": 0.9,
+        "gradNorm": 1.5,
+        "tokensPerSecond": 80,
+        "hostMemoryBytes": 7,
+    }
 
 
 def test_scraping_shows_the_newest_step_and_nothing_before_the_first(tmp_path: Path) -> None:

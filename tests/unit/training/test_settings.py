@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from dpe_api.training_spec import DeepSpeed, Precision, RolloutEngine, Training
 from dpe_jobs.runtime import BadConfig
-from dpe_jobs.training.settings import batch_of_rank, deepspeed_config, grpo_arguments, model_dtype
+from dpe_jobs.training.settings import batch_of_rank, deepspeed_config, grpo_arguments, model_dtype, prompts_of_run
 
 CPU = {"rollout_engine": RolloutEngine.TRANSFORMERS, "precision": Precision.FP32}
 
@@ -85,6 +85,15 @@ def test_every_field_of_the_spec_that_concerns_the_trainer_arrives() -> None:
         max_completion_length=99,
         gradient_checkpointing=True,
         checkpoint_every_steps=5,
+        loss_type="dr_grpo",
+        epsilon=0.1,
+        epsilon_high=0.28,
+        scale_rewards="none",
+        importance_sampling_level="sequence",
+        mask_truncated_completions=True,
+        lr_scheduler_type="cosine",
+        weight_decay=0.1,
+        max_grad_norm=0.5,
     )
     arguments = grpo_arguments(spec, 11, 1, False, Path("out"))
     expected = {
@@ -102,5 +111,34 @@ def test_every_field_of_the_spec_that_concerns_the_trainer_arrives() -> None:
         "seed": 11,
         "use_cpu": True,
         "bf16": False,
+        "loss_type": "dr_grpo",
+        "epsilon": 0.1,
+        "epsilon_high": 0.28,
+        "scale_rewards": "none",
+        "importance_sampling_level": "sequence",
+        "mask_truncated_completions": True,
+        "lr_scheduler_type": "cosine",
+        "weight_decay": 0.1,
+        "max_grad_norm": 0.5,
+        "disable_dropout": True,
     }
     assert {name: arguments[name] for name in expected} == expected
+
+
+def test_offloading_reaches_deepspeed_without_its_compiled_optimizer() -> None:
+    spec = training(deepspeed=DeepSpeed(zero_stage=3, offload_optimizer=True, offload_param=True))
+    config = deepspeed_config(spec, cuda=True)
+    assert config is not None
+    zero = config["zero_optimization"]
+    assert zero["offload_optimizer"] == zero["offload_param"] == {"device": "cpu", "pin_memory": True}
+    assert config["zero_force_ds_cpu_optimizer"] is False
+
+
+def test_dropout_of_adapters_is_not_switched_off() -> None:
+    assert grpo_arguments(training(lora={"dropout": 0.05}), 0, 1, False, Path("out"))["disable_dropout"] is False
+    assert grpo_arguments(training(lora={}), 0, 1, False, Path("out"))["disable_dropout"] is True
+
+
+def test_updates_on_the_same_rollouts_need_no_prompts_of_their_own() -> None:
+    assert prompts_of_run(training(max_steps=6, prompts_per_step=4)) == 24
+    assert prompts_of_run(training(max_steps=6, prompts_per_step=4, num_iterations=2)) == 12
