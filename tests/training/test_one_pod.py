@@ -52,7 +52,7 @@ def test_one_pod_publishes_every_file_that_its_manifests_promise(
     model = world.store.manifest(join(trained.output, "model"))
     assert model is not None
     assert model.stage == "model"
-    beside = {"model/manifest.json", "metrics.jsonl"}
+    beside = {"model/manifest.json", "metrics.jsonl", "training.html"}
     assert {f"model/{o.path}" for o in model.outputs} | beside == {o.path for o in manifest.outputs}
     for name in ("tokenizer.json", "chat_template.jinja", "processor_config.json"):
         assert (tmp_path / "model" / name).read_bytes() == (BASE / name).read_bytes()

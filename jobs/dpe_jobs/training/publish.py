@@ -12,6 +12,7 @@ from dpe_api.launch import TrainingLaunch
 from dpe_api.names import MANIFEST
 from dpe_jobs.runtime import package_versions
 from dpe_jobs.store import Store, join, media_type
+from dpe_jobs.training import page
 from dpe_jobs.training.metrics import read_rows, summarise
 from dpe_jobs.training.pod import Pod, Result
 
@@ -29,7 +30,9 @@ def _publish_model(launch: TrainingLaunch, store: Store, pod: Pod, resumed: int 
     rows = read_rows(pod.metrics_file)
     summary = summarise(rows, resumed, result)
     now = datetime.now(UTC)
-    beside = [store.upload(pod.metrics_file, join(launch.output, pod.metrics_file.name))]
+    shown = pod.work / page.PAGE
+    page.write(rows, summary, launch, shown, now)
+    beside = [store.upload(path, join(launch.output, path.name)) for path in (pod.metrics_file, shown)]
     if pod.adapter.exists():
         files = store.upload_tree(pod.adapter, join(launch.output, ADAPTER))
         beside += [file.model_copy(update={"path": f"{ADAPTER}/{file.path}"}) for file in files]
