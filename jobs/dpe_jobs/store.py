@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 
 OUTAGE_S = 180.0  # a store that is away for less than this costs nothing but time
 _CHUNK = 1 << 20  # bytes
+_LARGEST_PUT = 5 << 30  # bytes: S3 takes no larger object in one request
 _MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
@@ -93,6 +94,19 @@ class ObjectInfo:
     etag: str
 
 
+class _Hashing:
+    """A file that is hashed as it is read."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes."""
+        data = self._file.read(size)
+        self.digest.update(data)
+        return data
+
+
 Outputs = list[OutputFile]  # inside Store, `list` is a method
 
 
@@ -116,7 +130,11 @@ class Store:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(f"object store endpoint {address.endpoint!r} is not http(s)://HOST[:PORT]")
         self._http = urllib3.PoolManager(
-            timeout=urllib3.Timeout(connect=5, read=60), maxsize=16, retries=False, cert_reqs="CERT_REQUIRED"
+            timeout=urllib3.Timeout(connect=5, read=60),
+            maxsize=16,
+            retries=False,
+            cert_reqs="CERT_REQUIRED",
+            blocksize=_CHUNK,
         )
         self._client = Minio(
             parts.netloc,
@@ -230,25 +248,29 @@ class Store:
 
         A presigned address carries the If-None-Match header, which put_object of minio-py would turn into metadata.
         """
-        bucket, key = split_uri(uri)
-        headers = {"If-None-Match": "*", "Content-Type": media_type(key)}
-
-        def once() -> tuple[int, bytes]:
-            url = self._client.presigned_put_object(bucket, key, expires=timedelta(minutes=5))
-            response = self._http.request("PUT", url, body=data, headers=headers)
-            if response.status in (409, 500, 502, 503, 504):  # 409: a conditional write of the same key is in flight
-                raise urllib3.exceptions.HTTPError(f"PUT {uri}: HTTP {response.status}")
-            return response.status, response.data
-
-        status, body = self._call(once, uri)
+        status, body = self._call(lambda: self._put(uri, data, {"If-None-Match": "*"}), uri)
         if status == 412:
             # a repeated request after a lost answer finds its own work
             if self.get(uri) != data:
                 raise AlreadyPublished(f"{uri} exists already: another attempt published it")
-        elif status == 404:
+        else:
+            self._check_put(uri, status, body)
+
+    def _put(self, uri: str, body: bytes | _Hashing, headers: dict[str, str]) -> tuple[int, bytes]:
+        """Status and answer of one PUT over a presigned address; an error where trying again may help."""
+        bucket, key = split_uri(uri)
+        url = self._client.presigned_put_object(bucket, key, expires=timedelta(hours=1))
+        response = self._http.request("PUT", url, body=body, headers={"Content-Type": media_type(key), **headers})
+        if response.status in (409, 500, 502, 503, 504):  # 409: a conditional write of the same key is in flight
+            raise urllib3.exceptions.HTTPError(f"PUT {uri}: HTTP {response.status}")
+        return response.status, response.data
+
+    @staticmethod
+    def _check_put(uri: str, status: int, body: bytes) -> None:
+        if status == 404:
             raise NotFound(f"{uri}: no such bucket: create it or correct objectStore.bucket")
-        elif status != 200:
-            raise StoreError(f"PUT {uri} with If-None-Match: HTTP {status}: {body[:300].decode(errors='replace')}")
+        if status != 200:
+            raise StoreError(f"PUT {uri}: HTTP {status}: {body[:300].decode(errors='replace')}")
 
     def list(self, uri: str) -> builtins.list[ObjectInfo]:
         """All objects below a folder, by name; an empty list when there are none. NotFound: no such bucket."""
@@ -266,10 +288,21 @@ class Store:
 
     def upload(self, path: Path, uri: str) -> OutputFile:
         """Upload one file; the result's path is the file's name. A missing local file is an error at once."""
-        bucket, key = split_uri(uri)
-        digest, size = sha256_file(path), path.stat().st_size
-        self._call(lambda: self._client.fput_object(bucket, key, str(path), content_type=media_type(key)), uri)
-        return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(key))
+        size = path.stat().st_size
+        if size > _LARGEST_PUT:
+            bucket, key = split_uri(uri)
+            digest = sha256_file(path)
+            self._call(lambda: self._client.fput_object(bucket, key, str(path), content_type=media_type(key)), uri)
+        else:
+            digest = self._call(lambda: self._stream(path, size, uri), uri)
+        return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(uri))
+
+    def _stream(self, path: Path, size: int, uri: str) -> str:
+        """Send a file in one request and hash it on the way: fput_object would read and hash it twice more."""
+        with path.open("rb") as file:
+            body = _Hashing(file)
+            self._check_put(uri, *self._put(uri, body, {"Content-Length": str(size)}))
+        return body.digest.hexdigest()
 
     def upload_tree(self, folder: Path, uri: str, threads: int = 4) -> builtins.list[OutputFile]:
         """Upload all files below a folder; the results' paths are relative to it."""

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,6 +94,8 @@ class World:
     folder: Path
     bucket: str = "dpe"
     pods: list[subprocess.Popen[str]] = field(default_factory=list)
+    credentials: dict[str, str] = field(default_factory=dict)
+    """Environment of the pods where it is not that of the tests."""
 
     @property
     def model_uri(self) -> str:
@@ -140,17 +142,21 @@ class World:
             rendezvous_host=HOST,
         )
 
-    def start(self, launch: TrainingLaunch) -> list["RunningPod"]:
-        """Start all pods of an attempt."""
+    def start(
+        self, launch: TrainingLaunch, model: Path = BASE, *, path: Sequence[Path] = (), outage_s: float | None = None
+    ) -> list["RunningPod"]:
+        """Start all pods of an attempt; `path` holds packages of users, `outage_s` is how long a store may be away."""
         port, started = free_port(), []
         for index in range(launch.training.nodes):
             work = self.folder / f"{launch.iteration.name}-{launch.attempt}-{index}"
             work.mkdir(parents=True)
             file, output = work / "pod.json", work / "output.log"
             file.write_text(json.dumps(launch.wire()))
+            sources = (REPOSITORY / "crds", REPOSITORY / "jobs", *path)
+            arguments = (file, index, model, work, port, *([] if outage_s is None else [outage_s]))
             process = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("pod.py")), *map(str, (file, index, BASE, work, port))],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (REPOSITORY / "crds", REPOSITORY / "jobs")))},
+                [sys.executable, str(Path(__file__).with_name("pod.py")), *map(str, arguments)],
+                env={**os.environ, **self.credentials, "PYTHONPATH": os.pathsep.join(map(str, sources))},
                 stdout=output.open("w"),
                 stderr=subprocess.STDOUT,
                 text=True,

@@ -217,7 +217,7 @@ def test_a_wrong_argument_for_trl_is_refused_before_a_rank_starts(world: World) 
 
 
 def test_a_wrong_value_for_trl_is_refused(world: World) -> None:
-    (pod,) = world.start(world.launch("value", trainer={"extra": {"lr_scheduler_kwargs": {"no_such": 1}}}))
+    (pod,) = world.start(world.launch("value", trainer={"extra": {"adam_beta2": "high"}}))
     assert pod.wait() == Exit.BAD_CONFIG, pod.output()
 
 

@@ -22,6 +22,22 @@ def test_the_length_penalty_is_that_of_trl() -> None:
     assert length_penalty(100, 20)(completion_ids=ids) == pytest.approx(get_soft_overlong_punishment(100, 20)(ids))
 
 
+SMALL = {"output_dir": "out", "num_generations": 2, "per_device_train_batch_size": 4, "use_cpu": True}
+
+
 def test_a_value_that_trl_refuses_is_bad_configuration() -> None:
-    with pytest.raises(BadConfig, match=r"TRL refuses its arguments: .*num_generations"):
-        _config({"output_dir": "out", "num_generations": 1, "per_device_train_batch_size": 4, "use_cpu": True})
+    with pytest.raises(BadConfig, match="TRL refuses its arguments: GRPO requires at least 2 generations"):
+        _config({**SMALL, "num_generations": 1}, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("adam_beta2", "high"), ("top_k", 0.5), ("lr_scheduler_kwargs", [1]), ("sync_ref_model", 1)]
+)
+def test_a_value_of_another_type_is_named(name: str, value: object) -> None:
+    with pytest.raises(BadConfig, match=rf"trainer\.extra\.{name} is .*: TRL wants"):
+        _config({**SMALL, name: value}, [name])
+
+
+@pytest.mark.parametrize(("name", "value"), [("adam_beta2", 1), ("min_p", 0.1), ("optim_args", None), ("top_k", 20)])
+def test_a_value_of_the_right_type_goes_through(name: str, value: object) -> None:
+    assert getattr(_config({**SMALL, name: value}, [name]), name) == value

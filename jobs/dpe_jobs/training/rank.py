@@ -12,10 +12,13 @@ import os
 import re
 import signal
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter, ValidationError
 
 from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_api.names import Exit
@@ -80,10 +83,19 @@ def _init_deepspeed_on_cpu() -> None:
     deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
 
 
-def _config(arguments: dict[str, Any]) -> Any:
-    """TRL's GRPOConfig. BadConfig when TRL does not like a value of `trainer.extra`."""
+def _config(arguments: dict[str, Any], extra: Iterable[str]) -> Any:
+    """TRL's GRPOConfig. BadConfig when a value of `trainer.extra` has another type than TRL says, or TRL refuses it."""
     from trl import GRPOConfig
 
+    types = get_type_hints(GRPOConfig)
+    for name in extra:
+        try:
+            TypeAdapter(types[name]).validate_python(arguments[name], strict=True)
+        except ValidationError as error:
+            where = f"spec.training.trainer.extra.{name} is {arguments[name]!r}"
+            raise BadConfig(
+                "TrainerArgument", f"{where}: TRL wants {types[name]}: {error.errors()[0]['msg']}"
+            ) from error
     try:
         return GRPOConfig(**arguments)
     except (ValueError, TypeError) as error:
@@ -106,7 +118,7 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, callbacks: list[Any]) -> Any
     # before GRPOConfig, after which DeepSpeed cuts every model that is made
     adapters = peft_config(training, str(pod.model))
     arguments = grpo_arguments(training, seed, world, cuda, pod.output)
-    config = _config({**arguments, "reward_weights": [weight for _, weight in parts]})
+    config = _config({**arguments, "reward_weights": [weight for _, weight in parts]}, training.trainer.extra)
     if config.deepspeed is not None and not cuda:
         _init_deepspeed_on_cpu()
     from transformers import AutoProcessor, PrinterCallback
