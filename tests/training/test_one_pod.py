@@ -24,7 +24,6 @@ from dpe_jobs.training.checkpoints import complete
 from dpe_jobs.training.metrics import last_row
 from dpe_jobs.training.parts import part_of
 from dpe_jobs.training.pod import Pod
-from dpe_jobs.training.run import fetch_samples
 from dpe_jobs.training.uploads import Uploader
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
@@ -227,7 +226,6 @@ def test_ranks_that_hang_are_ended_with_their_stacks(
     launch = world.launch("hanging", max_steps=400)
     pod = Pod(0, BASE, tmp_path, free_port())
     pod.prepare(launch)
-    fetch_samples(launch, world.store, pod)
     monkeypatch.setattr(gang, "STEP_WITHIN_S", 3.0)
     seen: list[int] = []
 

@@ -1,6 +1,7 @@
 """What the trainer shows the model is what the server shows it."""
 
 import io
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from dpe_jobs.asking import fit
 from dpe_jobs.questions import SCHEMA
 from dpe_jobs.runtime import BadData
 from dpe_jobs.training.data import load_samples
+from dpe_jobs.training.samples import Samples, Source
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +26,9 @@ def processor() -> AutoProcessor:
     return AutoProcessor.from_pretrained(BASE)
 
 
-def load(folder: Path, prompts: int) -> Dataset:
-    return load_samples(folder, folder / "cache", prompts, 0, 1_003_520)
+def load(folder: Path, prompts: int, max_pixels: int = 1_003_520) -> Dataset:
+    sources = [Source(path.name, partial(path.open, "rb")) for path in sorted(folder.glob("*.parquet"))]
+    return load_samples(Samples(sources), prompts, 0, max_pixels)
 
 
 def tokens(processor: AutoProcessor, messages: list[dict[str, object]]) -> dict[str, torch.Tensor]:
@@ -73,7 +76,7 @@ def test_the_template_reads_the_servers_content_type_the_same_way(processor: Aut
 def test_a_larger_image_is_scaled_down_as_it_is_for_the_diagnosis(tmp_path: Path) -> None:
     draw_samples(tmp_path / "part.parquet", 1)
     (row,) = pq.read_table(tmp_path / "part.parquet").to_pylist()
-    shown = load_samples(tmp_path, tmp_path / "cache", 1, 0, max_pixels=32 * 32)[0]["image"]
+    shown = load(tmp_path, 1, 32 * 32)[0]["image"]
     asked = Image.open(io.BytesIO(fit(row["image"]["bytes"], 32 * 32))).convert("RGB")
     assert shown.size == asked.size == (32, 32)
     assert shown.tobytes() == asked.tobytes()

@@ -1,24 +1,18 @@
 """Samples as TRL wants them: image and question exactly as serving sends them."""
 
 import io
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from datasets import Dataset, Image
+from datasets import Dataset
 from PIL import Image as PillowImage
 from PIL import UnidentifiedImageError
 
 from dpe_api.artifacts import AnswerType
 from dpe_jobs import asking
-from dpe_jobs.graders import NEEDS_JUDGE
 from dpe_jobs.runtime import BadData
 from dpe_jobs.training.order import prompt_order
-
-_NEEDED = ("id", "image", "question", "answer", "answer_type")
+from dpe_jobs.training.samples import Samples
 
 
 def _decode(sample_id: str, image: dict[str, Any], max_pixels: int) -> PillowImage.Image:
@@ -28,58 +22,41 @@ def _decode(sample_id: str, image: dict[str, Any], max_pixels: int) -> PillowIma
         raise BadData("UnreadableImage", f"sample {sample_id}: its image does not decode: {error}") from error
 
 
-def as_prompts(batch: dict[str, list[Any]], max_pixels: int) -> dict[str, list[Any]]:
-    """Rows as TRL reads them. It puts the image before the text, as the serving client does.
+def as_prompt(row: Mapping[str, Any], max_pixels: int) -> dict[str, Any]:
+    """A sample as TRL reads it. It puts the image before the text, as the serving client does.
 
     What else is in here is handed to the reward functions.
     """
-    choices = [c or [] for c in batch.get("choices") or [None] * len(batch["id"])]
-    texts = [
-        asking.prompt(question, options, AnswerType(kind))
-        for question, options, kind in zip(batch["question"], choices, batch["answer_type"], strict=True)
-    ]
+    choices = row.get("choices") or []
+    text = asking.prompt(row["question"], choices, AnswerType(row["answer_type"]))
     return {
-        "prompt": [[{"role": "user", "content": text}] for text in texts],
-        "image": [_decode(i, image, max_pixels) for i, image in zip(batch["id"], batch["image"], strict=True)],
-        "id": batch["id"],
-        "question": texts,
-        "answer": batch["answer"],
-        "answer_type": batch["answer_type"],
+        "prompt": [{"role": "user", "content": text}],
+        "image": _decode(row["id"], row["image"], max_pixels),
+        "id": row["id"],
+        "question": text,
+        "answer": row["answer"],
+        "answer_type": row["answer_type"],
         "choices": choices,
     }
 
 
-def _rows(path: Path) -> int:
-    """Rows of one file; BadData when it is no Parquet file or lacks a column. `datasets` would not say which."""
-    try:
-        metadata = pq.read_metadata(path)
-    except (pa.ArrowException, OSError) as error:
-        raise BadData("UnreadableSamples", f"{path.name} is no readable Parquet file: {error}") from error
-    missing = [c for c in _NEEDED if c not in metadata.schema.to_arrow_schema().names]
-    if missing:
-        raise BadData("MissingColumn", f"{path.name} has no column {', '.join(missing)}: generate the samples again")
-    kinds = pq.read_table(path, columns=["answer_type"])["answer_type"]
-    if pc.any(pc.is_in(kinds, pa.array([kind.value for kind in NEEDS_JUDGE]))).as_py():
-        raise BadData(
-            "JudgedSamples",
-            f"{path.name} has samples of answer_type {', '.join(sorted(NEEDS_JUDGE))}: training grades by rules alone; "
-            "let generation keep other types",
-        )
-    return int(metadata.num_rows)
+class _Prompts:
+    """From numbers of samples to prompts, when they are looked at."""
+
+    def __init__(self, samples: Samples, max_pixels: int) -> None:
+        self._samples, self._max_pixels = samples, max_pixels
+
+    def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        numbers = batch["number"]
+        # a prompt comes once for each of its rollouts: it is read and decoded once
+        prompts = {n: as_prompt(self._samples.row(n), self._max_pixels) for n in dict.fromkeys(numbers)}
+        return {name: [prompts[n][name] for n in numbers] for name in prompts[numbers[0]]}
 
 
-def load_samples(folder: Path, cache: Path, prompts: int, seed: int, max_pixels: int) -> Dataset:
-    """The run's prompts in order, from the Parquet files of a folder. Images are decoded when they are looked at.
+def load_samples(samples: Samples, prompts: int, seed: int, max_pixels: int) -> Dataset:
+    """The run's prompts in order. Samples are read, and their images decoded, when they are looked at.
 
-    A larger image than `max_pixels` is scaled down as it is for the diagnosis. Raises BadData when there is no row, a
-    column is missing, or rules cannot grade a sample.
+    A larger image than `max_pixels` is scaled down as it is for the diagnosis.
     """
-    files = [str(path) for path in sorted(folder.rglob("*.parquet")) if _rows(path)]
-    if not files:
-        raise BadData("NoSamples", "the samples hold no row: generation kept nothing to train on")
-    dataset = Dataset.from_parquet(files, cache_dir=str(cache), keep_in_memory=False)
-    dataset = dataset.select_columns([c for c in (*_NEEDED, "choices") if c in dataset.column_names])
-    dataset = dataset.cast_column("image", Image(decode=False))
-    return dataset.select(prompt_order(len(dataset), prompts, seed)).with_transform(
-        partial(as_prompts, max_pixels=max_pixels)
-    )
+    order = prompt_order(samples.groups, prompts, seed)
+    return Dataset.from_dict({"number": order}).with_transform(_Prompts(samples, max_pixels))

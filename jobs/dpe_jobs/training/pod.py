@@ -53,7 +53,7 @@ class Pod:
     model: Path
     """Base model, put there by the init container."""
     work: Path
-    """Scratch: samples, checkpoints before upload, the trained model."""
+    """Scratch: checkpoints before upload, the trained model."""
     port: int = RENDEZVOUS_PORT
 
     @classmethod
@@ -71,11 +71,6 @@ class Pod:
     def launch_file(self) -> Path:
         """The launch as the ranks read it."""
         return self.work / "launch.json"
-
-    @property
-    def samples(self) -> Path:
-        """Parquet files of the samples."""
-        return self.work / "samples"
 
     @property
     def output(self) -> Path:
@@ -108,7 +103,7 @@ class Pod:
 
     def prepare(self, launch: TrainingLaunch) -> None:
         """Make the folders and leave the launch for the ranks."""
-        for folder in (self.samples, self.output, self._ranks):
+        for folder in (self.output, self._ranks):
             folder.mkdir(parents=True, exist_ok=True)
         self.launch_file.write_text(json.dumps(launch.wire()))
         self.beat()

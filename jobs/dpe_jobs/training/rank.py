@@ -25,6 +25,7 @@ from dpe_api.names import Exit
 from dpe_api.training_spec import RolloutEngine
 from dpe_jobs.runtime import BadConfig, PeerGone, Stopped, Transient, classify, set_up_logging
 from dpe_jobs.seeds import derive
+from dpe_jobs.store import Store
 from dpe_jobs.training import checkpoints
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod, Result
@@ -125,14 +126,14 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, callbacks: list[Any]) -> Any
     from trl import GRPOTrainer
 
     from dpe_jobs.training.data import load_samples
+    from dpe_jobs.training.samples import Samples, in_store
 
+    samples = Samples(in_store(Store.from_env(launch.store), launch.samples_artifact))
     trainer = GRPOTrainer(
         model=str(pod.model),
         reward_funcs=[reward for reward, _ in parts],
         args=config,
-        train_dataset=load_samples(
-            pod.samples, pod.work / "datasets", prompts_of_run(training), seed, launch.max_pixels
-        ),
+        train_dataset=load_samples(samples, prompts_of_run(training), seed, launch.max_pixels),
         processing_class=AutoProcessor.from_pretrained(pod.model, padding_side="left"),
         callbacks=callbacks,
         peft_config=adapters,

@@ -8,29 +8,17 @@ from prometheus_client import REGISTRY
 
 from dpe_api.launch import Launch, TrainingLaunch
 from dpe_api.names import Exit
-from dpe_jobs.runtime import BadConfig, BadData, ProgressReporter, run_stage
-from dpe_jobs.store import Store, join
+from dpe_jobs.runtime import BadConfig, ProgressReporter, run_stage
+from dpe_jobs.store import Store
 from dpe_jobs.training import checkpoints
 from dpe_jobs.training.gang import run_gang
 from dpe_jobs.training.metrics import StepCollector, last_row, live
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.publish import finish, publish
+from dpe_jobs.training.samples import in_store
 from dpe_jobs.training.uploads import Uploader
 
 log = logging.getLogger(__name__)
-
-
-def fetch_samples(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
-    """Download the Parquet files that the generation's manifest promises. BadData when there are none."""
-    manifest = store.manifest(launch.samples_artifact)
-    if manifest is None:
-        raise BadData("NoSamples", f"{launch.samples_artifact} has no manifest: the generation did not finish")
-    files = [o for o in manifest.outputs if o.path.startswith("samples/") and o.path.endswith(".parquet")]
-    if not files:
-        raise BadData("NoSamples", f"{launch.samples_artifact} lists no samples/*.parquet: nothing to train on")
-    for file in files:
-        target = pod.samples / file.path.removeprefix("samples/")
-        store.download(join(launch.samples_artifact, file.path), target, file.sha256)
 
 
 def train(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
@@ -38,7 +26,7 @@ def train(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
     if finish(launch, store, pod.index):
         return
     pod.prepare(launch)
-    fetch_samples(launch, store, pod)
+    in_store(store, launch.samples_artifact)  # refused here, before anything starts; the ranks read them
     resumed = checkpoints.restore(store, launch, pod.output)
     if resumed is not None:
         shutil.copy(checkpoints.local_folder(pod.output, resumed) / pod.metrics_file.name, pod.metrics_file)

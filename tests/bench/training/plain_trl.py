@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_jobs.seeds import derive
 from dpe_jobs.training.data import load_samples
 from dpe_jobs.training.rewards import rewards
+from dpe_jobs.training.samples import Samples, Source
 from dpe_jobs.training.settings import grpo_arguments, prompts_of_run
 
 import_utils.is_vllm_available = lambda **_: False
@@ -46,11 +48,12 @@ def main() -> None:
     training, work, clock = launch.training, Path(out).parent, Clock()
     seed = derive(launch.seed, launch.round, "training")
     arguments = grpo_arguments(training, seed, int(os.environ["WORLD_SIZE"]), False, work / "output")
+    rows = Samples([Source("samples", partial(open, samples, "rb"))])
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=[reward for reward, _ in rewards(training)],
         args=GRPOConfig(**{**arguments, "save_strategy": "no"}),
-        train_dataset=load_samples(Path(samples), work / "datasets", prompts_of_run(training), seed, launch.max_pixels),
+        train_dataset=load_samples(rows, prompts_of_run(training), seed, launch.max_pixels),
         processing_class=AutoProcessor.from_pretrained(model, padding_side="left"),
         callbacks=[clock],
     )

@@ -46,15 +46,21 @@ def ours(world: World, launch: TrainingLaunch) -> tuple[list[float], list[float]
 
 def plain(world: World, launch: TrainingLaunch, folder: Path) -> list[float]:
     """Seconds of each step after the first of the plain script."""
-    (folder / "samples").mkdir(parents=True)
-    draw_samples(folder / "samples" / "part.parquet", SAMPLES)
+    folder.mkdir()
+    draw_samples(folder / "samples.parquet", SAMPLES)
     (folder / "launch.json").write_text(json.dumps(launch.wire()))
     script = Path(__file__).with_name("plain_trl.py")
     sources = os.pathsep.join(map(str, (REPOSITORY / "crds", REPOSITORY / "jobs")))
     subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=1", f"--master-port={free_port()}"),
-            *(str(script), str(folder / "launch.json"), str(BASE), str(folder / "samples"), str(folder / "out.json")),
+            *(
+                str(script),
+                str(folder / "launch.json"),
+                str(BASE),
+                str(folder / "samples.parquet"),
+                str(folder / "out.json"),
+            ),
         ],
         env={**os.environ, "PYTHONPATH": sources, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         check=True,
