@@ -268,6 +268,9 @@ class GenerationSummary(ApiModel):
     """Kept samples by source: `render:shapes`, `pool:s3://bucket/folder`."""
     categories: list[CategorySamples]
     tokens: Tokens = Field(default_factory=Tokens)
+    """Of the served model and of the agents."""
+    spending: list[EndpointSpending] = Field(default_factory=list)
+    """By the agents' endpoints."""
 
 
 class TrainingSummary(ApiModel):

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from dpe_api.agents_spec import PlannerAgent, SelectorAgent, ValidatorAgent, WriterAgent
 from dpe_api.base import ApiModel
 from dpe_api.endpoints import HttpUrl, SecretKeyRef
 from dpe_api.fields import Fraction, Name, S3Uri, rules
@@ -142,5 +143,13 @@ class Generation(ApiModel):
     """Where images come from."""
     shards: Annotated[int, Field(ge=1, le=64)] = 1
     """Pods that share the work; each has its part of every quota."""
+    planner: PlannerAgent | None = None
+    """Who says what to make; left out: a program."""
+    selector: SelectorAgent | None = None
+    """Who finds a picture for each target; left out: a program."""
+    writer: WriterAgent | None = None
+    """Who asks about it; left out: the program of the source, which knows what is in the picture."""
+    validator: ValidatorAgent | None = None
+    """Who checks question and answer; left out: the program of the source."""
     filter: SolverFilter = Field(default_factory=SolverFilter)
     """Difficulty filter by rollouts of the served model."""

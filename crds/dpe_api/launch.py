@@ -85,6 +85,8 @@ class GenerationLaunch(_Launch):
     model: ServedModel
     diagnosis_artifact: str
     """s3:// folder with mixture.json and report.json."""
+    probe: str
+    """s3:// folder of the questions that were asked: agents are shown some with their images."""
     generation: Generation
     max_tokens: int
     concurrency: int
@@ -92,6 +94,8 @@ class GenerationLaunch(_Launch):
     decontaminate: list[str]
     """s3:// folders of question sets whose images and questions must not be trained on."""
     downloads: Downloads = Field(default_factory=Downloads)
+    endpoints: list[Endpoint] = Field(default_factory=list)
+    """Those that the agents and edits use."""
 
 
 class TrainingLaunch(_Launch):

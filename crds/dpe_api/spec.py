@@ -1,6 +1,6 @@
 """`spec` of a DPEIteration: what a person writes. Field descriptions and bounds live here and nowhere else."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -51,20 +51,29 @@ _MUTABLE = ("priority", "suspend", "ttlSecondsAfterFinished", "retry")
 
 
 def _endpoint_rule(field: str) -> tuple[str, str, str]:
-    """That the endpoint named by a field like `diagnosis.judge` is in the list, or comes from the iterationRef."""
+    """That the endpoint named by a field is in the list, or comes from the iterationRef."""
     parts = field.split(".")
     given = " && ".join(f"has(self.{'.'.join(parts[: i + 1])})" for i in range(len(parts)))
-    named = f"self.{field}.endpoint"
+    named = f"self.{field}"
     return (
-        f"!({given} && has({named})) || (has(self.endpoints) ? self.endpoints.exists(e, e.name == {named}) : "
+        f"!({given}) || (has(self.endpoints) ? self.endpoints.exists(e, e.name == {named}) : "
         "has(self.model.iterationRef))",
-        f"spec.{field}.endpoint must be the name of an entry of spec.endpoints",
-        f".{field}.endpoint",
+        f"spec.{field} must be the name of an entry of spec.endpoints",
+        f".{field}",
     )
 
 
-ENDPOINT_USERS = ("probe.categorise", "diagnosis.judge", "diagnosis.attribution")
-"""Sections whose field `endpoint` names an entry of spec.endpoints."""
+ENDPOINT_FIELDS = (
+    "probe.categorise.endpoint",
+    "diagnosis.judge.endpoint",
+    "diagnosis.attribution.endpoint",
+    "generation.planner.endpoint",
+    "generation.selector.endpoint",
+    "generation.writer.endpoint",
+    "generation.validator.endpoint",
+    "generation.validator.blindEndpoint",
+)
+"""Fields that name an entry of spec.endpoints, beside those of sources."""
 
 
 class Spec(ApiModel):
@@ -81,7 +90,14 @@ class Spec(ApiModel):
             "spec.endpoints: names must differ",
             ".endpoints",
         ),
-        *(_endpoint_rule(user) for user in ENDPOINT_USERS),
+        *(_endpoint_rule(field) for field in ENDPOINT_FIELDS),
+        (
+            "!has(self.generation) || !has(self.generation.sources) || self.generation.sources.all(s, "
+            "!has(s.endpoint) || (has(self.endpoints) ? self.endpoints.exists(e, e.name == s.endpoint) : "
+            "has(self.model.iterationRef)))",
+            "spec.generation.sources[].endpoint must be the name of an entry of spec.endpoints",
+            ".generation.sources",
+        ),
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """All randomness derives from it, the round, the stage and the item."""
@@ -102,7 +118,7 @@ class Spec(ApiModel):
     evaluation: Evaluation | None = None
     """What the candidate is compared on."""
     endpoints: Annotated[list[Endpoint], Field(max_length=32)] | None = None
-    """Models of others that categorise, judge and attribute."""
+    """Models of others that categorise, judge, attribute, and make samples."""
     retry: Retry = Field(default_factory=Retry)
     """How many failures of a stage are forgiven. May change while running."""
     priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
@@ -143,16 +159,24 @@ class ResolvedSpec(ApiModel):
     evaluation: Evaluation = Field(default_factory=Evaluation)
     endpoints: list[Endpoint] = Field(default_factory=list)
 
+    def named_endpoints(self) -> dict[str, str]:
+        """Fields that name an endpoint, with that name."""
+        wire, named = self.wire(), {}
+        for field in ENDPOINT_FIELDS:
+            value: Any = wire
+            for part in field.split("."):
+                value = (value or {}).get(part)
+            if value is not None:
+                named[f"spec.{field}"] = str(value)
+        for number, source in enumerate(self.generation.sources):
+            if source.endpoint is not None:
+                named[f"spec.generation.sources[{number}].endpoint"] = source.endpoint
+        return named
+
     def unknown_endpoints(self) -> dict[str, str]:
         """Fields that name an endpoint which is not in the list, with that name."""
         known = {e.name for e in self.endpoints}
-        judge, categorise = self.diagnosis.judge, self.probe.categorise
-        named = {
-            "spec.probe.categorise.endpoint": categorise and categorise.endpoint,
-            "spec.diagnosis.judge.endpoint": judge and judge.endpoint,
-            "spec.diagnosis.attribution.endpoint": self.diagnosis.attribution.endpoint,
-        }
-        return {field: name for field, name in named.items() if name and name not in known}
+        return {field: name for field, name in self.named_endpoints().items() if name not in known}
 
     @classmethod
     def of(cls, spec: Spec) -> Self:

@@ -145,11 +145,24 @@ class ModelStatus(ApiModel):
     candidate_uri: str | None = None
 
 
+class EndpointCost(ApiModel):
+    """What the agents of generation took from one endpoint."""
+
+    name: Annotated[str, Field(max_length=63)]
+    tokens: int
+    cost: float | None = None
+    """In the currency of the endpoint's prices; left out where it has none."""
+    budget_spent: bool = False
+    """Generation ended early because the endpoint's budget was used up."""
+
+
 class Cost(ApiModel):
     """What it cost so far."""
 
     gpu_seconds: float = 0.0
     tokens: int = 0
+    endpoints: Annotated[list[EndpointCost], Field(max_length=32)] = Field(default_factory=list)
+    """By endpoint, as far as agents of generation used it."""
 
     def __add__(self, other: "Cost") -> "Cost":
         """Of both."""

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from dpe_api.names import BATCH_STAGES, Stage, child_name
 from dpe_api.spec import Spec
-from dpe_api.status import Cost, Resolved, StageProgress, StageState, StageStatus, Status
+from dpe_api.status import Resolved, StageProgress, StageState, StageStatus, Status
 from dpe_operator.conditions import shorten
 from dpe_operator.failures import Outcome, Verdict, backoff_s, disruption_delay_s, judge, longest_wait
 from dpe_operator.manifests import build
@@ -83,7 +83,7 @@ def _charge_time(turn: Turn, stage: Stage, attempt: int) -> None:
     ends = [max((e.at for e in p.ended), default=turn.now) if p.is_over else turn.now for p in pods]
     cost = turn.status.cost
     seconds = round(gpus * max(0.0, (max(ends) - start).total_seconds()), 1)
-    total = Cost(gpu_seconds=round(cost.gpu_seconds + seconds, 1), tokens=cost.tokens)
+    total = cost.model_copy(update={"gpu_seconds": round(cost.gpu_seconds + seconds, 1)})
     turn.status = turn.status.model_copy(update={"cost": total})
     pool = turn.resolved.spec.training.pool if stage is Stage.TRAINING else turn.resolved.spec.serving.pool
     turn.charges.append(Charge(stage, pool, seconds))

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 from dpe_api.artifacts import (
     CategorySamples,
     DiagnosisSummary,
+    EndpointSpending,
     EvaluationSummary,
     GenerationSummary,
     Manifest,
@@ -20,8 +21,8 @@ from dpe_api.spec import ResolvedSpec
 from dpe_api.status import (
     MAX_CATEGORIES_IN_STATUS,
     CategoryDiagnosis,
-    Cost,
     DiagnosisStatus,
+    EndpointCost,
     EvaluationStatus,
     ModelStatus,
     SamplesStatus,
@@ -118,8 +119,19 @@ def _generation(status: Status, summary: GenerationSummary) -> tuple[Status, str
         shortfall_by_category=short,
     )
     line = f"kept {summary.kept} of {summary.candidates} candidates, target {summary.target}"
-    return status.model_copy(update={"samples": samples}), line + (
-        f", {summary.shortfall} short" if summary.shortfall else ""
+    line += f", {summary.shortfall} short" if summary.shortfall else ""
+    used_up = [spent.endpoint for spent in summary.spending if spent.budget_spent]
+    line += f"; spec.endpoints: the budget of {', '.join(used_up)} is used up" if used_up else ""
+    cost = status.cost.model_copy(update={"endpoints": [_endpoint_cost(spent) for spent in summary.spending[:32]]})
+    return status.model_copy(update={"samples": samples, "cost": cost}), line
+
+
+def _endpoint_cost(spent: EndpointSpending) -> EndpointCost:
+    return EndpointCost(
+        name=spent.endpoint,
+        tokens=spent.tokens.prompt + spent.tokens.completion,
+        cost=None if spent.cost is None else round(spent.cost, 6),
+        budget_spent=spent.budget_spent,
     )
 
 
@@ -160,7 +172,7 @@ def absorb(status: Status, stage: Stage, manifest: Manifest) -> tuple[Status, st
     summary = parse(stage, manifest)
     headline = headline_set(resolved.spec)
     tokens = status.cost.tokens + summary.tokens.prompt + summary.tokens.completion
-    status = status.model_copy(update={"cost": Cost(gpu_seconds=status.cost.gpu_seconds, tokens=tokens)})
+    status = status.model_copy(update={"cost": status.cost.model_copy(update={"tokens": tokens})})
     if isinstance(summary, DiagnosisSummary):
         return _diagnosis(status, summary, headline)
     if isinstance(summary, GenerationSummary):

@@ -78,6 +78,7 @@ def test_endpoints_that_are_listed_may_be_named_and_a_reference_may_bring_them(i
     users = {
         "probe": {"uri": "s3://dpe/data/probe", "categorise": {"endpoint": "judge"}},
         "diagnosis": {"judge": {"endpoint": "judge"}, "attribution": {"endpoint": "judge"}},
+        "generation": {agent: {"endpoint": "judge"} for agent in ("planner", "selector", "writer", "validator")},
     }
     key = {"apiKeySecretRef": {"name": "keys", "key": "judge"}}
     iterations.create(GOOD | users | {"endpoints": [JUDGE | key]})
@@ -130,8 +131,12 @@ NO_SUCH = "endpoint must be the name of an entry of spec.endpoints"
         ("generation.targetSamples", 0, ["spec.generation.targetSamples"]),
         ("generation", {"targetSamples": 100, "maxCandidates": 99}, ["maxCandidates must be at least targetSamples"]),
         ("generation.sources", [], ["spec.generation.sources"]),
-        ("generation.sources", [{"kind": "search", "program": "x"}], ["spec.generation.sources[0].kind", "render"]),
-        ("generation.sources", [{"kind": "render"}], ["spec.generation.sources[0].program", "Required"]),
+        (
+            "generation.sources",
+            [{"kind": "search", "program": "x"}],
+            ["kind search needs provider", "program belongs to"],
+        ),
+        ("generation.sources", [{"kind": "render"}], ["spec.generation.sources[0]", "kind render needs program"]),
         (
             "generation.filter",
             {"minPassRate": 0.9, "maxPassRate": 0.8},
@@ -185,6 +190,15 @@ NO_SUCH = "endpoint must be the name of an entry of spec.endpoints"
             [JUDGE | {"apiKeySecretRef": {"name": "keys"}}],
             ["spec.endpoints[0].apiKeySecretRef.key", "Required"],
         ),
+        ("generation.writer", {"endpoint": "eye"}, [f"spec.generation.writer.{NO_SUCH}"]),
+        (
+            "generation.sources",
+            [{"kind": "edit", "endpoint": "eye"}],
+            [f"spec.generation.sources[].{NO_SUCH}"],
+        ),
+        ("endpoints", [JUDGE | {"budget": {}}], ["spec.endpoints[].budget needs tokens, cost or both"]),
+        ("endpoints", [JUDGE | {"budget": {"cost": 1}}], ["spec.endpoints[].budget.cost needs price"]),
+        ("endpoints", [JUDGE | {"price": {"input": -1, "output": 1}}], ["spec.endpoints[0].price.input"]),
         ("endpoints", [JUDGE | {"apiKey": "sk-1"}], ['unknown field \\"spec.endpoints[0].apiKey\\"']),
         ("endpoints", [JUDGE | {"maxConcurrency": 0}], ["spec.endpoints[0].maxConcurrency"]),
         ("retry.maxAttempts", 0, ["spec.retry.maxAttempts"]),

@@ -2,7 +2,7 @@
 
 from dpe_api.launch import DiagnosisLaunch
 from dpe_operator.manifests.common import Attempt, config_map, job, jobs_pool, main_container, pod
-from dpe_operator.manifests.endpoints import api_keys, endpoints
+from dpe_operator.manifests.endpoints import api_keys, asking
 from dpe_operator.plan import Child
 
 
@@ -18,7 +18,7 @@ def launch(attempt: Attempt) -> DiagnosisLaunch:
             "diagnosis": spec.diagnosis,
             "mixture": spec.mixture,
             "generation": spec.generation,
-            "endpoints": endpoints(spec),
+            "endpoints": asking(spec),
             "reuse": attempt.resolved.reuse_diagnosis,
             "previous": attempt.resolved.previous,
         }

@@ -7,12 +7,28 @@ from dpe_api.generation_spec import Source
 from dpe_api.spec import ResolvedSpec
 from dpe_operator.platform import KubernetesObject
 
+_GENERATION = "spec.generation."
+
+
+def _named(spec: ResolvedSpec, *, generation: bool) -> list[Endpoint]:
+    used = {name for field, name in spec.named_endpoints().items() if field.startswith(_GENERATION) == generation}
+    return [endpoint for endpoint in spec.endpoints if endpoint.name in used]
+
+
+def asking(spec: ResolvedSpec) -> list[Endpoint]:
+    """The endpoints that asking and grading use, in the order of the spec."""
+    return _named(spec, generation=False)
+
+
+def generating(spec: ResolvedSpec) -> list[Endpoint]:
+    """The endpoints that agents and edits use, in the order of the spec."""
+    return _named(spec, generation=True)
+
 
 def endpoints(spec: ResolvedSpec) -> list[Endpoint]:
-    """The endpoints that asking and grading use, in the order of the spec."""
-    users = (spec.probe.categorise, spec.diagnosis.judge, spec.diagnosis.attribution)
-    used = {user.endpoint for user in users if user is not None}
-    return [endpoint for endpoint in spec.endpoints if endpoint.name in used]
+    """The endpoints that any stage uses, in the order of the spec."""
+    used = [*asking(spec), *generating(spec)]
+    return [endpoint for endpoint in spec.endpoints if endpoint in used]
 
 
 def _key(variable: str, reference: SecretKeyRef) -> KubernetesObject:

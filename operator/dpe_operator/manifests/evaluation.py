@@ -3,7 +3,7 @@
 from dpe_api.launch import EvaluationLaunch
 from dpe_api.names import Stage
 from dpe_operator.manifests.common import Attempt, config_map, job, jobs_pool, main_container, pod
-from dpe_operator.manifests.endpoints import api_keys, endpoints
+from dpe_operator.manifests.endpoints import api_keys, asking
 from dpe_operator.plan import Child
 
 
@@ -17,7 +17,7 @@ def launch(attempt: Attempt) -> EvaluationLaunch:
             "probe": spec.probe,
             "benchmarks": spec.evaluation.benchmarks,
             "diagnosis": spec.diagnosis,
-            "endpoints": endpoints(spec),
+            "endpoints": asking(spec),
             "diagnosis_artifact": attempt.artifact(Stage.DIAGNOSIS),
             "evaluation": spec.evaluation,
             "previous": attempt.resolved.previous,

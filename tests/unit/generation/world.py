@@ -56,7 +56,16 @@ def put_diagnosis(store: Store, wanted: Mapping[str, int] = QUOTAS) -> None:
     store.put(f"{DIAGNOSIS}/report.json", report.model_dump_json(by_alias=True).encode())
     store.put(f"{DIAGNOSIS}/mixture.json", json.dumps([q.wire() for q in quotas(wanted)]).encode())
     rows = [
-        {"set": "probe", "id": f"{name}-{hue}", "category": name, "correct": hue == "red", "facets": facets(hue)}
+        {
+            "set": "probe",
+            "id": f"{name}-{hue}",
+            "category": name,
+            "question": "what color is the shape?",
+            "answer": hue,
+            "response": "red",
+            "correct": hue == "red",
+            "facets": facets(hue),
+        }
         for name in wanted
         for hue in ("red", "teal", "brown", "gray", "green")
     ]
@@ -125,6 +134,7 @@ def launch(url: str, *, attempt: int = 1, **changes: Any) -> GenerationLaunch:
             "max_tokens": 4,
             "concurrency": 4,
             "max_error_rate": 0.05,
+            "probe": worlds.PROBE_URI,
             "decontaminate": [worlds.PROBE_URI],
             **changes,
         }

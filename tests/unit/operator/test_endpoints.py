@@ -38,7 +38,12 @@ LISTED = [endpoint("unused", apiKeySecretRef={"name": "nowhere", "key": "x"}), e
 USERS: dict[str, Any] = {
     "probe": {"uri": "s3://dpe/data/probe", "categorise": {"endpoint": "eye-2"}},
     "diagnosis": {"judge": {"endpoint": "judge"}, "attribution": {"endpoint": "eye-2"}},
-    "endpoints": LISTED,
+    "generation": {
+        "sources": [{"kind": "edit", "endpoint": "editor"}],
+        "planner": {"endpoint": "teacher"},
+        "validator": {"endpoint": "teacher", "blindEndpoint": "judge"},
+    },
+    "endpoints": [*LISTED, endpoint("teacher"), endpoint("editor")],
 }
 
 
@@ -62,7 +67,14 @@ def test_a_pod_that_asks_gets_each_key_as_a_reference_to_a_secret(stage):
     ]
 
 
-@pytest.mark.parametrize("stage", [s for s in Stage if s not in ASKING])
+def test_generation_is_told_of_the_endpoints_of_agents_and_edits_and_gets_their_keys():
+    told = parse_launch(bodies(Stage.GENERATION)["ConfigMap"]["data"]["launch.json"])
+    assert isinstance(told, GenerationLaunch)
+    assert [e.name for e in told.endpoints] == ["judge", "teacher", "editor"]
+    assert [e["name"] for e in environment(Stage.GENERATION)] == [key_variable("judge")]
+
+
+@pytest.mark.parametrize("stage", [s for s in Stage if s not in (*ASKING, Stage.GENERATION)])
 def test_other_pods_get_no_key_and_are_told_of_no_endpoint(stage):
     assert "example.org" not in json.dumps(bodies(stage))
     for container in bodies(stage)["Job"]["spec"]["template"]["spec"]["containers"]:
@@ -235,7 +247,7 @@ def test_a_continuing_iteration_takes_the_endpoints_of_the_one_that_it_continues
     plan = admitted(spec, previous=finished(**USERS))
     assert plan.status is not None
     assert plan.status.resolved is not None
-    assert [e.name for e in plan.status.resolved.spec.endpoints] == ["unused", "eye-2", "judge"]
+    assert [e.name for e in plan.status.resolved.spec.endpoints] == ["unused", "eye-2", "judge", "teacher", "editor"]
 
 
 def test_an_endpoint_that_the_continued_iteration_does_not_have_either_is_a_condition_that_lists_what_it_has():
