@@ -11,6 +11,7 @@
 import json
 import logging
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Annotated, Any, Generic, TypeVar
@@ -125,20 +126,41 @@ def _what_is_wrong(error: ValidationError) -> str:
 class Asker(Generic[R]):
     """Asks one endpoint for replies of one form."""
 
-    def __init__(self, client: ModelClient, reply: type[R], *, max_tokens: int, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        client: ModelClient,
+        reply: type[R],
+        *,
+        max_tokens: int,
+        budget: Budget | None = None,
+        temperature: float = 0.0,
+    ) -> None:
         """`budget` bounds the calls of this asker, repeated ones included."""
         self._client, self._reply, self._max_tokens, self.budget = client, reply, max_tokens, budget
+        self._temperatures = (temperature, *[max(temperature, TEMPERATURE_AGAIN)] * (ASKS - 1))
         self._schema = reply.model_json_schema()
         self._form, self._proven = _Form.SCHEMA, False
 
-    async def ask(self, text: str, *, image: bytes | None = None, system: str | None = None) -> tuple[R, Cost]:
+    async def ask(
+        self,
+        text: str,
+        *,
+        image: bytes | Sequence[bytes] | None = None,
+        system: str | None = None,
+        seed: int | None = None,
+    ) -> tuple[R, Cost]:
         """The reply and its cost. RequestFailed when there is none; MalformedReply when none fits."""
         cost, trouble, said = Cost(), "", ""
-        for number in range(ASKS):
+        for number, temperature in enumerate(self._temperatures):
             again = f"\n\n{self._reminder(trouble)}" if number else ""
             try:
                 answers = await self._in_some_form(
-                    text + again, image=image, system=system, temperature=TEMPERATURE_AGAIN if number else 0.0
+                    text + again,
+                    image=image,
+                    system=system,
+                    temperature=temperature,
+                    # a ledger answers the same request by the same reply, which did not fit
+                    seed=None if seed is None else seed + number,
                 )
             except BudgetSpent:
                 if not number:
@@ -187,9 +209,7 @@ class Asker(Generic[R]):
                         log.warning("%s takes no JSON schema: it is asked for %s", self._client.where, form.name)
                 return answers
 
-    async def _in_form(
-        self, form: _Form, text: str, *, image: bytes | None, system: str | None, temperature: float
-    ) -> Answers:
+    async def _in_form(self, form: _Form, text: str, **asked: Any) -> Answers:
         formats: dict[_Form, dict[str, Any] | None] = {
             _Form.SCHEMA: {
                 "type": "json_schema",
@@ -199,10 +219,8 @@ class Asker(Generic[R]):
             _Form.TEXT: None,
         }
         return await self._client.ask(
-            image,
-            text if form is _Form.SCHEMA else f"{text}\n\n{self._in_words()}",
-            system=system,
-            temperature=temperature,
+            question=text if form is _Form.SCHEMA else f"{text}\n\n{self._in_words()}",
+            **asked,
             max_tokens=self._max_tokens,
             response_format=formats[form],
             budget=self.budget,

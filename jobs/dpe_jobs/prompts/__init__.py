@@ -9,7 +9,18 @@ from functools import cache
 from importlib.resources import files
 from string import Template
 
-NAMES = ("categorise", "error", "judge", "merge")
+NAMES = (
+    "answer",
+    "categorise",
+    "error",
+    "judge",
+    "merge",
+    "observe",
+    "plan",
+    "select",
+    "verify",
+    "write",
+)
 _DIVIDER = "\n---\n"
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from dpe_jobs import prompts
 from dpe_jobs.diagnosis import categorise, judge, weaknesses
+from dpe_jobs.generation.agents import planner, validator, writer
 
 FOLDER = Path(prompts.__file__).parent
 PLACES = {
@@ -12,6 +13,12 @@ PLACES = {
     "categorise": {"taxonomy", "question"},
     "error": {"error_types", "question", "answer", "response"},
     "merge": {"category", "most", "lines"},
+    "plan": {"category", "count", "aims", "examples", "feedback", "sources"},
+    "select": {"category", "weakness", "facets", "question_type", "difficulty", "query"},
+    "observe": {"category", "weakness"},
+    "write": {"category", "weakness", "facets", "question_type", "difficulty", "examples", "observation"},
+    "answer": {"question"},
+    "verify": {"category", "weakness", "question"},
 }
 
 
@@ -43,6 +50,11 @@ def test_what_is_put_in_is_not_read_as_a_template():
         ("categorise", categorise._reply(["a", "b"])),
         ("error", weaknesses._look_reply(["a", "b"])),
         ("merge", weaknesses._merge_reply(3, 2)),
+        ("plan", planner.plan_form(["render:x"], 2, 3)),
+        ("observe", writer.Observation),
+        ("write", writer.question_form(None)),
+        ("answer", validator.Blind),
+        ("verify", validator.Judgement),
     ],
 )
 def test_a_prompt_names_the_fields_of_its_reply(name, reply):
