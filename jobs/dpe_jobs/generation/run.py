@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from PIL import Image
 from dpe_api.artifacts import GenerationSummary, InputRef, Manifest, OutputFile, Tokens
 from dpe_api.launch import GenerationLaunch, Launch
 from dpe_api.names import Exit
+from dpe_jobs import prompts
 from dpe_jobs.client import ModelClient, RequestFailed
+from dpe_jobs.generation.agents.staff import Staff
 from dpe_jobs.generation.dedup import Reserved
 from dpe_jobs.generation.findings import read_findings
 from dpe_jobs.generation.judge import Judge
@@ -67,6 +70,7 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         Ledger(store, join(folder, "ledger", solver_fingerprint(launch, model))) as ledger,
+        Ledger(store, join(folder, "ledger", "agents")) as answers,
         hire(launch, store, findings, seed, shard) as (team, supplies, refs),
     ):
         schedule = Schedule(
@@ -79,9 +83,10 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
         with SampleFiles(store, launch.output, folder, scratch, schedule.lines, shard.name) as files:
             progress = ProgressReporter(launch, store, schedule.target, unit="samples", folder=folder)
             flow = Flow(launch, schedule, team, progress, Spool(scratch / "spool"), files, shard.prefix(launch.round))
-            run_async(fill(flow, ledger, reserved))
+            staff = Staff(launch, store, findings, supplies, seed, answers, 1 / shard.count)
+            run_async(fill(flow, staff, ledger, reserved))
             log.info("%d candidates judged, %d of %d samples kept", schedule.judged, schedule.kept, schedule.target)
-            summary = summarise(schedule, files, ledger)
+            summary = summarise(schedule, files, ledger, staff)
             if shard.count == 1:
                 check_some(summary)
             read = [store.input_ref(uri) for uri in (launch.diagnosis_artifact, *launch.decontaminate)]
@@ -110,23 +115,26 @@ def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-async def fill(flow: Flow, ledger: Ledger, reserved: Reserved) -> None:
+async def fill(flow: Flow, staff: Staff, ledger: Ledger, reserved: Reserved) -> None:
     """Make, judge and settle candidates until the quotas are met or the budget is used."""
     launch = flow.launch
-    async with ModelClient(launch.model.url, concurrency=launch.concurrency) as client:
+    async with (
+        ModelClient(launch.model.url, concurrency=launch.concurrency) as client,
+        staff.join(flow.team) as team,
+    ):
         try:
             await client.wait_ready(READY_S)
         except RequestFailed as error:
             raise Transient("ModelNotReady", str(error)) from error
-        await Stream(flow, Judge(launch, client, ledger, reserved)).run()
+        await Stream(replace(flow, team=team), Judge(launch, client, ledger, reserved)).run()
         await asyncio.to_thread(flow.progress.set, flow.schedule.kept)
 
 
-def summarise(schedule: Schedule, files: SampleFiles, ledger: Ledger) -> GenerationSummary:
+def summarise(schedule: Schedule, files: SampleFiles, ledger: Ledger, staff: Staff) -> GenerationSummary:
     """The summary of a stage or of a shard. Tokens are those of all attempts."""
     categories = schedule.report()
     rejected: Counter[str] = sum((Counter(c.rejected) for c in categories), Counter())
-    paid = list(ledger)
+    paid = [*ledger, *staff.ledger]
     return GenerationSummary(
         target=schedule.target,
         candidates=sum(c.candidates for c in categories),
@@ -138,6 +146,7 @@ def summarise(schedule: Schedule, files: SampleFiles, ledger: Ledger) -> Generat
         tokens=Tokens(
             prompt=sum(row["prompt_tokens"] for row in paid), completion=sum(row["completion_tokens"] for row in paid)
         ),
+        spending=staff.spent,
     )
 
 
@@ -146,11 +155,11 @@ def check_some(summary: GenerationSummary) -> None:
     if summary.kept:
         return
     reasons = ", ".join(f"{n} {reason}" for reason, n in sorted(summary.rejected.items(), key=lambda item: -item[1]))
-    raise BadData(
-        "NoSamples",
-        f"none of {summary.candidates} candidates was kept ({reasons}): widen spec.generation.filter or raise "
-        "maxCandidates",
-    )
+    used_up = [spent.endpoint for spent in summary.spending if spent.budget_spent]
+    mend = "widen spec.generation.filter or raise maxCandidates"
+    if used_up:
+        mend = f"the budget of endpoint {', '.join(used_up)} is used up: raise spec.endpoints[].budget"
+    raise BadData("NoSamples", f"none of {summary.candidates} candidates was kept ({reasons or 'no reasons'}): {mend}")
 
 
 def publish(
@@ -171,7 +180,7 @@ def publish(
         outputs=outputs,
         summary=summary.wire(),
         seed=launch.seed,
-        versions=package_versions(*PACKAGES),
+        versions=package_versions(*PACKAGES) | prompts.versions(),
     )
     store.publish(folder, manifest)
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpe_api.artifacts import CategorySamples, GenerationSummary, Manifest, OutputFile, Quota, Tokens
+from dpe_api.artifacts import CategorySamples, EndpointSpending, GenerationSummary, Manifest, OutputFile, Quota, Tokens
 from dpe_api.names import shard_folder
 from dpe_jobs.generation.samples import REJECTED, SAMPLES, concatenate
 from dpe_jobs.runtime import BadConfig
@@ -99,7 +99,29 @@ def merge_summaries(summaries: Sequence[GenerationSummary]) -> GenerationSummary
         tokens=Tokens(
             prompt=sum(s.tokens.prompt for s in summaries), completion=sum(s.tokens.completion for s in summaries)
         ),
+        spending=_spending(summaries),
     )
+
+
+def _spending(summaries: Sequence[GenerationSummary]) -> list[EndpointSpending]:
+    """What all shards spent, by endpoint."""
+    found: dict[str, EndpointSpending] = {}
+    for one in (spent for summary in summaries for spent in summary.spending):
+        known = found.get(one.endpoint)
+        if known is None:
+            found[one.endpoint] = one
+            continue
+        found[one.endpoint] = EndpointSpending(
+            endpoint=one.endpoint,
+            calls=known.calls + one.calls,
+            tokens=Tokens(
+                prompt=known.tokens.prompt + one.tokens.prompt,
+                completion=known.tokens.completion + one.tokens.completion,
+            ),
+            cost=None if one.cost is None or known.cost is None else known.cost + one.cost,
+            budget_spent=known.budget_spent or one.budget_spent,
+        )
+    return list(found.values())
 
 
 def _add(one: CategorySamples, other: CategorySamples) -> CategorySamples:

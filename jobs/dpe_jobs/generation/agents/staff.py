@@ -1,0 +1,126 @@
+"""Puts models in the places for which the spec names endpoints; programs keep the others."""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+from dpe_api.artifacts import EndpointSpending
+from dpe_api.endpoints import Endpoint
+from dpe_api.generation_spec import SourceKind
+from dpe_api.launch import GenerationLaunch
+from dpe_jobs.client import ModelClient
+from dpe_jobs.generation.agents.clients import open_clients, spending
+from dpe_jobs.generation.agents.examples import Examples, read_examples
+from dpe_jobs.generation.agents.planner import EndpointPlanner
+from dpe_jobs.generation.agents.selector import EndpointSelector, Sources
+from dpe_jobs.generation.agents.tools import Drawer
+from dpe_jobs.generation.agents.validator import EndpointValidator
+from dpe_jobs.generation.agents.writer import EndpointWriter
+from dpe_jobs.generation.candidates import Team
+from dpe_jobs.generation.findings import Findings
+from dpe_jobs.generation.roles import Aim
+from dpe_jobs.generation.sources import RenderSupply, Supply
+from dpe_jobs.ledger import Ledger
+from dpe_jobs.store import Store
+
+MOST_AHEAD = 256  # candidates with a picture in memory that agents are at work on
+
+
+def aims_of(findings: Findings, category: str) -> list[Aim]:
+    """What a planner may aim at: the category's weaknesses in words, then its weak slices."""
+    known = [w for w in findings.attribution.weaknesses if w.category == category]
+    measured = findings.measured.get(category, "never asked")
+    in_words = [Aim(f"{measured}; {w.text}", {}, tuple(w.examples)) for w in known]
+    return in_words + [findings.aim_at(weak, category, {}) for weak in findings.slices(category)]
+
+
+def agents_endpoints(launch: GenerationLaunch) -> list[Endpoint]:
+    """Those that agents use, in the order of the launch."""
+    agents = launch.generation
+    named = {agent.endpoint for agent in (agents.planner, agents.selector, agents.writer, agents.validator) if agent}
+    if agents.validator is not None and agents.validator.blind_endpoint is not None:
+        named.add(agents.validator.blind_endpoint)
+    return [endpoint for endpoint in launch.endpoints if endpoint.name in named]
+
+
+@dataclass(slots=True)
+class Staff:
+    """The models of a run."""
+
+    launch: GenerationLaunch
+    store: Store
+    findings: Findings
+    supplies: Sequence[Supply]
+    seed: int
+    """Of this round's generation, and of the shard."""
+    ledger: Ledger
+    """Of what endpoints answered."""
+    share: float = 1.0
+    """Of the endpoints' budgets."""
+    spent: list[EndpointSpending] = field(default_factory=list)
+    """By all attempts; filled in when the run is over."""
+
+    @asynccontextmanager
+    async def join(self, programs: Team) -> AsyncIterator[Team]:
+        """The team with models in it. BadConfig: a key or an address of an endpoint is no good."""
+        used = agents_endpoints(self.launch)
+        async with open_clients(used, self.ledger, share=self.share) as clients:
+            try:
+                examples = await asyncio.to_thread(self._examples)
+                ahead = min(sum(endpoint.max_concurrency for endpoint in used), MOST_AHEAD)
+                team = replace(programs, ahead=max(programs.ahead, ahead))
+                yield self._placed(team, clients, {endpoint.name: endpoint for endpoint in used}, examples)
+            finally:
+                self.spent = spending(clients)
+
+    def _examples(self) -> Examples:
+        planner, writer = self.launch.generation.planner, self.launch.generation.writer
+        if planner is None and writer is None:
+            return Examples()
+        preferred = {
+            quota.name: [name for aim in aims_of(self.findings, quota.name) for name in aim.examples]
+            for quota in self.findings.quotas
+        }
+        return read_examples(
+            self.store,
+            self.launch.diagnosis_artifact,
+            self.launch.probe,
+            preferred,
+            images=planner.examples if planner else 0,
+        )
+
+    def _placed(
+        self, team: Team, clients: Mapping[str, ModelClient], known: Mapping[str, Endpoint], examples: Examples
+    ) -> Team:
+        agents = self.launch.generation
+        if (planner := agents.planner) is not None:
+            aims = {quota.name: aims_of(self.findings, quota.name) for quota in self.findings.quotas}
+            client, endpoint = clients[planner.endpoint], known[planner.endpoint]
+            team = replace(
+                team,
+                planner=EndpointPlanner(
+                    team.planner, client, endpoint, planner, self.supplies, aims, examples, self.seed
+                ),
+            )
+        if (selector := agents.selector) is not None:
+            client, endpoint = clients[selector.endpoint], known[selector.endpoint]
+            team = replace(team, selector=EndpointSelector(client, endpoint, selector, self._sources(), team.selector))
+        if (writer := agents.writer) is not None:
+            client, endpoint = clients[writer.endpoint], known[writer.endpoint]
+            team = replace(team, writer=EndpointWriter(client, endpoint, writer, examples))
+        if (validator := agents.validator) is not None:
+            blind = validator.blind_endpoint or validator.endpoint
+            checks = EndpointValidator(
+                clients[validator.endpoint], known[validator.endpoint], clients[blind], known[blind]
+            )
+            team = replace(team, validator=checks)
+        return team
+
+    def _sources(self) -> Sources:
+        drawers: dict[str, Drawer] = {
+            supply.name: supply
+            for supply in self.supplies
+            if supply.kind is SourceKind.RENDER and isinstance(supply, RenderSupply)
+        }
+        return Sources(drawers=drawers)

@@ -1,0 +1,217 @@
+"""What a selector can do: search, look, draw, edit. Every picture that a tool brings has a number, and keeps it.
+
+Tools tell a model what went wrong in words (`ModelRetry`), so that it can do something else; nothing that a page, a
+caption or a model says names a path, an address or a program here: models choose by number, and from lists.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from pydantic_ai import BinaryContent, ToolReturn
+
+from dpe_api.generation_spec import SourceKind
+from dpe_jobs.endpoints.loop import ModelRetry
+from dpe_jobs.endpoints.texts import marked, shorten
+from dpe_jobs.generation.agents.seen import glance
+from dpe_jobs.generation.images import NoImage, Picture
+from dpe_jobs.generation.roles import Target
+
+MOST_HITS = 10  # of a search, that a model is told of
+_LONGEST_RESULT = 200  # characters of a result in provenance
+_LONGEST_WORDS = 300  # of a title or caption
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A picture that a search found."""
+
+    words: str
+    """Title, licence, size: other people's words."""
+    load: Callable[[], Awaitable[Picture]]
+    """NoImage: it cannot be had."""
+
+
+class Finder(Protocol):
+    """A source that is searched."""
+
+    async def find(self, query: str, page: int) -> Sequence[Hit]:
+        """A page of what it has, from 1, the best first. NoImage: the search failed."""
+
+
+class Drawer(Protocol):
+    """A source that draws."""
+
+    def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
+        """What may be chosen, and its values."""
+
+    async def select(self, target: Target) -> Picture:
+        """Drawn by the target's knobs and seed."""
+
+
+class Editor(Protocol):
+    """A model that changes pictures as it is told."""
+
+    async def edit(self, picture: Picture, instruction: str, seed: int) -> Picture:
+        """The changed picture. NoImage: it could not, or would not."""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenUp:
+    """There is no picture, says the model."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Hands:
+    """The tools for one target, and what they have brought. Methods are tools: their docstrings are read by models."""
+
+    target: Target
+    searches: Finder | None = None
+    pool: Finder | None = None
+    drawer: Drawer | None = None
+    editor: Editor | None = None
+    refuses: Callable[[Picture], str | None] = lambda _: None
+    """Why a picture may not be used (its licence, say), or None."""
+    calls: list[Mapping[str, Any]] = field(default_factory=list)
+    _numbered: list[Hit | Picture] = field(default_factory=list)
+
+    def tools(self) -> list[Callable[..., Any]]:
+        """Those that there are for this target, but for the ends."""
+        offered: list[tuple[object, Callable[..., Any]]] = [
+            (self.searches, self.search_images),
+            (self.pool, self.pool_search),
+            (self.drawer, self.render),
+            (self.editor, self.edit_image),
+        ]
+        return [*(tool for there, tool in offered if there is not None), self.look_at]
+
+    async def search_images(self, query: str, page: int = 1) -> str:
+        """Search the web for images. Returns numbered results with titles, licences and sizes.
+
+        Args:
+            query: a few plain words
+            page: 1 for the best results, 2 for the next ones
+        """
+        return await self._search("search_images", self.searches, query, page)
+
+    async def pool_search(self, query: str, page: int = 1) -> str:
+        """Search the collection of images. Returns numbered results with captions.
+
+        Args:
+            query: a few plain words
+            page: 1 for the best results, 2 for the next ones
+        """
+        return await self._search("pool_search", self.pool, query, page)
+
+    async def render(self, knobs: dict[str, str]) -> ToolReturn:
+        """Draw a picture. Shows it and gives it a number.
+
+        Args:
+            knobs: names and values of what it is to show, from the list of knobs; what is left out is drawn by lot
+        """
+        assert self.drawer is not None
+        options = self.drawer.knobs(self.target.category)
+        for name, value in knobs.items():
+            if value not in options.get(name, ()):
+                listed = "; ".join(f"{n}: {', '.join(v)}" for n, v in options.items())
+                raise ModelRetry(f"there is no knob {name!r} with the value {value!r}. Knobs: {listed}")
+        chosen = {**self.target.knobs, **knobs}
+        picture = await self._had("render", {"knobs": knobs}, self.drawer.select(replace(self.target, knobs=chosen)))
+        return await self._shown(self._keep(picture), picture)
+
+    async def edit_image(self, number: int, instruction: str) -> ToolReturn:
+        """Change a picture. Shows the changed one and gives it a number of its own.
+
+        Args:
+            number: of the picture to be changed
+            instruction: what to change, in one sentence
+        """
+        assert self.editor is not None
+        original = await self._picture(number)
+        edited = await self._had(
+            "edit_image",
+            {"number": number, "instruction": shorten(instruction, _LONGEST_WORDS)},
+            self.editor.edit(original, instruction, self.target.seed),
+        )
+        return await self._shown(self._keep(edited), edited)
+
+    async def look_at(self, number: int) -> ToolReturn:
+        """Look at a picture.
+
+        Args:
+            number: of the picture
+        """
+        picture = await self._picture(number)
+        self._did("look_at", {"number": number}, f"{picture.image.width} x {picture.image.height}")
+        return await self._shown(number, picture)
+
+    async def use_image(self, number: int) -> Any:
+        """End with this picture.
+
+        Args:
+            number: of the picture
+        """
+        picture = await self._picture(number)
+        if self.editor is not None and picture.origin.kind is not SourceKind.EDIT:
+            raise ModelRetry("this target is an edited picture: use edit_image, then the number that it returns")
+        if trouble := self.refuses(picture):
+            self._did("use_image", {"number": number}, trouble)
+            raise ModelRetry(f"picture {number} cannot be used: {trouble}. Use another one")
+        self._did("use_image", {"number": number}, picture.origin.id)
+        return replace(picture, tool_calls=tuple(self.calls))
+
+    async def give_up(self, reason: str) -> Any:
+        """End without a picture.
+
+        Args:
+            reason: why there is none, in one sentence
+        """
+        return GivenUp(shorten(" ".join(reason.split()), _LONGEST_WORDS))
+
+    async def _search(self, tool: str, finder: Finder | None, query: str, page: int) -> str:
+        assert finder is not None
+        asked = {"query": shorten(query, _LONGEST_WORDS), "page": page}
+        if page < 1:
+            raise ModelRetry("page counts from 1")
+        hits = await self._had(tool, asked, finder.find(query, page))
+        self._did(tool, asked, f"{len(hits)} images")
+        if not hits:
+            return "Nothing was found. Try other words."
+        lines = []
+        for hit in hits[:MOST_HITS]:
+            self._numbered.append(hit)
+            lines.append(f"{len(self._numbered)}. {shorten(' '.join(hit.words.split()), _LONGEST_WORDS)}")
+        return marked(results="\n".join(lines))["results"]
+
+    async def _had(self, tool: str, asked: Mapping[str, Any], coming: Awaitable[Any]) -> Any:
+        """What a source brings; what it cannot bring is told to the model."""
+        try:
+            return await coming
+        except NoImage as error:
+            self._did(tool, asked, str(error))
+            raise ModelRetry(f"{tool}: {marked(trouble=shorten(str(error), 500))['trouble']}") from error
+
+    async def _picture(self, number: int) -> Picture:
+        if not 1 <= number <= len(self._numbered):
+            raise ModelRetry(f"there is no picture {number}: so far there are {len(self._numbered)}")
+        found = self._numbered[number - 1]
+        if isinstance(found, Hit):
+            found = self._numbered[number - 1] = await self._had("load", {"number": number}, found.load())
+        return found
+
+    def _keep(self, picture: Picture) -> int:
+        self._numbered.append(picture)
+        tool = "edit_image" if picture.origin.kind is SourceKind.EDIT else "render"
+        self._did(tool, {}, f"picture {len(self._numbered)}: {picture.origin.id}")
+        return len(self._numbered)
+
+    def _did(self, tool: str, arguments: Mapping[str, Any], result: str) -> None:
+        self.calls.append({"tool": tool, "arguments": dict(arguments), "result": shorten(result, _LONGEST_RESULT)})
+
+    async def _shown(self, number: int, picture: Picture) -> ToolReturn:
+        image = await asyncio.to_thread(glance, picture.image)
+        size = f"{picture.image.width} x {picture.image.height} pixels"
+        return ToolReturn(f"Picture {number}, {size}.", content=[BinaryContent(image, media_type="image/jpeg")])

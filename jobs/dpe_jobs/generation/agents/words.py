@@ -1,0 +1,33 @@
+"""A target in the words that prompts have for it. Weaknesses and queries come from models: they are marked as data."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+
+from dpe_jobs.generation.roles import Target
+
+LONGEST_WORD = 80  # characters of a facet's name or value
+LONGEST_TEXT = 2000
+
+NO_TYPE = "as it suits the picture"
+
+
+def _cut(longest: int) -> AfterValidator:
+    return AfterValidator(lambda text: " ".join(text.split())[:longest])
+
+
+Word = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_WORD}), _cut(LONGEST_WORD)]
+"""A few words; may be empty, too long ones are cut."""
+Text = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_TEXT}), _cut(LONGEST_TEXT)]
+"""A paragraph on one line; may be empty, a too long one is cut."""
+
+
+def listed(facets: Mapping[str, str]) -> str:
+    """Facets or knobs, one a line."""
+    return "\n".join(f"- {name}: {value}" for name, value in facets.items()) or "- nothing in particular"
+
+
+def wanted_type(target: Target) -> str:
+    """The kind of answer."""
+    return NO_TYPE if target.question_type is None else str(target.question_type)
