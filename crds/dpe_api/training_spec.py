@@ -97,7 +97,7 @@ class Lora(ApiModel):
 
     r: Annotated[int, Field(ge=1, le=1024)] = 16
     """Rank of the update matrices."""
-    alpha: Annotated[float, Field(gt=0, le=4096)] = 32
+    alpha: Annotated[int, Field(ge=1, le=4096)] = 32
     """The update is scaled by alpha / r."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout before the update."""

@@ -260,7 +260,9 @@ class Store:
         """Status and answer of one PUT over a presigned address; an error where trying again may help."""
         bucket, key = split_uri(uri)
         url = self._client.presigned_put_object(bucket, key, expires=timedelta(hours=1))
-        response = self._http.request("PUT", url, body=body, headers={"Content-Type": media_type(key), **headers})
+        named = {"Content-Type": media_type(key), **headers}
+        # urllib3 needs nothing of a file but read()
+        response = self._http.request("PUT", url, body=body, headers=named)  # type: ignore[arg-type]
         if response.status in (409, 500, 502, 503, 504):  # 409: a conditional write of the same key is in flight
             raise urllib3.exceptions.HTTPError(f"PUT {uri}: HTTP {response.status}")
         return response.status, response.data
