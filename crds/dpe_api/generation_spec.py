@@ -9,6 +9,7 @@ from dpe_api.agents_spec import PlannerAgent, SelectorAgent, ValidatorAgent, Wri
 from dpe_api.base import ApiModel
 from dpe_api.endpoints import HttpUrl, SecretKeyRef
 from dpe_api.fields import Fraction, Name, S3Uri, rules
+from dpe_api.quality_spec import Quality
 
 
 class SourceKind(StrEnum):
@@ -153,3 +154,5 @@ class Generation(ApiModel):
     """Who checks question and answer; left out: the program of the source."""
     filter: SolverFilter = Field(default_factory=SolverFilter)
     """Difficulty filter by rollouts of the served model."""
+    quality: Quality = Field(default_factory=Quality)
+    """Checks of every sample, whatever its source."""

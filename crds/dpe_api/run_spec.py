@@ -12,7 +12,7 @@ from dpe_api.evaluation_spec import Evaluation
 from dpe_api.fields import Fraction, S3Uri, rules
 from dpe_api.generation_spec import Generation
 from dpe_api.serving_spec import Serving
-from dpe_api.spec import ENDPOINT_USERS, IterationRef, Model, Retry, Spec
+from dpe_api.spec import ENDPOINT_FIELDS, IterationRef, Model, Retry, Spec
 from dpe_api.training_spec import Training
 
 LONGEST_NAME = 35  # characters: `-ROUND-RETRY` is added, and an iteration's name has at most 40
@@ -25,14 +25,13 @@ MUTABLE = ("suspend", "ttlSecondsAfterFinished", "maxIterations", "stop")
 
 
 def _endpoint_rule(field: str) -> tuple[str, str, str]:
-    """That the endpoint named by a field like `diagnosis.judge` is in the template's list."""
+    """That the endpoint named by a field like `diagnosis.judge.endpoint` is in the template's list."""
     parts = field.split(".")
     given = " && ".join(f"has(self.{'.'.join(parts[: i + 1])})" for i in range(len(parts)))
-    named = f"self.{field}.endpoint"
     return (
-        f"!({given} && has({named})) || (has(self.endpoints) && self.endpoints.exists(e, e.name == {named}))",
-        f"spec.{field}.endpoint must be the name of an entry of spec.endpoints",
-        f".{field}.endpoint",
+        f"!({given}) || (has(self.endpoints) && self.endpoints.exists(e, e.name == self.{field}))",
+        f"spec.{field} must be the name of an entry of spec.endpoints",
+        f".{field}",
     )
 
 
@@ -45,7 +44,13 @@ class Template(ApiModel):
             "spec.endpoints: names must differ",
             ".endpoints",
         ),
-        *(_endpoint_rule(user) for user in ENDPOINT_USERS),
+        *(_endpoint_rule(field) for field in ENDPOINT_FIELDS),
+        (
+            "!has(self.generation) || !has(self.generation.sources) || self.generation.sources.all(s, "
+            "!has(s.endpoint) || (has(self.endpoints) && self.endpoints.exists(e, e.name == s.endpoint)))",
+            "spec.generation.sources[].endpoint must be the name of an entry of spec.endpoints",
+            ".generation.sources",
+        ),
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """All randomness derives from it, the round, the stage and the item."""

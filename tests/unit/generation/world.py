@@ -135,6 +135,8 @@ def launch(url: str, *, attempt: int = 1, **changes: Any) -> GenerationLaunch:
             "concurrency": 4,
             "max_error_rate": 0.05,
             "probe": worlds.PROBE_URI,
+            "context_tokens": 1024,
+            "answer_tokens": 4,
             "decontaminate": [worlds.PROBE_URI],
             **changes,
         }

@@ -3,7 +3,7 @@ from tests.unit.runs import given
 
 from dpe_api.names import round_name
 from dpe_api.run_spec import LONGEST_NAME, MOST_RETRIES, MOST_ROUNDS, MUTABLE, RunSpec, Template, run_immutability_rule
-from dpe_api.spec import ENDPOINT_USERS, Spec
+from dpe_api.spec import ENDPOINT_FIELDS, Spec
 
 
 def test_the_template_is_an_iterations_spec_without_what_the_run_decides():
@@ -31,7 +31,8 @@ def test_retries_are_none_unless_they_are_asked_for():
 
 def test_whoever_names_an_endpoint_in_an_iteration_may_name_one_in_a_template():
     checks = Template.model_json_schema()["x-kubernetes-validations"]
-    assert {c["fieldPath"] for c in checks} == {".endpoints", *(f".{user}.endpoint" for user in ENDPOINT_USERS)}
+    named = {".endpoints", ".generation.sources", *(f".{field}" for field in ENDPOINT_FIELDS)}
+    assert {c["fieldPath"] for c in checks} == named
 
 
 @pytest.mark.parametrize("field", sorted(RunSpec.model_json_schema(by_alias=True)["properties"]))
