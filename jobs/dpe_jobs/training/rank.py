@@ -30,7 +30,7 @@ from dpe_jobs.training import checkpoints
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod, Result
 from dpe_jobs.training.rewards import rewards
-from dpe_jobs.training.settings import grpo_arguments, prompts_of_run
+from dpe_jobs.training.settings import grpo_arguments, prompts_of_run, within_context
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, callbacks: list[Any]) -> Any
     parts = rewards(training)
     # before GRPOConfig, after which DeepSpeed cuts every model that is made
     adapters = peft_config(training, str(pod.model))
-    arguments = grpo_arguments(training, seed, world, cuda, pod.output)
+    arguments = within_context(grpo_arguments(training, seed, world, cuda, pod.output), pod.model)
     config = _config({**arguments, "reward_weights": [weight for _, weight in parts]}, training.trainer.extra)
     if config.deepspeed is not None and not cuda:
         _init_deepspeed_on_cpu()

@@ -104,9 +104,9 @@ class Samples:
         self._names = [source.name for source in sources]
         self._files = [_opened(source) for source in sources]
         self._places = [(f, g) for f, file in enumerate(self._files) for g in range(file.metadata.num_row_groups)]
-        self.groups = [self._files[f].metadata.row_group(g).num_rows for f, g in self._places]
+        self.groups: list[int] = [self._files[f].metadata.row_group(g).num_rows for f, g in self._places]
         """Rows of each row group, in order."""
-        self._ends = list(accumulate(self.groups))
+        self._ends: list[int] = list(accumulate(self.groups))
         if not self._ends or not self._ends[-1]:
             raise BadData("NoSamples", "the samples hold no row: generation kept nothing to train on")
         self._cached_bytes = cached_bytes

@@ -1,5 +1,6 @@
 """From spec.training to the settings of TRL and DeepSpeed. Pure: no torch in here."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,16 @@ def _extra(training: Training) -> dict[str, Any]:
 def prompts_of_run(training: Training) -> int:
     """Prompts that are asked over the whole run; numIterations updates share those of one step."""
     return training.prompts_per_step * training.max_steps // training.num_iterations
+
+
+def within_context(arguments: dict[str, Any], model: Path) -> dict[str, Any]:
+    """The arguments with no more room in vLLM than the model has positions, above which vLLM refuses to start."""
+    wanted = arguments.get("vllm_max_model_length")
+    if wanted is None:
+        return arguments
+    config = json.loads((model / "config.json").read_text())
+    positions = config.get("text_config", config).get("max_position_embeddings")
+    return arguments if positions is None else {**arguments, "vllm_max_model_length": min(wanted, positions)}
 
 
 def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, output: Path) -> dict[str, Any]:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,14 @@ from hypothesis import strategies as st
 
 from dpe_api.training_spec import DeepSpeed, Precision, RolloutEngine, Training
 from dpe_jobs.runtime import BadConfig
-from dpe_jobs.training.settings import batch_of_rank, deepspeed_config, grpo_arguments, model_dtype, prompts_of_run
+from dpe_jobs.training.settings import (
+    batch_of_rank,
+    deepspeed_config,
+    grpo_arguments,
+    model_dtype,
+    prompts_of_run,
+    within_context,
+)
 
 CPU = {"rollout_engine": RolloutEngine.TRANSFORMERS, "precision": Precision.FP32}
 
@@ -142,3 +150,16 @@ def test_dropout_of_adapters_is_not_switched_off() -> None:
 def test_updates_on_the_same_rollouts_need_no_prompts_of_their_own() -> None:
     assert prompts_of_run(training(max_steps=6, prompts_per_step=4)) == 24
     assert prompts_of_run(training(max_steps=6, prompts_per_step=4, num_iterations=2)) == 12
+
+
+@pytest.mark.parametrize(("config", "room"), [({"text_config": {"max_position_embeddings": 2048}}, 2048), ({}, 8704)])
+def test_vllm_gets_no_more_room_than_the_model_has_positions(tmp_path: Path, config, room) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    spec = Training(gpus_per_node=1, nodes=1, max_prompt_length=8192, max_completion_length=512)
+    arguments = grpo_arguments(spec, 0, 1, True, tmp_path)
+    assert arguments["vllm_max_model_length"] == 8704
+    assert within_context(arguments, tmp_path)["vllm_max_model_length"] == room
+
+
+def test_without_vllm_the_models_positions_are_not_looked_for(tmp_path: Path) -> None:
+    assert within_context({"use_vllm": False}, tmp_path / "nowhere") == {"use_vllm": False}

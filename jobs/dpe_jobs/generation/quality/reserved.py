@@ -12,17 +12,15 @@ from typing import Self
 from PIL import Image
 
 from dpe_api.names import Stage
-from dpe_jobs.diagnosis.trained import lineage
 from dpe_jobs.generation.dedup import pixel_digest
 from dpe_jobs.generation.quality.near import NearPictures, thumbnail
 from dpe_jobs.generation.quality.texts import MOST, ReservedQuestions
 from dpe_jobs.generation.roles import Rejection
+from dpe_jobs.lineage.walk import sample_files, walk
 from dpe_jobs.questions import IMAGE_FORMATS, batch_rows, open_parquet, read_questions
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import Store
 
 log = logging.getLogger(__name__)
-
-SAMPLES = "samples/"
 
 
 class Reserved:
@@ -96,15 +94,19 @@ class Earlier:
 
 def earlier_samples(store: Store, model_uri: str) -> Iterator[Earlier]:
     """What trained a model and its ancestors, by lineage. One file on disk, one batch of pictures in memory."""
-    for uri, manifest in lineage(store, model_uri):
-        for output in manifest.outputs:
-            if manifest.stage != Stage.GENERATION or not output.path.startswith(SAMPLES):
-                continue
+    for ancestor in walk(store, model_uri):
+        if not ancestor.is_data or ancestor.manifest is None or ancestor.manifest.stage != Stage.GENERATION:
+            continue
+        for uri, output in sample_files(ancestor):
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "samples.parquet"
-                store.download(join(uri, output.path), path, output.sha256)
-                with open_parquet(path) as file:
-                    for batch in file.iter_batches(batch_rows(file), columns=["id", "category", "question", "image"]):
-                        for row in batch.to_pylist():
-                            with Image.open(io.BytesIO(row["image"]["bytes"]), formats=IMAGE_FORMATS) as image:
-                                yield Earlier(row["id"], row["category"], row["question"], image.convert("RGB"))
+                store.download(uri, path, output.sha256)
+                yield from _samples_of(path)
+
+
+def _samples_of(path: Path) -> Iterator[Earlier]:
+    with open_parquet(path) as file:
+        for batch in file.iter_batches(batch_rows(file), columns=["id", "category", "question", "image"]):
+            for row in batch.to_pylist():
+                with Image.open(io.BytesIO(row["image"]["bytes"]), formats=IMAGE_FORMATS) as image:
+                    yield Earlier(row["id"], row["category"], row["question"], image.convert("RGB"))
