@@ -8,6 +8,7 @@ from pydantic import Field
 from dpe_api.base import ApiModel
 from dpe_api.endpoints import HttpUrl, SecretKeyRef
 from dpe_api.fields import Fraction, Name, S3Uri, rules
+from dpe_api.quality_spec import Quality
 
 
 class SourceKind(StrEnum):
@@ -144,3 +145,5 @@ class Generation(ApiModel):
     """Pods that share the work; each has its part of every quota."""
     filter: SolverFilter = Field(default_factory=SolverFilter)
     """Difficulty filter by rollouts of the served model."""
+    quality: Quality = Field(default_factory=Quality)
+    """Checks of every sample, whatever its source."""

@@ -89,6 +89,10 @@ class GenerationLaunch(_Launch):
     max_tokens: int
     concurrency: int
     max_error_rate: float
+    context_tokens: int
+    """Most tokens of a prompt, its picture and its answer that serving and training leave room for."""
+    answer_tokens: int
+    """Longest answer while it is served or trained, in tokens."""
     decontaminate: list[str]
     """s3:// folders of question sets whose images and questions must not be trained on."""
     downloads: Downloads = Field(default_factory=Downloads)

@@ -8,6 +8,9 @@ from pydantic import Field
 from dpe_api.base import ApiModel
 from dpe_api.fields import Name, rules
 
+ROLLOUT_PROMPT_TOKENS = 8192
+"""What vLLM keeps free for prompt and image beside the completion, while it samples for the trainer."""
+
 
 class Precision(StrEnum):
     """Number format of weights and activations while training."""

@@ -8,12 +8,13 @@ saved as JPEG of quality 75 (1.1, 95% below 1.8) or moved by one pixel (1.6).
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dpe_jobs.generation.quality.texts import NEAR as NEARLY
+from dpe_jobs.generation.quality.texts import similarity
 from dpe_jobs.graders import normalise
 
 Thumbnail = NDArray[np.int16]
@@ -72,16 +73,19 @@ class Questions:
 
     A candidate repeats another one when that has a lower number, whatever became of it: whoever comes first, the same
     ones are called repeated once all are known. The same picture may be asked about twice, in other words.
+    Samples of earlier rounds have numbers below 0.
     """
 
     def __init__(self) -> None:
         self._exact: dict[tuple[str, str], int] = {}
+        self._asked: dict[str, list[tuple[int, str]]] = defaultdict(list)
         self._near: dict[str, NearIndex] = defaultdict(NearIndex)
 
     def add(self, number: int, question: str, digest: str, picture: Thumbnail) -> None:
         """Remember one."""
         text = normalise(question)
         self._exact[text, digest] = min(number, self._exact.get((text, digest), number))
+        self._asked[digest].append((number, text))
         self._near[text].add(picture, number)
 
     def repeats(self, number: int, question: str, digest: str, picture: Thumbnail) -> str | None:
@@ -89,27 +93,6 @@ class Questions:
         text = normalise(question)
         if self._exact.get((text, digest), number) < number:
             return "Duplicate"
+        if any(other < number and similarity(text, known) >= NEARLY for other, known in self._asked.get(digest, ())):
+            return "NearDuplicate"
         return "NearDuplicate" if text in self._near and self._near[text].holds(picture, number) else None
-
-
-class Reserved:
-    """Pictures of probe and benchmarks: none like them may be trained on, whatever is asked about it.
-
-    The words of a question alone reserve nothing: question sets ask the same of many pictures.
-    """
-
-    def __init__(self, images: Iterable[Image.Image] = ()) -> None:
-        self._exact: set[str] = set()
-        self._near = NearIndex()
-        for image in images:
-            digest = pixel_digest(image)
-            if digest not in self._exact:
-                self._exact.add(digest)
-                self._near.add(thumbnail(image))
-
-    def __len__(self) -> int:
-        return len(self._exact)
-
-    def holds(self, digest: str, picture: Thumbnail) -> bool:
-        """Whether a picture is one of these, or nearly."""
-        return digest in self._exact or picture in self._near

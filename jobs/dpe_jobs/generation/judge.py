@@ -5,6 +5,7 @@ What the served model answered is in the ledger, so that no attempt asks it agai
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from dpe_api.launch import GenerationLaunch
 from dpe_jobs import asking
 from dpe_jobs.client import ModelClient
 from dpe_jobs.generation.candidates import Candidate, Verdict
-from dpe_jobs.generation.dedup import Questions, Reserved
+from dpe_jobs.generation.dedup import Questions, pixel_digest, thumbnail
+from dpe_jobs.generation.quality.inspector import Inspector
+from dpe_jobs.generation.quality.reserved import Earlier
 from dpe_jobs.generation.roles import Rejection
 from dpe_jobs.graders import grade
 from dpe_jobs.ledger import Ledger
@@ -32,16 +35,28 @@ def difficulty(pass_rate: float, band: SolverFilter) -> Rejection | None:
 class Judge:
     """One run's judgement: it remembers every candidate, so that none comes twice."""
 
-    def __init__(self, launch: GenerationLaunch, client: ModelClient, ledger: Ledger, reserved: Reserved) -> None:
-        self._launch, self._client, self._ledger, self._reserved = launch, client, ledger, reserved
+    def __init__(
+        self,
+        launch: GenerationLaunch,
+        client: ModelClient,
+        ledger: Ledger,
+        inspector: Inspector,
+        earlier: Iterable[Earlier] = (),
+    ) -> None:
+        """`earlier` are samples of earlier rounds, which must not come again either."""
+        self._launch, self._client, self._ledger, self._inspector = launch, client, ledger, inspector
         self._seen: dict[str, Questions] = defaultdict(Questions)
+        for sample in earlier:
+            digest, small = pixel_digest(sample.image), thumbnail(sample.image)
+            self._seen[sample.category].add(-1, sample.question, digest, small)
 
     def look(self, candidate: Candidate) -> Rejection | None:
         """What is known without asking anybody. A candidate that is sound is remembered."""
         if candidate.rejection is not None:
             return candidate.rejection
-        if self._reserved.holds(candidate.digest, candidate.thumbnail):
-            return Rejection("Contaminated", "probe or benchmarks have this picture, or nearly")
+        rejection = self._inspector.look(candidate)
+        if rejection is not None:
+            return rejection
         self._seen[candidate.target.category].add(
             candidate.target.number, candidate.written.question, candidate.digest, candidate.thumbnail
         )
@@ -55,7 +70,9 @@ class Judge:
         reason = self._seen[candidate.target.category].repeats(
             candidate.target.number, candidate.written.question, candidate.digest, candidate.thumbnail
         )
-        return None if reason is None else Rejection(reason, "an earlier candidate asks the same of this picture")
+        return (
+            None if reason is None else Rejection(reason, "an earlier candidate or round asks the same of this picture")
+        )
 
     async def solve(self, candidate: Candidate) -> Verdict:
         """The verdict by the served model's answers; a strong category is not asked. RequestFailed."""

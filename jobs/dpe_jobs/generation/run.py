@@ -2,31 +2,28 @@
 
 import asyncio
 import hashlib
-import io
 import json
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-
-from PIL import Image
 
 from dpe_api.artifacts import GenerationSummary, InputRef, Manifest, OutputFile, Tokens
 from dpe_api.launch import GenerationLaunch, Launch
 from dpe_api.names import Exit
 from dpe_jobs.client import ModelClient, RequestFailed
-from dpe_jobs.generation.dedup import Reserved
 from dpe_jobs.generation.findings import read_findings
 from dpe_jobs.generation.judge import Judge
+from dpe_jobs.generation.quality.inspector import Inspector, checks
+from dpe_jobs.generation.quality.pictures import read_processor
+from dpe_jobs.generation.quality.reserved import earlier_samples, reserve
 from dpe_jobs.generation.samples import SampleFiles
 from dpe_jobs.generation.schedule import Schedule
 from dpe_jobs.generation.shards import Shard, merge_outputs, merge_summaries, shard_manifests
 from dpe_jobs.generation.stream import Flow, Spool, Stream
 from dpe_jobs.generation.team import check_supply, hire
 from dpe_jobs.ledger import Ledger
-from dpe_jobs.questions import read_questions
 from dpe_jobs.runtime import BadData, ProgressReporter, Transient, package_versions, run_async, run_stage
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store, join
@@ -60,13 +57,15 @@ def run(launch: Launch, store: Store) -> None:
 def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
     """Fill the quotas of one shard and publish it."""
     findings = read_findings(store, launch.diagnosis_artifact)
-    reserved = reserve(store, launch.decontaminate)
+    processor = read_processor(store, launch.model.uri, launch.context_tokens)
+    against = checks(launch.generation.quality, processor, launch.answer_tokens)
     model = store.input_ref(launch.model.uri)
     folder = shard.folder(launch.output)
     seed = derive(launch.seed, launch.round, "generation", *shard.parts)
     with (
         tempfile.TemporaryDirectory() as name,
         Ledger(store, join(folder, "ledger", solver_fingerprint(launch, model))) as ledger,
+        reserve(store, launch.decontaminate) as reserved,
         hire(launch, store, findings, seed, shard) as (team, supplies, refs),
     ):
         schedule = Schedule(
@@ -79,7 +78,7 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
         with SampleFiles(store, launch.output, folder, scratch, schedule.lines, shard.name) as files:
             progress = ProgressReporter(launch, store, schedule.target, unit="samples", folder=folder)
             flow = Flow(launch, schedule, team, progress, Spool(scratch / "spool"), files, shard.prefix(launch.round))
-            run_async(fill(flow, ledger, reserved))
+            run_async(fill(flow, store, ledger, Inspector(against, reserved)))
             log.info("%d candidates judged, %d of %d samples kept", schedule.judged, schedule.kept, schedule.target)
             summary = summarise(schedule, files, ledger)
             if shard.count == 1:
@@ -89,20 +88,6 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
             publish(launch, store, folder, inputs, files.finish(), summary)
 
 
-def reserve(store: Store, sets: Sequence[str]) -> Reserved:
-    """The pictures of probe and benchmarks."""
-
-    def pictures() -> Iterator[Image.Image]:
-        for uri in sets:
-            for question in read_questions(store, uri):
-                with Image.open(io.BytesIO(question.image)) as image:
-                    yield image.convert("RGB")
-
-    reserved = Reserved(pictures())
-    log.info("%d pictures of %d question sets are reserved", len(reserved), len(sets))
-    return reserved
-
-
 def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
     """Names the ledger: answers of other weights, or sampled otherwise, must not be found."""
     band = launch.generation.filter
@@ -110,7 +95,7 @@ def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-async def fill(flow: Flow, ledger: Ledger, reserved: Reserved) -> None:
+async def fill(flow: Flow, store: Store, ledger: Ledger, inspector: Inspector) -> None:
     """Make, judge and settle candidates until the quotas are met or the budget is used."""
     launch = flow.launch
     async with ModelClient(launch.model.url, concurrency=launch.concurrency) as client:
@@ -118,7 +103,9 @@ async def fill(flow: Flow, ledger: Ledger, reserved: Reserved) -> None:
             await client.wait_ready(READY_S)
         except RequestFailed as error:
             raise Transient("ModelNotReady", str(error)) from error
-        await Stream(flow, Judge(launch, client, ledger, reserved)).run()
+        earlier = earlier_samples(store, launch.model.uri)
+        judge = await asyncio.to_thread(Judge, launch, client, ledger, inspector, earlier)
+        await Stream(flow, judge).run()
         await asyncio.to_thread(flow.progress.set, flow.schedule.kept)
 
 

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from dpe_api.training_spec import Precision, RolloutEngine, Training
+from dpe_api.training_spec import ROLLOUT_PROMPT_TOKENS, Precision, RolloutEngine, Training
 from dpe_jobs.runtime import BadConfig
 
 COLLECTIVE_TIMEOUT_S = 1800  # longest wait of a rank for the others, checkpoint uploads included
-_PROMPT_ROOM = 8192  # tokens that vLLM keeps free for prompt and image beside the completion
 _VLLM_MEMORY_SHARE = 0.3  # of the GPU; the trainer has the rest, and vLLM sleeps while it trains
 
 
@@ -82,7 +81,7 @@ def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, o
             "vllm_mode": "colocate",
             "vllm_tensor_parallel_size": 1,
             "vllm_gpu_memory_utilization": _VLLM_MEMORY_SHARE,
-            "vllm_max_model_length": training.max_completion_length + _PROMPT_ROOM,
+            "vllm_max_model_length": training.max_completion_length + ROLLOUT_PROMPT_TOKENS,
             "vllm_enable_sleep_mode": True,
             "vllm_importance_sampling_correction": True,
         }

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -5,6 +6,7 @@ import threading
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 from tests.fakes import worlds
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.openai_server import Asked, Reply, serving
@@ -184,17 +186,35 @@ def test_a_request_without_an_answer_rejects_the_candidate_as_an_error_not_as_to
     assert world.summary(store).kept == 22
 
 
-def test_pictures_of_the_probe_are_never_trained_on(store):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda i: i,
+        lambda i: i.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
+        lambda i: i.transpose(Image.Transpose.ROTATE_90).resize((96, 96), Image.Resampling.BICUBIC),
+        lambda i: Image.open(io.BytesIO(jpeg(i))),
+    ],
+    ids=["as it is", "mirrored", "turned and larger", "as JPEG"],
+)
+def test_pictures_of_the_probe_are_never_trained_on_however_they_were_changed(store, change):
     plain = reference()
     known = {row["id"]: row for row in world.samples(plain)}
     victim = next(iter(known.values()))
-    stolen = replace(world.reserved_question(99), image=victim["image"]["bytes"])
+    with Image.open(io.BytesIO(victim["image"]["bytes"])) as image:
+        stolen = replace(world.reserved_question(99), image=world.png(change(image.convert("RGB"))))
     worlds.upload(store, worlds.PROBE_URI, [stolen])
     with serving(world.solves(0.5)) as model:
         run(world.launch(model.url), store)
     assert victim["id"] not in {row["id"] for row in world.samples(store)}
     (row,) = [r for r in world.table(store, "rejected.parquet") if r["id"] == victim["id"]]
     assert row["reason"] == "Contaminated"
+    assert "probe row p-99" in row["detail"]
+
+
+def jpeg(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=70)
+    return out.getvalue()
 
 
 def test_shortfall_is_reported_by_category_and_reason():

@@ -125,6 +125,8 @@ def launch(url: str, *, attempt: int = 1, **changes: Any) -> GenerationLaunch:
             "max_tokens": 4,
             "concurrency": 4,
             "max_error_rate": 0.05,
+            "context_tokens": 1024,
+            "answer_tokens": 4,
             "decontaminate": [worlds.PROBE_URI],
             **changes,
         }

@@ -1,0 +1,110 @@
+"""What must not be trained on (pictures and long questions of probe and benchmarks), and what earlier rounds were."""
+
+import io
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from PIL import Image
+
+from dpe_api.names import Stage
+from dpe_jobs.diagnosis.trained import lineage
+from dpe_jobs.generation.dedup import pixel_digest
+from dpe_jobs.generation.quality.near import NearPictures, thumbnail
+from dpe_jobs.generation.quality.texts import MOST, ReservedQuestions
+from dpe_jobs.generation.roles import Rejection
+from dpe_jobs.questions import IMAGE_FORMATS, batch_rows, open_parquet, read_questions
+from dpe_jobs.store import Store, join
+
+log = logging.getLogger(__name__)
+
+SAMPLES = "samples/"
+
+
+class Reserved:
+    """Pictures and long questions of question sets. Use as a context manager: it holds a file."""
+
+    def __init__(self) -> None:
+        self._exact: dict[int, str] = {}  # 64 bits of the digest: among 10^6 one is taken by accident with 1e-8
+        self._near = NearPictures()
+        self._questions = ReservedQuestions()
+        self._full = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._near.close()
+
+    def __len__(self) -> int:
+        return len(self._exact)
+
+    def add(self, name: str, image: Image.Image, question: str) -> None:
+        """Remember a row. `name` says where it is from, for the reason of a rejection."""
+        if not self._questions.add(question) and not self._full:
+            self._full = True
+            log.warning("more than %d long questions are reserved: the words of further ones are not looked for", MOST)
+        digest = _short(pixel_digest(image))
+        if digest not in self._exact:
+            self._exact[digest] = name
+            self._near.add(name, thumbnail(image))
+
+    def look(self, digest: str, image: Image.Image, question: str) -> Rejection | None:
+        """`Contaminated` when a candidate shows a reserved picture, or nearly, or asks a long reserved question."""
+        name = self._exact.get(_short(digest))
+        if name is not None:
+            return Rejection("Contaminated", f"the picture is that of {name}")
+        near = self._near.find(thumbnail(image))
+        if near is not None:
+            share = f"{near.agreement:.0%}"
+            return Rejection("Contaminated", f"the picture shows {share} of what that of {near.name} shows")
+        text = self._questions.find(question)
+        return None if text is None else Rejection("Contaminated", f"probe or benchmarks ask {text[:200]!r}")
+
+
+def _short(digest: str) -> int:
+    return int(digest[:16], 16)
+
+
+def reserve(store: Store, sets: Sequence[str]) -> Reserved:
+    """The rows of these question sets."""
+    reserved = Reserved()
+    for uri in sets:
+        where = uri.rstrip("/").rsplit("/", 1)[-1]
+        for question in read_questions(store, uri):
+            with Image.open(io.BytesIO(question.image)) as image:
+                reserved.add(f"{where} row {question.id}", image.convert("RGB"), question.question)
+    log.info("%d pictures of %d question sets are reserved", len(reserved), len(sets))
+    return reserved
+
+
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """A sample of an earlier round."""
+
+    id: str
+    category: str
+    question: str
+    image: Image.Image
+
+
+def earlier_samples(store: Store, model_uri: str) -> Iterator[Earlier]:
+    """What trained a model and its ancestors, by lineage. One file on disk, one batch of pictures in memory."""
+    for uri, manifest in lineage(store, model_uri):
+        for output in manifest.outputs:
+            if manifest.stage != Stage.GENERATION or not output.path.startswith(SAMPLES):
+                continue
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "samples.parquet"
+                store.download(join(uri, output.path), path, output.sha256)
+                with open_parquet(path) as file:
+                    for batch in file.iter_batches(batch_rows(file), columns=["id", "category", "question", "image"]):
+                        for row in batch.to_pylist():
+                            with Image.open(io.BytesIO(row["image"]["bytes"]), formats=IMAGE_FORMATS) as image:
+                                yield Earlier(row["id"], row["category"], row["question"], image.convert("RGB"))
