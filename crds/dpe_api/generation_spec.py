@@ -132,7 +132,19 @@ class Generation(ApiModel):
             "self.maxCandidates >= self.targetSamples",
             "spec.generation.maxCandidates must be at least targetSamples",
             ".maxCandidates",
-        )
+        ),
+        (
+            "!has(self.sources) || self.sources.all(s, has(s.program)) || (has(self.writer) && has(self.validator))",
+            "spec.generation: pictures of search, of edit by an endpoint and of pool without program can be read by no "
+            "program: name endpoints in writer and validator",
+            ".sources",
+        ),
+        (
+            "!has(self.sources) || self.sources.all(s, !has(s.endpoint)) || has(self.selector)",
+            "spec.generation: a source of kind edit with an endpoint needs an endpoint in selector, which says what to "
+            "change",
+            ".sources",
+        ),
     )
     target_samples: Annotated[int, Field(ge=1, le=1_000_000)] = 1000
     """Samples to train on; category quotas sum to it exactly."""

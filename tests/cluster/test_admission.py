@@ -194,7 +194,12 @@ NO_SUCH = "endpoint must be the name of an entry of spec.endpoints"
         (
             "generation.sources",
             [{"kind": "edit", "endpoint": "eye"}],
-            [f"spec.generation.sources[].{NO_SUCH}"],
+            [f"spec.generation.sources[].{NO_SUCH}", "needs an endpoint in selector"],
+        ),
+        (
+            "generation.sources",
+            [{"kind": "search", "provider": "wikimedia"}],
+            ["can be read by no program: name endpoints in writer and validator"],
         ),
         ("endpoints", [JUDGE | {"budget": {}}], ["spec.endpoints[].budget needs tokens, cost or both"]),
         ("endpoints", [JUDGE | {"budget": {"cost": 1}}], ["spec.endpoints[].budget.cost needs price"]),

@@ -124,7 +124,8 @@ class Loop:
         try:
             return (await agent.run(task, usage_limits=limits)).output
         except UsageLimitExceeded as error:
-            raise GaveOut(f"{self._client.where}: {error}") from error
+            said = str(error).partition(". ")[0]  # then it says where its own documentation is
+            raise GaveOut(f"{self._client.where}: {said}") from error
         except AgentRunError as error:
             ours = _ours(error)
             if ours is not None:

@@ -8,6 +8,7 @@ from dpe_api.artifacts import InputRef, Quota
 from dpe_api.generation_spec import Source, SourceKind
 from dpe_api.launch import GenerationLaunch
 from dpe_jobs.endpoints.texts import digest
+from dpe_jobs.generation.agents.supplies import LookedUpPool, ModelEdits
 from dpe_jobs.generation.candidates import Team
 from dpe_jobs.generation.edit import load_edits
 from dpe_jobs.generation.findings import Findings
@@ -18,6 +19,7 @@ from dpe_jobs.generation.pool.uses import count
 from dpe_jobs.generation.pooled import PoolSupply
 from dpe_jobs.generation.render import load_programs, load_reader
 from dpe_jobs.generation.schedule import NO_SOURCE
+from dpe_jobs.generation.search.supply import SearchSupply
 from dpe_jobs.generation.shards import Shard
 from dpe_jobs.generation.sources import BySource, EditSupply, RenderSupply, Supply, limits
 from dpe_jobs.generation.validator import RuleValidator
@@ -31,7 +33,7 @@ log = logging.getLogger(__name__)
 
 
 def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]:
-    """The sources that programs can use, pools not yet opened. BadConfig: a program is not installed or has no use."""
+    """The sources, pools and searches not yet opened. BadConfig: a program is not installed, or an edit has no use."""
     programs, edits = iter(load_programs(sources)), iter(load_edits(sources))
     bases: list[RenderSupply | PoolSupply] = []
     for place, source in enumerate(sources):
@@ -39,17 +41,31 @@ def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]
             bases.append(RenderSupply(next(programs), source.share, workbench))
         elif source.kind is SourceKind.POOL and source.uri and source.program:
             bases.append(PoolSupply(source.uri, load_reader(place, source), source.share, workbench))
-    found: list[Supply] = [*bases]
+    unread: list[SearchSupply | LookedUpPool] = []
+    for place, source in enumerate(sources):
+        if source.kind is SourceKind.SEARCH:
+            unread.append(SearchSupply(place, source))
+        elif source.kind is SourceKind.POOL and source.uri and not source.program:
+            unread.append(LookedUpPool(source.uri, source.share))
+    found: list[Supply] = [*bases, *unread]
     for place, source in enumerate(sources):
         if source.kind is SourceKind.EDIT and source.program is not None:
             if not bases:
-                raise BadConfig(
-                    "NothingToEdit",
-                    f"spec.generation.sources[{place}] is an edit, and no other source has pictures to be edited: add "
-                    "one of kind render or pool",
-                )
+                raise _nothing_to_edit(place, "render, or pool with a program")
             found.append(EditSupply(next(edits), bases, source.share, workbench))
+        elif source.kind is SourceKind.EDIT and source.endpoint is not None:
+            if not bases and not unread:
+                raise _nothing_to_edit(place, "render, pool or search")
+            found.append(ModelEdits(source.endpoint, source.share))
     return found
+
+
+def _nothing_to_edit(place: int, kinds: str) -> BadConfig:
+    return BadConfig(
+        "NothingToEdit",
+        f"spec.generation.sources[{place}] is an edit, and no other source has pictures to be edited: add one of kind "
+        f"{kinds}",
+    )
 
 
 def pinned(store: Store, output: str, pool: str) -> str:
@@ -75,7 +91,7 @@ def open_pools(
     """Open the pools, and tell them who will ask for how much; returns what is read."""
     most = {source.uri: source.max_uses or 1 for source in launch.generation.sources}
     refs = []
-    for supply in (s for s in supplies if isinstance(s, PoolSupply)):
+    for supply in (s for s in supplies if isinstance(s, PoolSupply | LookedUpPool)):
         folder = pinned(store, launch.output, supply.uri)
         uses = count(store, launch.model.uri, supply.uri)
         pool = Pool(store, supply.uri, uses=uses, max_uses=most[supply.uri], folder=folder)

@@ -34,13 +34,13 @@ from dpe_jobs.generation.agents.examples import Example, Examples
 from dpe_jobs.generation.agents.planner import PLANNED, EndpointPlanner
 from dpe_jobs.generation.agents.seen import glance
 from dpe_jobs.generation.agents.selector import EndpointSelector, Sources
-from dpe_jobs.generation.agents.tools import Hit
 from dpe_jobs.generation.agents.validator import EndpointValidator
 from dpe_jobs.generation.agents.writer import EndpointWriter
 from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.render.shapes import Shapes
 from dpe_jobs.generation.roles import Aim, Feedback, Order, Rejected, Target
+from dpe_jobs.generation.search.supply import Found
 
 BASE = Path("examples/shapes/base")
 START_S = 240.0
@@ -57,8 +57,8 @@ def picture(number: int) -> Picture:
 class Here:
     """A search that finds drawn pictures."""
 
-    async def find(self, query: str, page: int) -> Sequence[Hit]:
-        return [Hit(f"A {HUES[n % 4]} circle, 64 x 64, CC0", self._load(n)) for n in range(3)] if page < 4 else []
+    async def find(self, query: str, page: int) -> Sequence[Found]:
+        return [Found(f"A {HUES[n % 4]} circle, 64 x 64, CC0", self._load(n)) for n in range(3)] if page < 4 else []
 
     @staticmethod
     def _load(number: int) -> Callable[[], Awaitable[Picture]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from dpe_api.agents_spec import SelectorAgent
 from dpe_api.endpoints import Endpoint
@@ -18,16 +19,23 @@ from dpe_jobs.prompts import prompt
 from dpe_jobs.seeds import derive
 
 
+class Shared(Protocol):
+    """A source whose pictures are few enough for targets to get in each other's way."""
+
+    def of(self, target: Target) -> Finder:
+        """The part that this target searches."""
+
+
 @dataclass(frozen=True, slots=True)
 class Sources:
     """Where a selector may look, by the name of the source."""
 
     searches: Mapping[str, Finder] = field(default_factory=dict)
-    pools: Mapping[str, Finder] = field(default_factory=dict)
+    pools: Mapping[str, Shared] = field(default_factory=dict)
     drawers: Mapping[str, Drawer] = field(default_factory=dict)
     editors: Mapping[str, Editor] = field(default_factory=dict)
 
-    def hands(self, target: Target, refuses: Callable[[Picture], str | None]) -> Hands | None:
+    def hands(self, target: Target, refuses: Callable[[Target, Picture], str | None]) -> Hands | None:
         """The tools for a target: those of its source, and for an edit those of the sources of originals.
 
         So a source has its share of the targets, whatever a model would rather use. None: its source has no tool.
@@ -37,13 +45,13 @@ class Sources:
         if kind is SourceKind.SEARCH:
             tools.searches = self.searches.get(name)
         elif kind is SourceKind.POOL:
-            tools.pool = self.pools.get(name)
+            tools.pool = self.pools[name].of(target) if name in self.pools else None
         elif kind is SourceKind.RENDER:
             tools.drawer = self.drawers.get(name)
         elif kind is SourceKind.EDIT and name in self.editors:
             tools.editor = self.editors[name]
             tools.searches = next(iter(self.searches.values()), None)
-            tools.pool = next(iter(self.pools.values()), None)
+            tools.pool = next((pool.of(target) for pool in self.pools.values()), None)
             tools.drawer = next((d for d in self.drawers.values() if d.knobs(target.category)), None)
         return tools if len(tools.tools()) > 1 else None  # look_at alone looks at nothing
 
@@ -58,7 +66,7 @@ class EndpointSelector:
         settings: SelectorAgent,
         sources: Sources,
         program: Selector,
-        refuses: Callable[[Picture], str | None] = lambda _: None,
+        refuses: Callable[[Target, Picture], str | None] = lambda *_: None,
     ) -> None:
         """`program` selects where there is no tool; `refuses` says why a picture may not be used, or None."""
         self._sources, self._program, self._refuses = sources, program, refuses

@@ -7,22 +7,26 @@ from dataclasses import dataclass, field, replace
 
 from dpe_api.artifacts import EndpointSpending
 from dpe_api.endpoints import Endpoint
-from dpe_api.generation_spec import SourceKind
 from dpe_api.launch import GenerationLaunch
 from dpe_jobs.client import ModelClient
 from dpe_jobs.generation.agents.clients import open_clients, spending
 from dpe_jobs.generation.agents.examples import Examples, read_examples
 from dpe_jobs.generation.agents.planner import EndpointPlanner
 from dpe_jobs.generation.agents.selector import EndpointSelector, Sources
-from dpe_jobs.generation.agents.tools import Drawer
+from dpe_jobs.generation.agents.supplies import LookedUpPool, ModelEdits
 from dpe_jobs.generation.agents.validator import EndpointValidator
 from dpe_jobs.generation.agents.writer import EndpointWriter
 from dpe_jobs.generation.candidates import Team
+from dpe_jobs.generation.edit.endpoint import Editor
+from dpe_jobs.generation.fetching.download import Downloader
 from dpe_jobs.generation.findings import Findings
-from dpe_jobs.generation.roles import Aim
+from dpe_jobs.generation.images import Picture
+from dpe_jobs.generation.roles import Aim, Target
+from dpe_jobs.generation.search.images import downloader
+from dpe_jobs.generation.search.supply import SearchSupply, open_searches
 from dpe_jobs.generation.sources import RenderSupply, Supply
 from dpe_jobs.ledger import Ledger
-from dpe_jobs.store import Store
+from dpe_jobs.store import Store, join
 
 MOST_AHEAD = 256  # candidates with a picture in memory that agents are at work on
 
@@ -36,11 +40,12 @@ def aims_of(findings: Findings, category: str) -> list[Aim]:
 
 
 def agents_endpoints(launch: GenerationLaunch) -> list[Endpoint]:
-    """Those that agents use, in the order of the launch."""
+    """Those that agents and edits use, in the order of the launch."""
     agents = launch.generation
     named = {agent.endpoint for agent in (agents.planner, agents.selector, agents.writer, agents.validator) if agent}
     if agents.validator is not None and agents.validator.blind_endpoint is not None:
         named.add(agents.validator.blind_endpoint)
+    named.update(source.endpoint for source in agents.sources if source.endpoint is not None)
     return [endpoint for endpoint in launch.endpoints if endpoint.name in named]
 
 
@@ -65,12 +70,20 @@ class Staff:
     async def join(self, programs: Team) -> AsyncIterator[Team]:
         """The team with models in it. BadConfig: a key or an address of an endpoint is no good."""
         used = agents_endpoints(self.launch)
-        async with open_clients(used, self.ledger, share=self.share) as clients:
+        async with (
+            open_clients(used, self.ledger, share=self.share) as clients,
+            downloader(self.launch.downloads) as fetched,
+            open_searches(self.launch, self.store, self.supplies),
+        ):
+            for supply in self.supplies:
+                if isinstance(supply, LookedUpPool):
+                    supply.remember(self.ledger)
             try:
                 examples = await asyncio.to_thread(self._examples)
                 ahead = min(sum(endpoint.max_concurrency for endpoint in used), MOST_AHEAD)
                 team = replace(programs, ahead=max(programs.ahead, ahead))
-                yield self._placed(team, clients, {endpoint.name: endpoint for endpoint in used}, examples)
+                known = {endpoint.name: endpoint for endpoint in used}
+                yield self._placed(team, clients, known, examples, fetched)
             finally:
                 self.spent = spending(clients)
 
@@ -91,7 +104,12 @@ class Staff:
         )
 
     def _placed(
-        self, team: Team, clients: Mapping[str, ModelClient], known: Mapping[str, Endpoint], examples: Examples
+        self,
+        team: Team,
+        clients: Mapping[str, ModelClient],
+        known: Mapping[str, Endpoint],
+        examples: Examples,
+        fetched: Downloader,
     ) -> Team:
         agents = self.launch.generation
         if (planner := agents.planner) is not None:
@@ -105,7 +123,9 @@ class Staff:
             )
         if (selector := agents.selector) is not None:
             client, endpoint = clients[selector.endpoint], known[selector.endpoint]
-            team = replace(team, selector=EndpointSelector(client, endpoint, selector, self._sources(), team.selector))
+            sources = self._sources(clients, fetched)
+            finds = EndpointSelector(client, endpoint, selector, sources, team.selector, self._refuses)
+            team = replace(team, selector=finds)
         if (writer := agents.writer) is not None:
             client, endpoint = clients[writer.endpoint], known[writer.endpoint]
             team = replace(team, writer=EndpointWriter(client, endpoint, writer, examples))
@@ -117,10 +137,26 @@ class Staff:
             team = replace(team, validator=checks)
         return team
 
-    def _sources(self) -> Sources:
-        drawers: dict[str, Drawer] = {
-            supply.name: supply
-            for supply in self.supplies
-            if supply.kind is SourceKind.RENDER and isinstance(supply, RenderSupply)
-        }
-        return Sources(drawers=drawers)
+    def _sources(self, clients: Mapping[str, ModelClient], fetched: Downloader) -> Sources:
+        async def fetch(address: str) -> bytes:
+            return (await fetched.get(address)).data
+
+        edits = join(self.launch.output, "edits")
+        return Sources(
+            searches={s.name: s for s in self.supplies if isinstance(s, SearchSupply)},
+            pools={s.name: s for s in self.supplies if isinstance(s, LookedUpPool)},
+            drawers={s.name: s for s in self.supplies if isinstance(s, RenderSupply)},
+            editors={
+                s.name: Editor(s.endpoint, clients[s.endpoint], self.store, edits, fetch)
+                for s in self.supplies
+                if isinstance(s, ModelEdits)
+            },
+        )
+
+    def _refuses(self, target: Target, picture: Picture) -> str | None:
+        """Why a picture may not be used."""
+        pools = {s.name: s for s in self.supplies if isinstance(s, LookedUpPool)}
+        for origin in (picture.origin, *picture.origin.parents):
+            if origin.source in pools and (trouble := pools[origin.source].claim(target, origin.id)):
+                return trouble
+        return None

@@ -16,21 +16,23 @@ from dpe_jobs.endpoints.loop import ModelRetry
 from dpe_jobs.endpoints.texts import marked, shorten
 from dpe_jobs.generation.agents.seen import glance
 from dpe_jobs.generation.images import NoImage, Picture
-from dpe_jobs.generation.roles import Target
+from dpe_jobs.generation.roles import Rejected, Target
 
 MOST_HITS = 10  # of a search, that a model is told of
 _LONGEST_RESULT = 200  # characters of a result in provenance
 _LONGEST_WORDS = 300  # of a title or caption
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Protocol):
     """A picture that a search found."""
 
-    words: str
-    """Title, licence, size: other people's words."""
-    load: Callable[[], Awaitable[Picture]]
-    """NoImage: it cannot be had."""
+    @property
+    def words(self) -> str:
+        """Title, licence, size: other people's words."""
+
+    @property
+    def load(self) -> Callable[[], Awaitable[Picture]]:
+        """The way to the picture. NoImage: it cannot be had."""
 
 
 class Finder(Protocol):
@@ -53,8 +55,8 @@ class Drawer(Protocol):
 class Editor(Protocol):
     """A model that changes pictures as it is told."""
 
-    async def edit(self, picture: Picture, instruction: str, seed: int) -> Picture:
-        """The changed picture. NoImage: it could not, or would not."""
+    async def edit(self, picture: Picture, instruction: str, *, seed: int = 0) -> Picture:
+        """The changed picture. NoImage, Rejected: it could not, or would not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,7 @@ class Hands:
     pool: Finder | None = None
     drawer: Drawer | None = None
     editor: Editor | None = None
-    refuses: Callable[[Picture], str | None] = lambda _: None
+    refuses: Callable[[Target, Picture], str | None] = lambda *_: None
     """Why a picture may not be used (its licence, say), or None."""
     calls: list[Mapping[str, Any]] = field(default_factory=list)
     _numbered: list[Hit | Picture] = field(default_factory=list)
@@ -131,10 +133,11 @@ class Hands:
         """
         assert self.editor is not None
         original = await self._picture(number)
+        self._check_usable(number, original)  # before it costs something
         edited = await self._had(
             "edit_image",
             {"number": number, "instruction": shorten(instruction, _LONGEST_WORDS)},
-            self.editor.edit(original, instruction, self.target.seed),
+            self.editor.edit(original, instruction, seed=self.target.seed),
         )
         return await self._shown(self._keep(edited), edited)
 
@@ -157,11 +160,14 @@ class Hands:
         picture = await self._picture(number)
         if self.editor is not None and picture.origin.kind is not SourceKind.EDIT:
             raise ModelRetry("this target is an edited picture: use edit_image, then the number that it returns")
-        if trouble := self.refuses(picture):
-            self._did("use_image", {"number": number}, trouble)
-            raise ModelRetry(f"picture {number} cannot be used: {trouble}. Use another one")
+        self._check_usable(number, picture)
         self._did("use_image", {"number": number}, picture.origin.id)
         return replace(picture, tool_calls=tuple(self.calls))
+
+    def _check_usable(self, number: int, picture: Picture) -> None:
+        if trouble := self.refuses(self.target, picture):
+            self._did("refused", {"number": number}, trouble)
+            raise ModelRetry(f"picture {number} cannot be used: {trouble}. Use another one")
 
     async def give_up(self, reason: str) -> Any:
         """End without a picture.
@@ -190,7 +196,7 @@ class Hands:
         """What a source brings; what it cannot bring is told to the model."""
         try:
             return await coming
-        except NoImage as error:
+        except (NoImage, Rejected) as error:
             self._did(tool, asked, str(error))
             raise ModelRetry(f"{tool}: {marked(trouble=shorten(str(error), 500))['trouble']}") from error
 
@@ -198,7 +204,7 @@ class Hands:
         if not 1 <= number <= len(self._numbered):
             raise ModelRetry(f"there is no picture {number}: so far there are {len(self._numbered)}")
         found = self._numbered[number - 1]
-        if isinstance(found, Hit):
+        if not isinstance(found, Picture):
             found = self._numbered[number - 1] = await self._had("load", {"number": number}, found.load())
         return found
 

@@ -18,10 +18,10 @@ from dpe_api.generation_spec import SourceKind
 from dpe_jobs.client import ModelClient
 from dpe_jobs.generation.agents.clients import open_clients
 from dpe_jobs.generation.agents.examples import Example, Examples
-from dpe_jobs.generation.agents.tools import Hit
 from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.render import Written
-from dpe_jobs.generation.roles import Aim, Target
+from dpe_jobs.generation.roles import Aim, Rejected, Target
+from dpe_jobs.generation.search.supply import Found
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.prompts import prompt
 
@@ -121,13 +121,16 @@ class Gallery:
     def __init__(self, pages: Sequence[Sequence[tuple[str, Picture | str]]]) -> None:
         self.pages, self.asked = pages, []  # type: ignore[var-annotated]
 
-    async def find(self, query: str, page: int) -> Sequence[Hit]:
+    def of(self, wanted: Target) -> "Gallery":
+        return self
+
+    async def find(self, query: str, page: int) -> Sequence[Found]:
         self.asked.append((query, page))
         if query == "broken":
             raise NoImage("search:wikimedia: HTTP 503")
         if page > len(self.pages):
             return ()
-        return [Hit(words, self._loads(what)) for words, what in self.pages[page - 1]]
+        return [Found(words, self._loads(what)) for words, what in self.pages[page - 1]]
 
     @staticmethod
     def _loads(what: Picture | str) -> Callable[[], Any]:
@@ -159,9 +162,9 @@ class Program:
 class Brush:
     """Paints over."""
 
-    async def edit(self, original: Picture, instruction: str, seed: int) -> Picture:
+    async def edit(self, original: Picture, instruction: str, *, seed: int = 0) -> Picture:
         if "crowd" in instruction:
-            raise NoImage("Refused: the editor makes no pictures of people")
+            raise Rejected("EditModerated", "the editor makes no pictures of people")
         return Picture(
             Image.new("RGB", original.image.size, "blue"),
             Origin(SourceKind.EDIT, "edit:editor", f"e{seed}", original.origin.licence, parents=(original.origin,)),

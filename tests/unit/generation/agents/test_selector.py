@@ -47,7 +47,7 @@ async def select(
     *,
     settings: SelectorAgent = SETTINGS,
     store: MemoryStore | None = None,
-    refuses: Callable[[Picture], str | None] = lambda _: None,
+    refuses: Callable[[Target, Picture], str | None] = lambda *_: None,
     **changes: Any,
 ) -> Picture:
     async with client_of(model, store, **changes) as client:
@@ -124,7 +124,7 @@ async def test_pages_go_on_counting():
 
 
 async def test_a_picture_that_cannot_be_had_or_used_is_told_and_another_one_is_taken():
-    def no_red(found: Picture) -> str | None:
+    def no_red(wanted: Target, found: Picture) -> str | None:
         return "its licence is unknown" if found.origin.id == "red" else None
 
     wanted = steps(

@@ -1,0 +1,194 @@
+"""Sources that no program can read, with agents by endpoint: a search, a pool, edits by a model, over real HTTP."""
+
+import io
+from typing import Any
+
+import pytest
+from PIL import Image, ImageOps
+from tests.fakes import openai_images
+from tests.fakes.endpoints import endpoint
+from tests.fakes.image_searches import PATHS, PROVIDERS, Catalogue
+from tests.fakes.image_searches import source as search_source
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.openai_server import Asked, Reply, calling, serving
+from tests.fakes.web import Answer, site
+from tests.unit.generation import world
+from tests.unit.generation.agents.given import ANSWER, QUESTION, Cast, target
+from tests.unit.generation.pool.pools import POOL, encoded, picture, put_parquet, row
+
+from dpe_api.generation_spec import Provider
+from dpe_api.launch import Downloads
+from dpe_jobs.generation.agents.supplies import LookedUpPool
+from dpe_jobs.generation.pool import Pool
+from dpe_jobs.generation.pool.build import Options, index_pool
+from dpe_jobs.generation.run import run
+from dpe_jobs.ledger import Ledger
+
+AGENTS = {name: {"endpoint": "teacher"} for name in ("planner", "selector", "writer", "validator")}
+ASKS = "What is the mean brightness of the picture?"
+QUOTA = 4
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    store = MemoryStore()
+    world.fill(store, {"shape": QUOTA})
+    return store
+
+
+def brightness(image: bytes) -> str:
+    """Of an image that was sent: what everybody is asked about."""
+    with Image.open(io.BytesIO(image)) as opened:
+        grey = opened.convert("L").resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    return str(grey)
+
+
+def teacher(select: Any) -> Cast:
+    return Cast(
+        plan=lambda asked: {"targets": [{"aim": 1, "query": "disc", "source": _first_source(asked)}] * 99},
+        select=select,
+        write=lambda asked: QUESTION | {"question": ASKS, "answer": brightness(asked.image), "answer_type": "number"},
+        answer=lambda asked: ANSWER | {"answer": brightness(asked.image)},
+    )
+
+
+def _first_source(asked: Asked) -> str:
+    schema = asked.body["response_format"]["json_schema"]["schema"]
+    sources = schema["$defs"]["Target"]["properties"]["source"]
+    return str(sources.get("const") or sources["enum"][0])
+
+
+def half_right(asked: Asked) -> list[str]:
+    return [brightness(asked.image) if n % 2 else "-1" for n in range(asked.n)]
+
+
+def run_with(store: MemoryStore, cast: Cast, sources: list[Any], *others: Any, **changes: Any) -> None:
+    with serving(cast) as model, serving(half_right) as solver:
+        told = world.launch(
+            solver.url,
+            generation={"target_samples": QUOTA, "max_candidates": 60, "sources": sources, **AGENTS},
+            endpoints=[endpoint(model), *others],
+            **changes,
+        )
+        run(told, store)
+
+
+def steps(*calls: tuple[str, dict[str, Any]]) -> Any:
+    """One call after the other; `number: 0` counts what was tried already."""
+
+    def script(asked: Asked) -> Reply:
+        turn = sum(m["role"] == "assistant" for m in asked.body["messages"])
+        name, arguments = calls[min(turn, len(calls) - 1)]
+        if "number" in arguments:
+            arguments = arguments | {"number": arguments["number"] + max(0, turn - len(calls) + 1)}
+        return calling((name, arguments))
+
+    return script
+
+
+def test_samples_are_made_of_a_search_with_their_pages_licences_and_calls(store):
+    images = {f"/img/{n}.jpg": Answer(encoded(picture(n), "JPEG")) for n in range(40)}
+    cast = teacher(None)
+
+    def select(asked: Asked) -> Reply:
+        if not asked.results:
+            return calling(("search_images", {"query": "disc", "page": 1 + asked.body["seed"] % 3}))
+        return calling(("use_image", {"number": 1 + asked.body["seed"] % 9}))
+
+    cast.select = select
+    with site(images, host="127.0.0.3") as web, site() as api:
+        api.pages[PATHS[Provider.OPENVERSE]] = PROVIDERS[Provider.OPENVERSE](Catalogue(web.url, 40))
+        sources = [search_source(Provider.OPENVERSE, api)]
+        run_with(store, cast, sources, downloads=Downloads(user_agent="dpe-test/1", allow=["127.0.0.3"]))
+        downloaded = [v.path for v in web.visits if v.path != "/robots.txt"]
+    assert len(downloaded) == len(set(downloaded)), "the cache has what was downloaded"
+    said, kept = world.summary(store), world.samples(store)
+    assert (said.kept, said.sources) == (QUOTA, {"search:openverse": QUOTA})
+    for sample in kept:
+        (origin,) = sample["provenance"]["origins"]
+        assert origin["source"] == "search:openverse"
+        assert sample["licence"] == origin["licence"]
+        assert sample["answer"] == brightness(sample["image"]["bytes"])
+        assert sample["provenance"]["source_url"]
+
+
+@pytest.fixture
+def indexed(store: MemoryStore) -> MemoryStore:
+    put_parquet(store, "a.parquet", [row(n) for n in range(60)])
+    index_pool(Options(POOL), store)
+    return store
+
+
+def test_samples_are_made_of_a_pool_and_no_image_is_used_twice(indexed):
+    wanted = steps(("pool_search", {"query": "disc painted", "page": 1}), ("use_image", {"number": 1}))
+    run_with(indexed, teacher(wanted), [{"kind": "pool", "uri": POOL}])
+    said, kept = world.summary(indexed), world.samples(indexed)
+    assert (said.kept, said.sources) == (QUOTA, {f"pool:{POOL}": QUOTA})
+    used = [sample["provenance"]["origins"][0]["id"] for sample in kept]
+    assert len(set(used)) == QUOTA, "every selector wanted the first one"
+
+
+def test_samples_are_made_of_edits_by_a_model_and_checked_on_the_edited_picture(indexed):
+    def select(asked: Asked) -> Reply:
+        """The first picture, and the next one where it is used already."""
+        used = sum("used already" in text for text in asked.results)
+        if not asked.results:
+            return calling(("pool_search", {"query": "disc", "page": 1}))
+        if "Picture 11" in asked.results[-1]:
+            return calling(("use_image", {"number": 11}))
+        return calling(
+            ("edit_image", {"number": 1 + (asked.body["seed"] + used) % 10, "instruction": "invert the colours"})
+        )
+
+    with openai_images.serving(lambda asked: ImageOps.invert(asked.image)) as editor:
+        others = [endpoint(f"{editor.url}/v1", name="editor")]
+        sources = [{"kind": "edit", "endpoint": "editor", "share": 1000}, {"kind": "pool", "uri": POOL, "share": 0.01}]
+        run_with(indexed, teacher(select), sources, *others)
+        edits = len(editor.edits)
+    said = world.summary(indexed)
+    assert said.sources == {"edit:editor": QUOTA}
+    for sample in world.samples(indexed):
+        assert sample["answer"] == brightness(sample["image"]["bytes"])
+        assert [o["source"] for o in sample["provenance"]["origins"]] == ["edit:editor", f"pool:{POOL}"]
+    spent = {s.endpoint: s for s in said.spending}
+    assert spent["editor"].tokens.completion == 200 * edits
+
+
+async def test_an_image_that_a_target_has_stays_its_own_over_restarts(indexed):
+    ledger = Ledger(indexed, "s3://b/claims")
+
+    def opened() -> LookedUpPool:
+        pool = LookedUpPool(POOL, 1.0)
+        pool.open(Pool(indexed, POOL, max_uses=2), 3, (0, 1))
+        pool.remember(ledger)
+        return pool
+
+    first = opened()
+    assert [first.claim(target(n), "an image") for n in (0, 1, 0)] == [None] * 3
+    assert first.claim(target(2), "an image") == "it is used already"
+    again = opened()
+    assert again.claim(target(2), "an image") == "it is used already"
+    assert again.claim(target(1), "an image") is None
+
+
+async def test_without_a_selector_a_target_takes_the_image_of_its_ordinal(indexed):
+    pool = LookedUpPool(POOL, 1.0)
+    pool.open(Pool(indexed, POOL), 3, (0, 1))
+    wanted = [target(n, query="disc", ordinal=n) for n in (0, 1)]
+    found = [(await pool.select(one)).origin.id for one in (*wanted, wanted[0])]
+    assert found[0] == found[2] != found[1]
+
+
+async def test_targets_of_a_shard_see_parts_of_its_part_of_a_large_pool(indexed, monkeypatch):
+    monkeypatch.setattr("dpe_jobs.generation.agents.supplies.SMALLEST_PART", 20)
+    seen = []
+    for shard in (0, 1):
+        pool = LookedUpPool(POOL, 1.0)
+        pool.open(Pool(indexed, POOL), 3, (shard, 2))
+        for number in range(3):
+            pages = [await pool.of(target(number)).find("disc", page) for page in (1, 2, 3)]
+            seen.append([hit.words for page in pages for hit in page])
+    assert all(seen), "each target sees some"
+    together = [words for part in seen for words in part]
+    assert len(together) == len(set(together)) == 60, "no two of different parts see the same, and nothing is left out"
+    assert [w for w in seen[0] if w in {x for part in seen[3:] for x in part}] == []
