@@ -71,7 +71,7 @@ class EndpointWriter:
         except Declined as error:
             raise Rejected("Declined", str(error)) from error
         if not found.possible:
-            raise Rejected("NothingToAsk", found.why_not or "the writer gives no reason")
+            raise Rejected("NoQuestion", found.why_not or "the writer gives no reason")
         choices = found.choices[:MOST_CHOICES] if found.answer_type is AnswerType.CHOICE else []
         return Written(
             question=found.question,

@@ -74,7 +74,7 @@ async def test_a_picture_about_which_nothing_on_target_can_be_asked_is_a_rejecti
     nothing = Cast(write=QUESTION | {"possible": False, "why_not": "no bird"})
     with serving(nothing) as model, pytest.raises(Rejected) as caught:
         await write(model)
-    assert caught.value.rejection == ("NothingToAsk", "no bird")
+    assert caught.value.rejection == ("NoQuestion", "no bird")
 
 
 @pytest.mark.parametrize("who", ["observe", "write"])
