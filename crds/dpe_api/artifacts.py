@@ -253,7 +253,7 @@ class CategorySamples(ApiModel):
     rejected: dict[str, int]
     shortfall_reason: str | None = None
     """Why it got fewer samples than its weight asks for: NoGenerator (no source supplies the category; its quota went
-    to the others), Supply (the sources can make no more) or MaxCandidates."""
+    to the others), Supply (the sources can make no more), MaxCandidates, or Budget (that of an agents' endpoint)."""
 
 
 class GenerationSummary(ApiModel):
