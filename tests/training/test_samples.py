@@ -7,6 +7,7 @@ import resource
 from collections import Counter
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,10 +16,11 @@ from tests.training.support import World, draw_samples, publish_folder
 from tests.training.test_faults import CUSTOM, rewards_package
 
 from dpe_jobs.questions import SCHEMA
+from dpe_jobs.ranges import RangeFile
 from dpe_jobs.runtime import BadData
 from dpe_jobs.store import join
 from dpe_jobs.training.data import load_samples
-from dpe_jobs.training.samples import RangeFile, Samples, Source, in_store
+from dpe_jobs.training.samples import Samples, Source, in_store
 
 GROUP_ROWS = 40
 
@@ -84,10 +86,9 @@ def test_a_row_group_is_fetched_about_once_an_epoch(world: World, tmp_path: Path
     read: list[int] = []
 
     class Counted(RangeFile):
-        def read(self, size: int = -1) -> bytes:
-            data = super().read(size)
-            read.append(len(data))
-            return data
+        def readinto(self, buffer: Any) -> int:
+            read.append(length := super().readinto(buffer))
+            return length
 
     size = (tmp_path / "part.parquet").stat().st_size
     samples = Samples([Source("a", lambda: Counted(world.store, join(uri, source.name), size))], 16 * 100_000)

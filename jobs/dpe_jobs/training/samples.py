@@ -4,7 +4,6 @@ A file's footer says where its row groups lie; a row group is fetched when one o
 its neighbours in the run's order are. So neither disk nor memory grows with the number of samples.
 """
 
-import io
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -17,40 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dpe_jobs.graders import NEEDS_JUDGE
+from dpe_jobs.ranges import RangeFile
 from dpe_jobs.runtime import BadData
 from dpe_jobs.store import Store, join
 
 NEEDED = ("id", "image", "question", "answer", "answer_type")
 CACHED_BYTES = 256 << 20  # of row groups in memory, in each rank; one is kept whatever its size
-
-
-class RangeFile(io.RawIOBase):
-    """An object of the store as a file that can be read anywhere, as pyarrow wants it."""
-
-    def __init__(self, store: Store, uri: str, size: int) -> None:
-        super().__init__()
-        self._store, self._uri, self._size, self._at = store, uri, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Where the next read begins."""
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes, in one request."""
-        wanted = max(self._size - self._at, 0) if size < 0 else min(size, max(self._size - self._at, 0))
-        data = self._store.get_range(self._uri, self._at, wanted) if wanted else b""
-        self._at += len(data)
-        return data
 
 
 @dataclass(frozen=True, slots=True)

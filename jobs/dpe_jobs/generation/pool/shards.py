@@ -3,7 +3,6 @@
 A row is named by where it lies: in Parquet by its number in the file, in a tar by the offset of its image's bytes.
 """
 
-import io
 import json
 import tarfile
 from bisect import bisect_right
@@ -19,6 +18,7 @@ import pyarrow.parquet as pq
 from dpe_jobs.importing.arrow import columns, rows
 from dpe_jobs.importing.files import MAX_IMAGE_BYTES
 from dpe_jobs.importing.rows import Fault, Row, SourceBreaksOff
+from dpe_jobs.ranges import RangeFile
 from dpe_jobs.runtime import BadConfig, BadData
 from dpe_jobs.store import Store, join
 
@@ -203,41 +203,11 @@ class Reader(Protocol):
         """The image file; ValueError: what lies there is none any more."""
 
 
-class _RangeFile(io.RawIOBase):
-    """An object as a file: each read is one range request."""
-
-    def __init__(self, store: Store, uri: str, size: int) -> None:
-        self._store, self._uri, self._size, self._at = store, uri, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = base + offset
-        return self._at
-
-    def tell(self) -> int:
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        length = min(len(buffer), self._size - self._at)
-        if length <= 0:
-            return 0
-        data = self._store.get_range(self._uri, self._at, length)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
-
-
 class ParquetReader:
     """Images of a Parquet file. Of a row group it reads as far as the row, a page at a time; the footer is kept."""
 
     def __init__(self, store: Store, uri: str, size: int, wanted: Columns) -> None:
-        raw = _RangeFile(store, uri, size)
+        raw = RangeFile(store, uri, size)
         self._file = pq.ParquetFile(pa.PythonFile(raw, mode="r"), buffer_size=1 << 18, pre_buffer=False)
         metadata = self._file.metadata
         self._starts = [0, *accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
