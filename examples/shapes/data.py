@@ -1,4 +1,4 @@
-"""easy-vqa (PyPI, MIT licence) as question sets: `python -m examples.shapes.data FOLDER` writes probe and test set.
+"""easy-vqa (PyPI, MIT licence) as question sets: `python -m examples.shapes.data FOLDER` writes probe, test and pool.
 
 4000 + 1000 images of 64x64 pixels with one coloured shape each, and 48,248 questions that nobody here wrote. Its train
 images are cut by content into three sets that share no image: what the base model learns from, what probes ask about,
@@ -21,12 +21,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import easy_vqa
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from dpe_api.artifacts import AnswerType, Manifest, OutputFile
 from dpe_api.names import MANIFEST
 from dpe_jobs.generation.dedup import pixel_digest
-from dpe_jobs.questions import Question, write_questions
+from dpe_jobs.questions import IMAGE_TYPE, Question, write_questions
 from dpe_jobs.runtime import package_versions
 from dpe_jobs.store import media_type, sha256_file
 
@@ -38,6 +40,7 @@ CATEGORIES = ("color", "color_fine", "shape", "shape_ref", "exist_color", "exist
 
 PROBE_PER_CATEGORY = 180  # divisible by 2, 3 and 5, the numbers of answers of a category
 TEST_PER_CATEGORY = 150
+_POOL_GROUP = 100  # rows of a row group: one picture is read without the others
 
 _COLOR = re.compile(rf"\b({'|'.join(COLORS)})\b")
 _SHAPE = re.compile(rf"\b({'|'.join(SHAPES)})\b")
@@ -188,11 +191,49 @@ def write_set(chosen: Sequence[Row], folder: Path) -> Manifest:
 
 
 def write_all(folder: Path) -> dict[str, Manifest]:
-    """Write the probe and the test set of the example as subfolders; returns their manifests by folder name."""
+    """Write probe, test set and pool of the example as subfolders; returns their manifests by folder name."""
     return {
         "probe": write_set(balanced(Part.PROBE, PROBE_PER_CATEGORY), folder / "probe"),
         "test": write_set(balanced(Part.TEST, TEST_PER_CATEGORY), folder / "test"),
+        "pool": write_pool(folder / "pool"),
     }
+
+
+def known_pictures(part: Part) -> dict[str, dict[str, str]]:
+    """Shape and colour of each picture of a part by its pixel key, as far as easy-vqa's own answers tell them."""
+    seen: dict[Path, dict[str, str]] = defaultdict(dict)
+    for row in rows(part):
+        facts, named = seen[row.image], facets_of(row.question)
+        negated = named.pop("negated") == "yes"
+        if row.answer not in ("yes", "no"):
+            named["shape" if row.answer in SHAPES else "color"] = row.answer
+        elif (row.answer == "yes") == negated:
+            continue  # what it names is not there
+        facts |= named
+    return {pixel_key(path): facts for path, facts in seen.items()}
+
+
+def write_pool(folder: Path) -> Manifest:
+    """Write the pictures of the pool, each once, and nothing of what is asked about them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "part-00000.parquet"
+    pictures = {pixel_key(image): image for image in {row.image for row in rows(Part.POOL)}}
+    columns = {
+        "image": [{"bytes": pictures[key].read_bytes(), "path": None} for key in sorted(pictures)],
+        "licence": ["MIT"] * len(pictures),
+        "title": [f"easy-vqa {package_versions('easy-vqa')['easy-vqa']}"] * len(pictures),
+    }
+    schema = pa.schema([("image", IMAGE_TYPE), ("licence", pa.string()), ("title", pa.string())])
+    pq.write_table(pa.Table.from_pydict(columns, schema=schema), path, row_group_size=_POOL_GROUP, compression="zstd")
+    manifest = Manifest(
+        stage="dataset",
+        created_at=datetime.now(UTC),
+        outputs=[output_file(path)],
+        summary={"rows": len(pictures)},
+        versions={"easy-vqa": package_versions("easy-vqa")["easy-vqa"]},
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json(by_alias=True, indent=1))
+    return manifest
 
 
 def shared_images(parts: Iterable[Part] = tuple(Part)) -> int:

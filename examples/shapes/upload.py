@@ -1,4 +1,4 @@
-"""Upload the example's probe, test set and base model: `python -m examples.shapes.upload`.
+"""Upload the example's probe, test set, pool with its index, and base model: `python -m examples.shapes.upload`.
 
 A second run changes nothing. Reads DPE_S3_ENDPOINT, DPE_S3_ACCESS_KEY and DPE_S3_SECRET_KEY; the bucket must exist.
 """
@@ -15,6 +15,7 @@ from examples.shapes.data import output_file, write_all
 from dpe_api.artifacts import Manifest
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
+from dpe_jobs.generation.pool.build import Options, index_pool
 from dpe_jobs.store import Store, StoreError, join
 
 BASE_DIR = Path(__file__).parent / "base"  # as base_model.py, which imports torch
@@ -51,6 +52,8 @@ def upload(store: Store, root: str) -> dict[str, bool]:
         for name, manifest in write_all(Path(scratch)).items():
             uri = join(root, "data", "shapes", name)
             changed[uri] = publish_folder(store, Path(scratch) / name, uri, manifest)
+    pool = join(root, "data", "shapes", "pool")
+    changed[f"{pool}/_index"] = index_pool(Options(pool), store).published
     uri = join(root, "models", "shapes-base")
     changed[uri] = publish_folder(store, BASE_DIR, uri, model_manifest(BASE_DIR))
     return changed

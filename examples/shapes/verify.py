@@ -7,6 +7,7 @@ not, 2 when it cannot look.
 
 import argparse
 import io
+import json
 import math
 import os
 import sys
@@ -276,8 +277,53 @@ def samples_answers_are_right(seen: Evidence) -> Finding:
     return Finding(not wrong and bool(seen.samples), f"{len(seen.samples)} samples have the right answer", tuple(wrong))
 
 
+def _told(row: dict[str, Any], pool: dict[str, dict[str, str]]) -> dict[str, str] | None:
+    """Facts of a sample's picture by what is known of where it comes from; None when its origin is not recorded.
+
+    Of a picture of the pool: what easy-vqa's answers tell. Of an edited one: its parent's, changed as was recorded.
+    """
+    calls = [json.loads(call) for call in row["provenance"]["tool_calls"]]
+    origins = row["provenance"]["origins"]
+    first = origins[-1]
+    if first["source"].startswith("pool:"):
+        known = {key[: len(first["id"])]: facts for key, facts in pool.items()}
+        facts = known.get(first["id"])
+    elif calls and calls[0]["tool"].startswith("render:"):
+        facts = {name: calls[0]["arguments"][name] for name in ("shape", "color")}
+    else:
+        return None
+    if facts is None:
+        return None
+    if origins[0]["source"] == "edit:recolour":
+        facts = facts | {"color": calls[-1]["arguments"]["color"]}
+    return facts
+
+
+def pictures_show_what_is_recorded(seen: Evidence) -> Finding:
+    """Pictures of the pool show what easy-vqa says, edited ones what the edit made of it, drawn ones what was drawn."""
+    pool, wrong = data.known_pictures(data.Part.POOL), []
+    for row in seen.samples:
+        told = _told(row, pool)
+        if told is None:
+            wrong.append(f"{row['id']}: its origin {row['provenance']['origins']} is not known")
+            continue
+        shape, color = truth.see(row["image"]["bytes"])
+        facts = {"shape": shape, "color": color} | told
+        expected = truth.answer(row["question"], facts["shape"], facts["color"])
+        if not told.items() <= {"shape": shape, "color": color}.items() or expected != row["answer"]:
+            wrong.append(f"{row['id']}: {row['question']!r} says {row['answer']!r}, its origin {told} {expected!r}")
+    kinds = Counter(str(row["source"]).split(":")[0] for row in seen.samples)
+    what = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    return Finding(
+        not wrong and bool(seen.samples), f"answers are right by the pictures' origins: {what}", tuple(wrong)
+    )
+
+
 def walls_hold(seen: Evidence) -> Iterator[Finding]:
-    """No picture, compared by its decoded pixels, is in two of: base training data, probe, pool, test, samples."""
+    """No picture, compared by its decoded pixels, is in two of: base training data, probe, pool, test, samples.
+
+    But samples are made of the pool's.
+    """
     sets = {
         str(part): {data.pixel_key(p) for p in {row.image for row in data.rows(part)}}
         for part in (data.Part.BASE, data.Part.POOL)
@@ -288,7 +334,8 @@ def walls_hold(seen: Evidence) -> Iterator[Finding]:
     sets["samples"] = {data.pixel_key(io.BytesIO(row["image"]["bytes"])) for row in seen.samples}
     names = list(sets)
     for i, one in enumerate(names):
-        shared = {other: len(sets[one] & sets[other]) for other in names[i + 1 :]}
+        others = [name for name in names[i + 1 :] if (one, name) != (str(data.Part.POOL), "samples")]
+        shared = {other: len(sets[one] & sets[other]) for other in others}
         wrong = tuple(f"{count} also in {other}" for other, count in shared.items() if count)
         if shared:
             yield Finding(not wrong, f"{one}: {len(sets[one])} pictures, none in {', '.join(shared)}", wrong)
@@ -304,6 +351,7 @@ CHECKS: tuple[Callable[[Evidence], Finding | Iterator[Finding]], ...] = (
     quotas_add_up,
     samples_are_counted_right,
     samples_answers_are_right,
+    pictures_show_what_is_recorded,
     walls_hold,
 )
 

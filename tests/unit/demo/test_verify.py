@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from examples.shapes import data, verify
+from examples.shapes import data, truth, verify
 from examples.shapes.data import Part
 from examples.shapes.upload import publish_folder
 from tests.fakes.memory_store import MemoryStore
@@ -32,10 +32,13 @@ from dpe_jobs.diagnosis.items import ITEMS, SCHEMA, Items
 from dpe_jobs.diagnosis.report import describe
 from dpe_jobs.diagnosis.sample import PAIRED, QuestionSet
 from dpe_jobs.evaluation.compare import compare
+from dpe_jobs.generation.samples import SAMPLE_SCHEMA
 from dpe_jobs.questions import SCHEMA as QUESTIONS
 
+BY_ORIGIN = "answers are right by the pictures' origins: 4 edit, 5 pool, 5 render"
 ROOT = "s3://bkt/ns/shapes-1-12345678"
 SETS = {"probe": (Part.PROBE, 2), "test": (Part.TEST, 2)}
+SAMPLES = pa.schema([*QUESTIONS, SAMPLE_SCHEMA.field("provenance")])
 QUOTAS = [Quota(name=c, weight=1 / 7, quota=2, reachable=True, retention=False) for c in data.CATEGORIES]
 
 
@@ -97,7 +100,7 @@ class Made:
         self.publish(
             f"{ROOT}/generation",
             "generation",
-            {"samples/part-00000.parquet": self.parquet([rendered(r) for r in samples])},
+            {"samples/part-00000.parquet": self.parquet([sample(i, r) for i, r in enumerate(samples)])},
             [self.store.input_ref(f"{ROOT}/diagnosis")],
             GenerationSummary(target=14, candidates=14, kept=14, shortfall=0, rejected={}, categories=made).wire(),
         )
@@ -144,7 +147,7 @@ class Made:
 
     def parquet(self, rows: list[dict[str, Any]]) -> bytes:
         out = io.BytesIO()
-        pq.write_table(pa.Table.from_pylist(rows, schema=QUESTIONS), out)
+        pq.write_table(pa.Table.from_pylist(rows, schema=SAMPLES), out)
         return out.getvalue()
 
     def failed(self) -> list[str]:
@@ -166,6 +169,21 @@ def rendered(row: data.Row) -> dict[str, Any]:
     out = io.BytesIO()
     changed.save(out, "PNG")
     return data.question(row).row() | {"image": {"bytes": out.getvalue(), "path": None}}
+
+
+def sample(number: int, row: data.Row) -> dict[str, Any]:
+    """In turns a drawn picture, one of the pool, and one of the pool in another colour: as its provenance says."""
+    shape, color = truth.see(row.image.read_bytes())
+    pool = {"source": "pool:s3://bkt/pool", "id": data.pixel_key(row.image)[:32]}
+    drawn = {"tool": "render:shapes", "arguments": {"shape": shape, "color": color}}
+    recoloured = {"tool": "edit:recolour", "arguments": {"color": color, "shape": shape}}
+    calls, origins = (
+        ([drawn], [{"source": "render:shapes", "id": f"color-{number}"}]),
+        ([], [pool]),
+        ([recoloured], [{"source": "edit:recolour", "id": f"{number}"}, pool]),
+    )[number % 3]
+    provenance = {"tool_calls": [json.dumps(call) for call in calls], "origins": origins}
+    return rendered(row) | {"source": origins[0]["source"], "provenance": provenance}
 
 
 def status(evaluation: list[dict[str, Any]]) -> Status:
@@ -272,8 +290,34 @@ def test_a_sample_with_a_wrong_answer_is_found(made: Made) -> None:
         row = next(r for r in rows if r["category"] == "color")
         row["answer"] = "blue" if row["answer"] != "blue" else "red"
 
-    edit(made, "generation/samples/part-00000.parquet", wrong, QUESTIONS)
-    assert made.failed() == ["14 samples have the right answer"]
+    edit(made, "generation/samples/part-00000.parquet", wrong, SAMPLES)
+    assert made.failed() == ["14 samples have the right answer", BY_ORIGIN]
+
+
+def test_a_picture_of_the_pool_that_is_another_one_than_recorded_is_found(made: Made) -> None:
+    def swap(rows: list[dict[str, Any]]) -> None:
+        of_pool = [r for r in rows if r["source"].startswith("pool:")]
+        looks = {row["id"]: truth.see(row["image"]["bytes"]) for row in of_pool}
+        first = of_pool[0]
+        other = next(row for row in of_pool if set(looks[row["id"]]).isdisjoint(looks[first["id"]]))
+        first["provenance"]["origins"], other["provenance"]["origins"] = (
+            other["provenance"]["origins"],
+            first["provenance"]["origins"],
+        )
+
+    edit(made, "generation/samples/part-00000.parquet", swap, SAMPLES)
+    assert made.failed() == [BY_ORIGIN]
+
+
+def test_an_edit_that_did_something_else_than_was_recorded_is_found(made: Made) -> None:
+    def otherwise(rows: list[dict[str, Any]]) -> None:
+        row = next(r for r in rows if r["source"] == "edit:recolour")
+        (call,) = map(json.loads, row["provenance"]["tool_calls"])
+        call["arguments"]["color"] = "teal" if call["arguments"]["color"] != "teal" else "red"
+        row["provenance"]["tool_calls"] = [json.dumps(call)]
+
+    edit(made, "generation/samples/part-00000.parquet", otherwise, SAMPLES)
+    assert made.failed() == [BY_ORIGIN]
 
 
 def test_a_sample_whose_picture_is_in_the_test_set_is_found(made: Made) -> None:
@@ -281,9 +325,9 @@ def test_a_sample_whose_picture_is_in_the_test_set_is_found(made: Made) -> None:
 
     def leak(rows: list[dict[str, Any]]) -> None:
         place = next(i for i, r in enumerate(rows) if r["category"] == picture.category)
-        rows[place] = data.question(picture).row()
+        rows[place] = sample(0, picture) | {"image": data.question(picture).row()["image"]}
 
-    edit(made, "generation/samples/part-00000.parquet", leak, QUESTIONS)
+    edit(made, "generation/samples/part-00000.parquet", leak, SAMPLES)
     (failed,) = made.failed()
     assert failed.startswith("test: ")
 
@@ -292,5 +336,5 @@ def test_more_samples_than_the_quota_are_found(made: Made) -> None:
     def more(rows: list[dict[str, Any]]) -> None:
         rows.append(rows[0] | {"id": "another"})
 
-    edit(made, "generation/samples/part-00000.parquet", more, QUESTIONS)
+    edit(made, "generation/samples/part-00000.parquet", more, SAMPLES)
     assert made.failed() == ["15 samples are counted right"]

@@ -75,9 +75,8 @@ def test_written_sets_read_back_with_manifests_that_hold(tmp_path):
 def test_upload_is_idempotent_and_mends_what_was_changed():
     store = MemoryStore()
     first = upload(store, "s3://dpe")
-    assert first == dict.fromkeys(
-        ("s3://dpe/data/shapes/probe", "s3://dpe/data/shapes/test", "s3://dpe/models/shapes-base"), True
-    )
+    data_sets = [f"s3://dpe/data/shapes/{name}" for name in ("probe", "test", "pool", "pool/_index")]
+    assert first == dict.fromkeys([*data_sets, "s3://dpe/models/shapes-base"], True)
     before = dict(store.objects)
     assert set(upload(store, "s3://dpe").values()) == {False}
     assert store.objects == before
