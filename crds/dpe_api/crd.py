@@ -44,7 +44,9 @@ def structural(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str,
     if "const" in schema:
         out["enum"] = [schema["const"]]
     if isinstance(schema.get("additionalProperties"), dict):
-        out["additionalProperties"] = structural(schema["additionalProperties"], definitions)
+        values = structural(schema["additionalProperties"], definitions)
+        # a map whose values may be anything has no schema of them: Kubernetes wants a type or this
+        out |= {"additionalProperties": values} if values else {"x-kubernetes-preserve-unknown-fields": True}
     for bound in ("minimum", "maximum"):
         exclusive = "exclusive" + bound.capitalize()
         if exclusive in out:  # OpenAPI 3.0 has it as a flag beside the bound

@@ -6,6 +6,7 @@ from PIL import Image
 
 from dpe_api.artifacts import AnswerType
 from dpe_jobs import asking
+from dpe_jobs.training.data import as_prompt
 
 CHOICE = AnswerType.CHOICE
 COLORS = ("red", "dark red", "blue")
@@ -123,14 +124,13 @@ def test_an_image_that_does_not_decode_is_told():
 
 
 def test_diagnosis_the_filter_and_training_ask_the_same_text():
-    training = pytest.importorskip("dpe_jobs.training.data")
     row = {
-        "id": ["a"],
-        "image": [{"bytes": picture(4, 4)}],
-        "question": ["Which color?"],
-        "answer": ["red"],
-        "answer_type": ["choice"],
-        "choices": [list(COLORS)],
+        "id": "a",
+        "image": {"bytes": picture(4, 4)},
+        "question": "Which color?",
+        "answer": "red",
+        "answer_type": "choice",
+        "choices": list(COLORS),
     }
     text = asking.prompt("Which color?", COLORS, CHOICE)
-    assert training.as_prompts(row)["prompt"] == [[{"role": "user", "content": text}]]
+    assert as_prompt(row, 1000)["prompt"] == [{"role": "user", "content": text}]

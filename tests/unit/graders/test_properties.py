@@ -1,5 +1,6 @@
 """What holds for any answer: dress does not matter, another answer is not this one, and no response breaks a grader."""
 
+import gc
 import string
 import threading
 import time
@@ -258,6 +259,16 @@ def test_no_expression_occupies_the_maths_grader(expression):
     assert time.thread_time() - start < maths.CPU_S + 4, "seconds of CPU time; 4 for importing sympy on a cold start"
 
 
+@pytest.fixture
+def no_callbacks_of_the_collector():
+    """Hypothesis times garbage collections by one; an interrupt that falls into it is told as an error of its own."""
+    before = gc.callbacks[:]
+    gc.callbacks.clear()
+    yield
+    gc.callbacks[:] = before
+
+
+@pytest.mark.usefixtures("no_callbacks_of_the_collector")
 def test_maths_out_of_time_is_wrong_in_any_thread_and_leaves_the_thread_alive(monkeypatch):
     monkeypatch.setattr(maths, "CPU_S", 0.2)
     monkeypatch.setattr(maths, "tractable", lambda text: True)
