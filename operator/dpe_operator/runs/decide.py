@@ -64,6 +64,9 @@ def decide(spec: RunSpec, status: RunStatus, seen: RunSeen, now: datetime, resyn
     turn = _Turn(spec, table.summarise(status, spec, seen.rounds), seen, now, resync)
     _tell_results(turn, status.rounds)
     _advance(turn)
+    if turn.status.start_time is None and (turn.status.rounds or turn.plan.create is not None):
+        # also when the status of the look that created the first round was never written
+        turn.update(start_time=now.replace(microsecond=0))
     after = table.fit(turn.status.model_copy(update={"observed_generation": seen.run.generation}))
     again, removes = _look_again(turn, after)
     return RunPlan(
@@ -243,8 +246,6 @@ def _begin(turn: _Turn, number: int, retry: int) -> None:
     turn.note(
         "RoundStarted", f"round {number}{tries}: {name} from {origin}", f"{number}/{retry}/{_count(turn, number)}"
     )
-    if turn.status.start_time is None:
-        turn.update(start_time=turn.now.replace(microsecond=0))
     return turn.wait(RunPhase.RUNNING, None)
 
 

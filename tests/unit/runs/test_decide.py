@@ -44,6 +44,14 @@ def test_the_first_round_starts_from_the_runs_model_with_the_whole_template():
     assert (status.phase, status.progress, reasons(plan)) == (RunPhase.RUNNING, "0/3", ["RoundStarted"])
 
 
+def test_a_run_has_begun_also_when_the_status_of_its_first_look_was_lost():
+    for rounds in ((), (seen(1, TRAINING),)):
+        _, status = look(spec(), None, *rounds)
+        assert status.start_time == given.T0
+    _, status = look(spec(suspend=True))
+    assert status.start_time is None
+
+
 def test_each_round_continues_from_the_one_before_whatever_the_gate_said_of_it():
     for phase in (SUCCEEDED, REJECTED):
         plan, _ = look(spec(), None, seen(1, phase))
