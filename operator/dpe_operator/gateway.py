@@ -37,7 +37,7 @@ CONNECT_S, READ_S = 5.0, 30.0
 IN_FLIGHT = 16  # requests at once
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON = "application/json"
-_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=1"
+_METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _PAGE = 200  # objects of one answer: a status may have 32 KiB
 _COLLECTIONS: dict[ChildKind, str] = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
@@ -180,7 +180,7 @@ class Gateway:
         while True:
             query = [("limit", str(_PAGE)), *([("continue", more)] if more else [])]
             page = await self._request("GET", path, query=query, accept=_METADATA if metadata_only else _JSON)
-            found += page["items"]
+            found += page["items"] or []  # null, not an empty list, when only metadata is asked for
             more = page["metadata"].get("continue") or ""
             if not more:
                 return found
