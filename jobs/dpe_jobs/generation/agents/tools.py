@@ -7,8 +7,9 @@ caption or a model says names a path, an address or a program here: models choos
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
+from pydantic import Field
 from pydantic_ai import BinaryContent, ToolReturn
 
 from dpe_api.generation_spec import SourceKind
@@ -21,6 +22,12 @@ from dpe_jobs.generation.roles import Rejected, Target
 MOST_HITS = 10  # of a search, that a model is told of
 _LONGEST_RESULT = 200  # characters of a result in provenance
 _LONGEST_WORDS = 300  # of a title or caption
+
+
+# the schema bounds what a server that constrains calls would else let a weak model write without end
+Number = Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 999})]
+Words = Annotated[str, Field(json_schema_extra={"maxLength": 120})]
+Sentence = Annotated[str, Field(json_schema_extra={"maxLength": _LONGEST_WORDS})]
 
 
 class Hit(Protocol):
@@ -90,7 +97,7 @@ class Hands:
         ]
         return [*(tool for there, tool in offered if there is not None), self.look_at]
 
-    async def search_images(self, query: str, page: int = 1) -> str:
+    async def search_images(self, query: Words, page: Number = 1) -> str:
         """Search the web for images. Returns numbered results with titles, licences and sizes.
 
         Args:
@@ -99,7 +106,7 @@ class Hands:
         """
         return await self._search("search_images", self.searches, query, page)
 
-    async def pool_search(self, query: str, page: int = 1) -> str:
+    async def pool_search(self, query: Words, page: Number = 1) -> str:
         """Search the collection of images. Returns numbered results with captions.
 
         Args:
@@ -108,7 +115,7 @@ class Hands:
         """
         return await self._search("pool_search", self.pool, query, page)
 
-    async def render(self, knobs: dict[str, str]) -> ToolReturn:
+    async def render(self, knobs: dict[Words, Words]) -> ToolReturn:
         """Draw a picture. Shows it and gives it a number.
 
         Args:
@@ -124,7 +131,7 @@ class Hands:
         picture = await self._had("render", {"knobs": knobs}, self.drawer.select(replace(self.target, knobs=chosen)))
         return await self._shown(self._keep(picture), picture)
 
-    async def edit_image(self, number: int, instruction: str) -> ToolReturn:
+    async def edit_image(self, number: Number, instruction: Sentence) -> ToolReturn:
         """Change a picture. Shows the changed one and gives it a number of its own.
 
         Args:
@@ -141,7 +148,7 @@ class Hands:
         )
         return await self._shown(self._keep(edited), edited)
 
-    async def look_at(self, number: int) -> ToolReturn:
+    async def look_at(self, number: Number) -> ToolReturn:
         """Look at a picture.
 
         Args:
@@ -151,7 +158,7 @@ class Hands:
         self._did("look_at", {"number": number}, f"{picture.image.width} x {picture.image.height}")
         return await self._shown(number, picture)
 
-    async def use_image(self, number: int) -> Any:
+    async def use_image(self, number: Number) -> Any:
         """End with this picture.
 
         Args:
@@ -169,7 +176,7 @@ class Hands:
             self._did("refused", {"number": number}, trouble)
             raise ModelRetry(f"picture {number} cannot be used: {trouble}. Use another one")
 
-    async def give_up(self, reason: str) -> Any:
+    async def give_up(self, reason: Sentence) -> Any:
         """End without a picture.
 
         Args:

@@ -98,6 +98,9 @@ async def test_it_is_told_of_the_target_and_of_nothing_else():
     assert block(asked.question, "query") == "birds on a wire"
     assert offered(asked) == {"search_images", "look_at", "use_image", "give_up"}
     assert asked.body["tool_choice"] == "required"
+    search = next(t["function"] for t in asked.body["tools"] if t["function"]["name"] == "search_images")
+    assert search["description"].startswith("Search the web for images.")
+    assert search["parameters"]["properties"]["query"]["maxLength"] == 120, "a weak model would write without end"
     assert (asked.body["max_tokens"], asked.body["temperature"]) == (1024, 0.3)
 
 
