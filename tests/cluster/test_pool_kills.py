@@ -40,6 +40,8 @@ class Place:
 
     def __init__(self, minio: Minio, name: str) -> None:
         self._minio, self.store = minio, minio.store()
+        self._scratch = minio.data.parent / f"{name}-scratch"
+        self._scratch.mkdir()
         self.pool = minio.bucket(name) + "/pool"
         for number in range(SHARDS):
             rows = range(number * ROWS, (number + 1) * ROWS)
@@ -55,6 +57,7 @@ class Place:
     def start(self) -> subprocess.Popen[bytes]:
         env = {
             **os.environ,
+            "TMPDIR": str(self._scratch),  # what a killed process leaves there goes with the test
             "PYTHONPATH": ":".join(str(REPOSITORY / part) for part in ("crds", "jobs", ".")),
             "DPE_S3_ENDPOINT": f"http://{self._minio.address}",
             ENV_ACCESS_KEY: self._minio.key,

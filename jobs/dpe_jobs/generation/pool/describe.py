@@ -5,6 +5,8 @@ them though no caption says so. The vector (layout of colours, directions of edg
 given one. Neither knows what a picture shows: captions and an embedding endpoint do.
 """
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -37,15 +39,32 @@ def _lab(rgb: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 _NAMES = tuple(_NAMED)
-_NAMED_LAB = _lab(np.array(list(_NAMED.values()), dtype=np.float64))
+_LEVELS = 32  # of each channel in the table of colours: looking up is 30 times faster than reckoning
+
+
+@functools.cache
+def _table() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Name and CIELAB of every colour of 32 levels a channel, by r * 1024 + g * 32 + b: [32768] and [32768, 3]."""
+    levels = (np.arange(_LEVELS) + 0.5) * 256 / _LEVELS
+    lab = _lab(np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3))
+    named = _lab(np.array(list(_NAMED.values()), dtype=np.float64))
+    nearest = np.stack([((lab - color) ** 2).sum(axis=1) for color in named]).argmin(axis=0)
+    return nearest.astype(np.uint8), lab.astype(np.float32)
+
+
+def _look_up(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Places in the table of [..., 3] levels."""
+    coarse = pixels.astype(np.int64) // (256 // _LEVELS)
+    return coarse @ np.array([_LEVELS * _LEVELS, _LEVELS, 1])
 
 
 def words(image: Image.Image) -> list[str]:
     """Colours by share, at most six, then light and proportions."""
     small = image.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)  # mixes no colours
-    lab = _lab(np.asarray(small, dtype=np.float64)).reshape(-1, 3)
-    nearest = np.linalg.norm(lab[:, None] - _NAMED_LAB, axis=-1).argmin(axis=1)
-    shares = np.bincount(nearest, minlength=len(_NAMES)) / len(nearest)
+    names, table = _table()
+    places = _look_up(np.asarray(small)).ravel()
+    lab = table[places]
+    shares = np.bincount(names[places], minlength=len(_NAMES)) / len(places)
     order = np.argsort(-shares, kind="stable")[:_MOST_COLORS]
     found = [_NAMES[i] for i in order if shares[i] >= _SEEN]
     light = float(lab[:, 0].mean())
@@ -61,8 +80,7 @@ def words(image: Image.Image) -> list[str]:
 
 def vector(image: Image.Image) -> NDArray[np.float32]:
     """[VECTOR]: mean CIELAB of 4x4 cells and edge directions of 2x2 cells, each half of length 1."""
-    small = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float64)
-    lab = _lab(small)
+    lab = _table()[1][_look_up(np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)))].astype(np.float64)
     cell = _SIDE // _GRID
     colors = lab.reshape(_GRID, cell, _GRID, cell, 3).mean(axis=(1, 3)).ravel() - np.tile([50.0, 0, 0], _GRID**2)
     down, across = np.gradient(lab[..., 0])
