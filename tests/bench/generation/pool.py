@@ -9,11 +9,11 @@ own on this machine. Index and searches are processes of their own, whose peak m
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tarfile
@@ -82,7 +82,7 @@ def encoded(image: Image.Image, kind: str) -> bytes:
 
 def fill(store: Store, pool: str, count: int, scratch: Path) -> int:
     """Upload the shards; returns their bytes."""
-    rows = [*digits(), *shapes()]
+    rows: list[Row] = [*digits(), *shapes()]
     rows += photographs(max(0, count - len(rows)))
     random.Random(1).shuffle(rows)
     total = 0
@@ -167,12 +167,27 @@ async def search(store: Store, pool_uri: str, count: int) -> None:
     deep: list[float] = []
     hits = await timed(deep, lambda: pool.search(Query("photograph"), 10_000))
     print(f"the {len(hits)} best of one query: {deep[0]:.2f} s")
-    print(f"peak memory of the searching process: {peak_mib(resource.RUSAGE_SELF)} MiB")
+    print(f"peak memory of the searching process: {peak_mib('self')} MiB")
 
 
-def peak_mib(who: int) -> int:
-    """Largest resident set so far."""
-    return resource.getrusage(who).ru_maxrss >> 10
+def peak_mib(process: int | str) -> int:
+    """Largest resident set of a process so far; ru_maxrss would begin with that of the one that forked it."""
+    status = Path(f"/proc/{process}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) >> 10
+
+
+def index(command: list[str]) -> int:
+    """Run it; returns its peak memory, MiB."""
+    peak = 0
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError, StopIteration):  # it has just ended
+                peak = max(peak, peak_mib(process.pid))
+            time.sleep(0.05)
+    if process.returncode:
+        sys.exit(f"{command} ended with {process.returncode}")
+    return peak
 
 
 def main() -> int:
@@ -203,11 +218,11 @@ def main() -> int:
             report = Path(folder) / "report.json"
             began = time.perf_counter()
             command = [sys.executable, "-m", "dpe_jobs", "index", pool, "--report", str(report)]
-            subprocess.run(command, check=True)
+            peak = index(command)
             seconds = time.perf_counter() - began
             found = json.loads(report.read_text())
             print(f"indexing: {seconds:.1f} s, {found['rows'] / seconds:.0f} images/s, start included")
-            print(f"peak memory of the indexing process: {peak_mib(resource.RUSAGE_CHILDREN)} MiB")
+            print(f"peak memory of the indexing process: {peak} MiB")
             listed = minio.store().list(f"{pool}/_index")
             print(f"index: {sum(o.size for o in listed if '/parts/' not in o.uri) / 1e6:.1f} MB, parts "
                   f"{sum(o.size for o in listed if '/parts/' in o.uri) / 1e6:.1f} MB")  # fmt: skip

@@ -43,7 +43,7 @@ _RANKINGS = 16  # queries whose order is remembered
 _READERS = 16  # shards that are kept open
 _PROBES = 16  # partitions of a vector index that are searched
 _BRIEF = ["id", "look", "seen", "facts"]
-_WHOLE = ["id", "shard", "place", "size", "caption", "title", "author", "licence", "source", "seen", "facts"]
+_WHOLE = ["id", "look", "shard", "place", "size", "caption", "title", "author", "licence", "source", "seen", "facts"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,8 @@ class _Ranking:
         """How many of DEPTHS were looked at."""
         self.looks: set[str] = set()
         self.known: set[str] = set()
+        self.hits: dict[str, Hit] = {}
+        """Of the first depth, which is all that most ask for: they need no second query."""
 
 
 class Pool:
@@ -153,8 +155,9 @@ class Pool:
         """
         vector = await self._vector(query)
         async with self._ranking:
-            ids = await asyncio.to_thread(self._ranked, query, vector, seed, part, limit)
-        return await asyncio.to_thread(self._hits, ids[:limit])
+            ranking = await asyncio.to_thread(self._ranked, query, vector, seed, part, limit)
+            ids = ranking.ids[:limit]
+        return await asyncio.to_thread(self._hits, ids, ranking.hits)
 
     async def pick(self, query: Query, ordinal: int, *, seed: int = 0, part: tuple[int, int] = (0, 1)) -> Hit:
         """The image for the `ordinal`th (from 0) of those who ask the same. NoImage: there are not so many.
@@ -163,12 +166,13 @@ class Pool:
         """
         vector, wanted = await self._vector(query), ordinal + 1
         async with self._ranking:
-            ids = await asyncio.to_thread(self._ranked, query, vector, seed, part, wanted)
+            ranking = await asyncio.to_thread(self._ranked, query, vector, seed, part, wanted)
+            ids = list(ranking.ids)
         slots = 0
         for image_id in ids:
             slots += self.left(image_id)
             if slots >= wanted:
-                return (await asyncio.to_thread(self._hits, [image_id]))[0]
+                return (await asyncio.to_thread(self._hits, [image_id], ranking.hits))[0]
         raise NoImage(
             f"pool {self.uri}: {query.words()!r} finds {len(ids)} images with {slots} uses left "
             f"(maxUses {self.max_uses}), and {wanted} are wanted"
@@ -185,8 +189,8 @@ class Pool:
 
     def _ranked(
         self, query: Query, vector: Sequence[float] | None, seed: int, part: tuple[int, int], wanted: int
-    ) -> list[str]:
-        """Ids in order, so many that `wanted` uses are left in them where there are."""
+    ) -> _Ranking:
+        """The order, so deep that `wanted` uses are left in it where there are."""
         key = (query.key(), seed, part)
         ranking = self._rankings.setdefault(key, _Ranking())
         self._rankings.move_to_end(key)
@@ -196,15 +200,15 @@ class Pool:
         while left < wanted and ranking.depth < len(DEPTHS):
             new = self._deeper(ranking, query, vector, seed, part)
             left += sum(self.left(image_id) for image_id in new)
-        return ranking.ids
+        return ranking
 
     def _deeper(
         self, ranking: _Ranking, query: Query, vector: Sequence[float] | None, seed: int, part: tuple[int, int]
     ) -> list[str]:
         """Look further down; what was found before keeps its place."""
-        depth = DEPTHS[ranking.depth]
+        depth, columns = DEPTHS[ranking.depth], _BRIEF if ranking.depth else _WHOLE
         ranking.depth = len(DEPTHS) if depth >= self.report.images else ranking.depth + 1
-        lists = list(self._lists(query, vector, seed, depth))
+        lists = list(self._lists(query, vector, seed, depth, columns))
         scores: dict[str, float] = {}
         rows: dict[str, Mapping[str, Any]] = {}
         for found in lists:
@@ -221,42 +225,47 @@ class Pool:
             if self.left(image_id) and _in_part(image_id, part) and _agrees(row, query) and look not in ranking.looks:
                 ranking.looks.add(look)
                 new.append(image_id)
+                if columns is _WHOLE:
+                    ranking.hits[image_id] = _hit(row)
         ranking.ids += new
         return new
 
     def _lists(
-        self, query: Query, vector: Sequence[float] | None, seed: int, depth: int
+        self, query: Query, vector: Sequence[float] | None, seed: int, depth: int, columns: list[str]
     ) -> Iterator[list[tuple[Mapping[str, Any], float]]]:
         """Rows with a score, more being better, one list for each way to look."""
         if query.words():
             match = MatchQuery(query.words(), "words")  # type: ignore[call-arg]  # its defaults are not seen
             search = self._table.search(match, query_type="fts")
-            found = search.select([*_BRIEF, "_score"]).limit(depth).to_arrow().to_pylist()
+            found = search.select([*columns, "_score"]).limit(depth).to_arrow().to_pylist()
             yield [(row, row["_score"]) for row in found]
         nearest = {"vector": vector, "visual": None if query.like is None else describe.vector(query.like)}
         for column, wanted in nearest.items():
             if wanted is not None:
-                yield self._nearest(column, wanted, depth)
+                yield self._nearest(column, wanted, depth, columns)
         if not query.words() and query.like is None:
             offsets = _scattered(self.report.images, seed)
             found = self._table.take_offsets([next(offsets) for _ in range(min(depth, self.report.images))])
-            yield [(row, 0.0) for row in found.select(_BRIEF).to_arrow().to_pylist()]
+            yield [(row, 0.0) for row in found.select(columns).to_arrow().to_pylist()]
 
-    def _nearest(self, column: str, wanted: Any, depth: int) -> list[tuple[Mapping[str, Any], float]]:
+    def _nearest(
+        self, column: str, wanted: Any, depth: int, columns: list[str]
+    ) -> list[tuple[Mapping[str, Any], float]]:
         search = self._table.search(np.asarray(wanted, dtype=np.float32), vector_column_name=column)
         assert isinstance(search, LanceVectorQueryBuilder), "a vector is asked for"
         search = search.distance_type("cosine")
         if column in self._indexed:
             search = search.nprobes(_PROBES)
-        found = search.select([*_BRIEF, "_distance"]).limit(depth).to_arrow().to_pylist()
+        found = search.select([*columns, "_distance"]).limit(depth).to_arrow().to_pylist()
         return [(row, -row["_distance"]) for row in found]
 
-    def _hits(self, ids: Sequence[str]) -> list[Hit]:
-        if not ids:
-            return []
-        names = ", ".join(f"'{image_id}'" for image_id in ids)  # hexadecimal
-        rows = self._table.search().where(f"id IN ({names})").select(_WHOLE).limit(len(ids)).to_arrow().to_pylist()
-        found = {row["id"]: Hit(**{**row, "facts": read_facets(row["facts"])}) for row in rows}
+    def _hits(self, ids: Sequence[str], known: Mapping[str, Hit]) -> list[Hit]:
+        found = {image_id: known[image_id] for image_id in ids if image_id in known}
+        missing = [image_id for image_id in ids if image_id not in found]
+        if missing:
+            names = ", ".join(f"'{image_id}'" for image_id in missing)  # hexadecimal
+            rows = self._table.search().where(f"id IN ({names})").select(_WHOLE).limit(len(missing)).to_arrow()
+            found |= {row["id"]: _hit(row) for row in rows.to_pylist()}
         return [found[image_id] for image_id in ids]
 
     def _load(self, hit: Hit, query: Query | None) -> Picture:
@@ -294,6 +303,11 @@ class Pool:
             found, lock = self._readers[hit.shard]
         with lock:  # a Parquet file has one position
             return found.image(hit.place, hit.size)
+
+
+def _hit(row: Mapping[str, Any]) -> Hit:
+    known = {name: row[name] for name in _WHOLE if name not in ("look", "facts")}
+    return Hit(**known, facts=read_facets(row["facts"]))
 
 
 def _draw(seed: int, image_id: str) -> str:
