@@ -55,7 +55,8 @@ def _table() -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
 def _look_up(pixels: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Places in the table of [..., 3] levels."""
     coarse = pixels.astype(np.int64) // (256 // _LEVELS)
-    return coarse @ np.array([_LEVELS * _LEVELS, _LEVELS, 1])
+    places: NDArray[np.int64] = coarse @ np.array([_LEVELS * _LEVELS, _LEVELS, 1])
+    return places
 
 
 def words(image: Image.Image) -> list[str]:
