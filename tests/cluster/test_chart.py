@@ -163,7 +163,11 @@ def test_the_operator_becomes_ready_in_a_namespace_that_enforces_restricted_and_
     assert pod.status.container_statuses[0].restart_count == 0
     done = helm("test", "dpe", "-n", release, "--logs", "--timeout", "90s")
     assert done.returncode == 0, done.stdout + done.stderr
-    for line in ("ok      operator", f"ok      DPEIterations: 0 in {release}", "ok      object store: dpe at"):
+    for line in (
+        "ok      operator",
+        f"ok      DPEIterations and DPERuns: 0 in {release}",
+        "ok      object store: dpe at",
+    ):
         assert line in done.stdout
 
 
