@@ -16,7 +16,7 @@ UNLUCKY = 1e-5  # chance of a failure by accident, for each comparison
 
 
 def test_intervals_cover_the_truth_as_often_as_they_exactly_should():
-    runs = 60
+    runs = 40
     found = simulate(Design(TRUTHS, 40), runs, rollouts=1)
     for p, covered in zip(TRUTHS, found.accuracy, strict=True):
         low, high = binom.interval(1 - UNLUCKY, runs, exact_coverage(p, 40))
@@ -39,7 +39,7 @@ def test_a_run_over_http_reports_what_a_run_in_process_reports(tmp_path: Path):
 
 @pytest.mark.parametrize("rate", [0.0, 0.03])
 def test_accuracy_is_unbiased_by_server_errors_within_the_limit(rate):
-    runs, rows = 12, 250
+    runs, rows = 6, 250
     found = simulate(Design(TRUTHS, rows, error_rate=rate), runs, rollouts=1)
     spread = np.sqrt(np.array(TRUTHS) * (1 - np.array(TRUTHS)) / rows / runs)
     assert np.all(np.abs(found.accuracy_bias) < 4.5 * spread)

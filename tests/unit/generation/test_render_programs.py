@@ -23,7 +23,7 @@ from dpe_jobs.generation.render.scene import loads
 from dpe_jobs.generation.validator import trouble
 
 ROOT = Path(__file__).parents[3]
-DRAWS = 150  # of each category
+DRAWS = 100  # of each category
 LARGEST_PNG = 400_000  # bytes
 
 

@@ -1,6 +1,7 @@
 """Memory does not grow with the source: an import of many times the size peaks at the same."""
 
 import base64
+import io
 import json
 import random
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 IMAGES = 24
+SIDES = {"large": 160, "small": 80}  # pixels: large ones grow a file quickly, small ones fill Parquet's pages
 # the peak of memory that is the process's own: files that are mapped do not count, the kernel drops them at will
 RUN = """
 import json, sys, threading, time
@@ -32,14 +34,14 @@ print(json.dumps({"code": code, "peak": peak}))
 """
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> list[bytes]:
-    """PNG files of about 19 KB that do not compress."""
-    folder, made = tmp_path_factory.mktemp("images"), []
+def noise(side: int) -> list[bytes]:
+    """PNG files of about 3 * side * side bytes that do not compress."""
+    made = []
     for number in range(IMAGES):
-        noise = Image.frombytes("RGB", (80, 80), random.Random(number).randbytes(80 * 80 * 3))
-        noise.save(folder / "a.png", compress_level=0)
-        made.append((folder / "a.png").read_bytes())
+        file = io.BytesIO()
+        drawn = Image.frombytes("RGB", (side, side), random.Random(number).randbytes(side * side * 3))
+        drawn.save(file, "PNG", compress_level=0)
+        made.append(file.getvalue())
     return made
 
 
@@ -95,22 +97,21 @@ def peak(source: Path, to: Path) -> int:
 # `slack`, in MiB: how far apart the peaks may be. Those of a TSV lie within 3 MiB whatever its size; of a Parquet file
 # pyarrow's allocator keeps some pages (57 MiB more at 32 times the size, 53 at 16 times)
 @pytest.mark.parametrize(
-    ("write", "rows", "slack"),
+    ("write", "side", "few", "rows", "slack"),
     [
-        (write_tsv, 6000, 24),
-        (write_arrow, 6000, 24),
-        (write_json, 6000, 24),
-        (write_jsonl, 6000, 24),
-        (write_parquet, 12_000, 64),
+        (write_tsv, "large", 250, 1000, 16),
+        (write_arrow, "large", 250, 1000, 16),
+        (write_json, "large", 250, 1000, 16),
+        (write_jsonl, "large", 250, 1000, 16),
+        (write_parquet, "small", 1500, 12_000, 64),
     ],
 )
-def test_a_source_many_times_the_size_needs_no_more_memory(write, rows, slack, images, tmp_path):
-    small = 1500  # rows: they fill every buffer once
-    peaks = []
-    for count in (small, rows):
+def test_a_source_many_times_the_size_needs_no_more_memory(write, side, few, rows, slack, tmp_path):
+    images, peaks = noise(SIDES[side]), []
+    for count in (few, rows):  # the few fill every buffer once
         source = tmp_path / f"{count}"
         write(source, count, images)
         peaks.append(peak(source, tmp_path / f"out-{count}"))
-    grown = (tmp_path / f"{rows}").stat().st_size - (tmp_path / f"{small}").stat().st_size
+    grown = (tmp_path / f"{rows}").stat().st_size - (tmp_path / f"{few}").stat().st_size
     assert grown > 3 * slack << 20
     assert peaks[1] - peaks[0] < slack << 20, f"{peaks} bytes for {grown} bytes more"
