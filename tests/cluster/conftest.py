@@ -12,6 +12,7 @@ from kubernetes import client
 from kubernetes.client import ApiException
 from tests.cluster import operators
 from tests.cluster.operators import Lab
+from tests.patience import deadline
 
 from dpe_api.names import GROUP, PLURAL, RUN_PLURAL, VERSION
 from dpe_jobs.store import Store
@@ -36,12 +37,12 @@ def define(api: client.ApiClient, plural: str) -> None:
         if error.status != 409:
             raise
         extensions.patch_custom_resource_definition(name, body, _content_type="application/merge-patch+json")
-    deadline = time.monotonic() + 30
+    end = deadline(30)
     while True:
         conditions = extensions.read_custom_resource_definition(name).status.conditions or []
         if any(c.type == "Established" and c.status == "True" for c in conditions):
             return
-        assert time.monotonic() < deadline, conditions
+        assert time.monotonic() < end, conditions
         time.sleep(0.1)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from kubernetes import client
 from tests.cluster.pods import wait_for
+from tests.patience import deadline
 from tests.unit.operator import given
 
 from dpe_api.names import BATCH_STAGES, GROUP, LABEL_STAGE, PLURAL, RUN_PLURAL, VERSION, Stage, artifact_root
@@ -372,7 +373,7 @@ def platform(endpoint: str, bucket: str, image: str) -> dict[str, Any]:
             "training": {"nodeSelector": {"pool.dpe.dev/training": "true"}, "sharedMemory": "64Mi"},
         },
         "backoff": {"base": 0.2, "cap": 1},
-        "deadlines": {"scheduling": 60, "imagePull": 60, "startup": 60, "noProgress": 60},
+        "deadlines": {"scheduling": 240, "imagePull": 240, "startup": 240, "noProgress": 240},
         "resyncSeconds": 2,
         "pollSeconds": 1,
     }
@@ -390,7 +391,7 @@ def wait_until_healthy(lab: Lab) -> None:
         except (urllib.error.URLError, OSError):
             return False
 
-    end = time.monotonic() + 30
+    end = deadline(30)
     while not healthy():
         assert time.monotonic() < end, lab.log()[-4000:]
         time.sleep(0.1)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import urllib3
 from dev import paths
+from tests.patience import deadline
 
 from dpe_api.launch import StoreAddress
 from dpe_jobs.store import Store
@@ -27,7 +28,7 @@ class Minio:
         env = {**os.environ, "MINIO_ROOT_USER": self.key, "MINIO_ROOT_PASSWORD": self.secret, "MINIO_BROWSER": "off"}
         command = [paths.binary("minio"), "server", "--quiet", "--address", self.address, self.data]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 60
+        end = deadline(60)
         while not self._ready():
             assert time.monotonic() < end, "MinIO does not start"
             time.sleep(0.05)

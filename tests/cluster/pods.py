@@ -5,15 +5,16 @@ from collections.abc import Callable
 from typing import Any
 
 from kubernetes import client
+from tests.patience import deadline
 
 PYTHON = "/opt/venv/bin/python"
 
 
 def wait_for(condition: Callable[[], object], deadline_s: float, why: str) -> None:
     """Return when the condition holds; AssertionError with `why` when the deadline passes."""
-    end = time.monotonic() + deadline_s
+    end = deadline(deadline_s)
     while not condition():
-        assert time.monotonic() < end, f"not within {deadline_s:.0f} s: {why}"
+        assert time.monotonic() < end, f"not in time: {why}"
         time.sleep(0.2)
 
 

@@ -11,6 +11,7 @@ from dev.cluster import object_store
 from dev.cluster.config import Cluster
 from kubernetes import client
 from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, one, refused, rendered
+from tests.patience import deadline
 
 from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION, Stage
 from dpe_operator.platform import Platform
@@ -148,10 +149,10 @@ def release(cluster: Cluster, namespace: str, image: str, monkeypatch: pytest.Mo
 
 def wait_ready(api: client.ApiClient, namespace: str) -> None:
     apps, core = client.AppsV1Api(api), client.CoreV1Api(api)
-    deadline = time.monotonic() + 90
+    end = deadline(90)
     while not apps.read_namespaced_deployment("dpe-operator", namespace).status.ready_replicas:
         events = [f"{e.reason}: {e.message}" for e in core.list_namespaced_event(namespace).items]
-        assert time.monotonic() < deadline, "\n".join(events)
+        assert time.monotonic() < end, "\n".join(events)
         time.sleep(0.5)
 
 

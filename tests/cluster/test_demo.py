@@ -13,6 +13,7 @@ from examples.shapes import demo
 from examples.shapes.target import Target, Unusable
 from kubernetes import client
 from rich.console import Console
+from tests.patience import deadline
 
 from dpe_api.names import GROUP, PLURAL, VERSION
 from dpe_jobs.store import Store
@@ -32,7 +33,7 @@ class Stage:
         self.target = Target(None, namespace)
         self.custom, self.core = client.CustomObjectsApi(api), client.CoreV1Api(api)
         console = Console(file=self.out, width=160)
-        self.demo = demo.Demo(self.target, console, demo.Timings(folder / "timings.json"), time.monotonic() + 60)
+        self.demo = demo.Demo(self.target, console, demo.Timings(folder / "timings.json"), deadline(60))
 
     def write(self, **status: Any) -> None:
         """Patch the status as the operator does."""
@@ -59,9 +60,9 @@ class Stage:
 
         def play() -> None:
             for words, act in acts:
-                deadline = time.monotonic() + 30
+                end = deadline(30)
                 while words not in self.out.getvalue():
-                    assert time.monotonic() < deadline, self.out.getvalue()
+                    assert time.monotonic() < end, self.out.getvalue()
                     time.sleep(0.05)
                 act()
 

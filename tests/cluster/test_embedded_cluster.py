@@ -17,7 +17,7 @@ from kubernetes import client, config
 from tests.cluster.pods import PYTHON, manifest, output, phase, wait_for
 from tests.conftest import RESTRICTED
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 OWN = Cluster(instance=1)
 

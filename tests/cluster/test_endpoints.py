@@ -11,7 +11,7 @@ from tests.cluster.operators import KEYS, Lab
 from dpe_api.names import BATCH_STAGES, Stage
 from dpe_api.status import Phase
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 EYE = {"name": "eye", "url": "http://eye.example.org/v1", "model": "eye-7b"}
 USERS: dict[str, Any] = {"diagnosis": {"judge": {"endpoint": "judge"}, "attribution": {"endpoint": "eye"}}}

@@ -21,7 +21,7 @@ from dpe_api.status import Phase
 from dpe_operator.manifests import build
 from dpe_operator.manifests.common import Attempt
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 CRD = yaml.safe_load((Path(__file__).parents[2] / "crds" / "dpe.dev_dpeiterations.yaml").read_text())
 SCHEMA = CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]

@@ -31,7 +31,7 @@ from dpe_jobs.ledger import FLUSH_ITEMS
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 REPOSITORY = Path(__file__).parents[2]
 CONCURRENCY = 8

@@ -10,7 +10,7 @@ from tests.cluster.operators import Lab
 from dpe_api.names import BATCH_STAGES, GROUP, PLURAL, VERSION, Exit, Stage
 from dpe_api.status import Phase, StageState
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def is_final(lab: Lab, name: str = "turn") -> bool:

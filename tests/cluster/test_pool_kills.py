@@ -13,6 +13,7 @@ from pathlib import Path
 import lancedb
 import pytest
 from tests.cluster.own_minio import Minio
+from tests.patience import deadline
 from tests.unit.generation.pool import pools
 
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, Exit
@@ -20,7 +21,7 @@ from dpe_jobs.generation.dedup import pixel_digest
 from dpe_jobs.generation.pool import Pool, Query, published
 from dpe_jobs.store import Store
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 REPOSITORY = Path(__file__).parents[2]
 SHARDS, ROWS = 12, 25
@@ -76,15 +77,15 @@ class Place:
 
 def wait_for_parts(place: Place, process: subprocess.Popen[bytes], count: int) -> None:
     """Until so many parts are there, or it has come to its end."""
-    deadline = time.monotonic() + 120
+    end = deadline(120)
     while process.poll() is None and len(place.store.list(f"{place.pool}/_index/parts")) < count:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < end
         time.sleep(0.02)
 
 
 def test_an_index_killed_again_and_again_equals_an_undisturbed_one_and_is_never_seen_half_done(minio):
     calm, killed = Place(minio, "calm"), Place(minio, "killed")
-    assert calm.start().wait(120) == Exit.DONE
+    assert calm.start().wait(480) == Exit.DONE
     rng, kills = random.Random(5), 0
     # by what is there, not by the clock: while it makes parts, and at moments of the publication after the last one
     for parts in (0, 1, 2, 4, 6, 8, 10, SHARDS, SHARDS, SHARDS):
@@ -98,7 +99,7 @@ def test_an_index_killed_again_and_again_equals_an_undisturbed_one_and_is_never_
         kills += 1
         newest = published.latest(killed.store, killed.pool)
         assert newest is None or len(killed.content()) == SHARDS * ROWS, "whole or not at all"
-    assert killed.start().wait(120) == Exit.DONE
+    assert killed.start().wait(480) == Exit.DONE
     assert kills >= 3, "too few kills to tell anything"
     assert killed.content() == calm.content()
 
@@ -107,15 +108,15 @@ def test_parts_that_a_killed_run_finished_are_not_made_again(minio):
     place = Place(minio, "parts")
     process = place.start()
     parts: dict[str, str] = {}
-    deadline = time.monotonic() + 60
+    end = deadline(60)
     while len(parts) < 3:
-        assert time.monotonic() < deadline
+        assert time.monotonic() < end
         assert process.poll() is None, "it ended before it could be killed: use more shards"
         parts = {o.uri: o.etag for o in place.store.list(f"{place.pool}/_index/parts")}
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert place.start().wait(120) == Exit.DONE
+    assert place.start().wait(480) == Exit.DONE
     report = Pool(place.store, place.pool).report
     assert report.new_shards <= SHARDS - len(parts)
     after = {o.uri: o.etag for o in place.store.list(f"{place.pool}/_index/parts")}
@@ -125,9 +126,9 @@ def test_parts_that_a_killed_run_finished_are_not_made_again(minio):
 def test_a_stop_signal_publishes_nothing_and_says_so(minio):
     place = Place(minio, "stopped")
     process = place.start()
-    deadline = time.monotonic() + 60
+    end = deadline(60)
     while not place.store.list(f"{place.pool}/_index/parts"):
-        assert time.monotonic() < deadline
+        assert time.monotonic() < end
         time.sleep(0.02)
     process.terminate()
     assert process.wait(30) == Exit.STOPPED
@@ -136,7 +137,7 @@ def test_a_stop_signal_publishes_nothing_and_says_so(minio):
 
 def test_a_pool_is_searched_and_read_in_a_real_store(minio):
     place = Place(minio, "searched")
-    assert place.start().wait(120) == Exit.DONE
+    assert place.start().wait(480) == Exit.DONE
     pool = Pool(place.store, place.pool)
 
     async def look(number: int) -> None:

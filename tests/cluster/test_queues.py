@@ -6,7 +6,7 @@ from tests.cluster.operators import MERGE, Lab, wait_until_healthy
 from dpe_api.names import Stage
 from dpe_api.status import Phase, StageState
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 QUEUE = {"kueue.x-k8s.io/queue-name": "gpus"}
 

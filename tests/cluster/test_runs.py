@@ -9,7 +9,7 @@ from dpe_api.names import BATCH_STAGES, GROUP, PLURAL, RUN_PLURAL, VERSION, Stag
 from dpe_api.run_status import RunPhase
 from dpe_api.status import Phase
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 
 def phases(lab: Lab) -> list[tuple[str, Phase]]:

@@ -3,7 +3,6 @@
 import os
 import secrets
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from dpe_api.status import Phase, Status
 from dpe_jobs.store import Store
 from tests.e2e.timeline import Timeline
 from tests.e2e.world import World, example
+from tests.patience import deadline
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def world(
             patch.setenv(name, value)
         patch.delenv("KUBE_CONTEXT", raising=False)
         timings = Timings(tmp_path_factory.mktemp("demo") / "timings.json")
-        demo = Demo(Target.from_env(), Console(file=sys.stderr), timings, time.monotonic() + 600)
+        demo = Demo(Target.from_env(), Console(file=sys.stderr), timings, deadline(600))
         demo.install()
         demo.upload()
         yield World(api, namespace, store, BUCKET)

@@ -20,7 +20,7 @@ from dpe_api.status import Phase, StageState
 from dpe_jobs.store import join
 from tests.e2e.world import World, example, wait_for
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 PROBE = "s3://dpe/data/shapes/probe"
 BASE = "s3://dpe/models/shapes-base"

@@ -11,7 +11,7 @@ from kubernetes import client
 from tests.e2e.conftest import Turn
 from tests.e2e.world import World
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 
 def shown(world: World, turn: Turn) -> Iterator[tuple[str, bytes]]:

@@ -19,7 +19,7 @@ from tests.e2e.conftest import Turn
 from tests.e2e.world import World, example
 from tests.fakes.openai_server import Asked, serving
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 
 def published(world: World, root: str) -> set[str]:

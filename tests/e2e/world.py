@@ -13,6 +13,7 @@ from kubernetes.client import ApiException
 from dpe_api.names import GROUP, LABEL_ITERATION, LABEL_STAGE, PLURAL, VERSION, Stage, artifact_root
 from dpe_api.status import Phase, StageState, Status
 from dpe_jobs.store import Store
+from tests.patience import deadline
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "shapes"
 OPERATOR_SELECTOR = "app.kubernetes.io/name=dpe,app.kubernetes.io/component=operator"
@@ -23,13 +24,13 @@ T = TypeVar("T")
 
 def wait_for(what: Callable[[], T | None], deadline_s: float, why: Callable[[], str]) -> T:
     """Poll until the result is truthy; AssertionError with `why()` when the deadline passes."""
-    end = time.monotonic() + deadline_s
+    end = deadline(deadline_s)
     while True:
         found = what()
         if found:
             return found
         if time.monotonic() > end:
-            raise AssertionError(f"not within {deadline_s:.0f} s: {why()}")
+            raise AssertionError(f"not in time: {why()}")
         time.sleep(0.25)
 
 

@@ -13,7 +13,7 @@ from kubernetes import client
 from tests.cluster.pods import manifest, output
 from tests.images import builder
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
 PROGRAM = """
 import os, importlib, importlib.metadata, importlib.util, sys

@@ -25,6 +25,7 @@ import yaml
 from dev import dashboards
 from tests.cluster.charts import PROMETHEUS_API, Document, one, rendered
 from tests.monitoring.discovery import discover, label
+from tests.patience import deadline
 
 INTERVAL = "2s"
 
@@ -113,7 +114,7 @@ class Prometheus:
 
 
 def _wait_ready(prometheus: Prometheus, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + 30
+    end = deadline(30)
     while True:
         try:
             with urllib.request.urlopen(f"{prometheus.url}/-/ready", timeout=2) as answer:

@@ -14,12 +14,13 @@ from kubernetes import client
 from tests.cluster.charts import CHART, ROOT, helm
 from tests.cluster.operators import Lab, give_doubles
 from tests.monitoring.scraping import Prometheus, scrape, silent
+from tests.patience import deadline
 
 from dpe_api.names import BATCH_STAGES, Stage
 from dpe_api.status import Phase
 from dpe_jobs.store import Store
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 DOUBLE = {"command": ["/opt/venv/bin/python", "/doubles/stage_double.py"]}
 OF_REAL_STAGES = (
@@ -79,7 +80,7 @@ def prometheus(cluster: Cluster, lab: Lab, tmp_path: Path) -> Iterator[Prometheu
 
 
 def until(what, prometheus: Prometheus, deadline_s: float = 90) -> None:
-    end = time.monotonic() + deadline_s
+    end = deadline(deadline_s)
     while not what():
         targets = [(t["labels"], t["health"], t["lastError"]) for t in prometheus.targets()]
         assert time.monotonic() < end, json.dumps(targets, indent=1)

@@ -19,6 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
+from tests.patience import deadline
 
 from dpe_api.artifacts import IterationId, Manifest, OutputFile
 from dpe_api.launch import StoreAddress, TrainingLaunch
@@ -44,9 +45,9 @@ def free_port() -> int:
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = 180) -> None:
     """Until a condition holds; AssertionError naming it when it does not."""
-    deadline = time.monotonic() + seconds
+    end = deadline(seconds)
     while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < end, f"not in time: {what}"
         time.sleep(0.05)
 
 

@@ -16,7 +16,7 @@ from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, Exit
 from dpe_jobs.store import join
 from dpe_jobs.training import checkpoints
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(2400)]
 
 
 def summary(world: World, launch: TrainingLaunch) -> TrainingSummary:

@@ -15,7 +15,7 @@ from dpe_api.names import Exit
 from dpe_jobs.store import join
 from dpe_jobs.training.checkpoints import complete
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 STEPS = 8
 DECISIVE = ("loss", "reward", "entropy", "gradNorm", "completionLength", "totalTokens")

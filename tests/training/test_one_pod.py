@@ -26,7 +26,7 @@ from dpe_jobs.training.parts import part_of
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.uploads import Uploader
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

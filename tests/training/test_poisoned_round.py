@@ -8,7 +8,7 @@ from tests.training.support import REPOSITORY
 
 from dpe_api.status import Phase, Status
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(2400)
 
 
 def test_a_round_on_wrong_answers_is_rejected_and_the_next_starts_from_the_accepted_model(tmp_path):

@@ -14,7 +14,7 @@ from dpe_api.training_spec import ModelPart
 from dpe_jobs.store import join
 from dpe_jobs.training.parts import part_of
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")

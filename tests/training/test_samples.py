@@ -128,7 +128,7 @@ def odd(completions, id, trainer_state, **_):
 
 
 @pytest.mark.e2e
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_every_rank_is_asked_prompts_of_its_own(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEEN", str(tmp_path / "seen.jsonl"))
     rewards = {"answer": 1, **CUSTOM}
