@@ -31,6 +31,7 @@ from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, Stage
 from dpe_api.status import Phase, StageState, Status
 from dpe_jobs.diagnosis.page import PAGE
+from dpe_jobs.generation.page import PAGE as GALLERY
 from dpe_jobs.store import Store, join
 from dpe_operator.platform import ObjectStore, Platform
 
@@ -166,14 +167,19 @@ class Demo:
         if platform is None or status.artifacts is None:
             return
         store = client_of(Platform.model_validate(yaml.safe_load(platform)).object_store)
-        for stage in (Stage.DIAGNOSIS, Stage.EVALUATION):
+        pages = (
+            (Stage.DIAGNOSIS, PAGE, "with pictures of what went wrong"),
+            (Stage.GENERATION, GALLERY, "with pictures of what was kept and what was not"),
+            (Stage.EVALUATION, PAGE, "with pictures of what went wrong"),
+        )
+        for stage, published, what in pages:
             manifest = store.manifest(join(status.artifacts, stage))
-            if manifest is None or PAGE not in [output.path for output in manifest.outputs]:
+            if manifest is None or published not in [output.path for output in manifest.outputs]:
                 continue  # the stage has not finished
             page = CHECKOUT / PAGES / name / f"{stage}.html"
             page.parent.mkdir(parents=True, exist_ok=True)
-            store.download(join(status.artifacts, stage, PAGE), page)
-            yield f"open {page.relative_to(CHECKOUT)}      # the {stage}, with pictures of what went wrong"
+            store.download(join(status.artifacts, stage, published), page)
+            yield f"open {page.relative_to(CHECKOUT)}      # the {stage}, {what}"
 
     def turn(self, name: str) -> int:
         """One iteration from its YAML to its table; the exit code."""

@@ -79,6 +79,11 @@ def read_failures(
     return {name: [replace(f, picture=pictures.get(f.id)) for f in found] for name, found in shown.items()}, wrong
 
 
+def find_failures(items_path: Path, ids: Collection[str]) -> dict[str, Failure]:
+    """Certain wrong answers of the probe by their ids, without pictures; what is not there is left out."""
+    return {row["id"]: _failure(row) for row in _rows(items_path) if row["id"] in ids}
+
+
 def _rows(path: Path) -> Any:
     """Rows of wrong answers to the probe, without their rollouts."""
     with pq.ParquetFile(path) as file:

@@ -15,15 +15,17 @@ from dpe_api.launch import GenerationLaunch, Launch
 from dpe_api.names import Exit
 from dpe_jobs import prompts
 from dpe_jobs.client import ModelClient, RequestFailed
+from dpe_jobs.generation import page
 from dpe_jobs.generation.agents.staff import Staff
 from dpe_jobs.generation.findings import read_findings
+from dpe_jobs.generation.gallery import SHOWN, Gallery
 from dpe_jobs.generation.judge import Judge
 from dpe_jobs.generation.quality.inspector import Inspector, checks
 from dpe_jobs.generation.quality.pictures import read_processor
 from dpe_jobs.generation.quality.reserved import earlier_samples, reserve
 from dpe_jobs.generation.samples import SampleFiles
 from dpe_jobs.generation.schedule import Schedule
-from dpe_jobs.generation.shards import Shard, merge_outputs, merge_summaries, shard_manifests
+from dpe_jobs.generation.shards import Shard, merge_galleries, merge_outputs, merge_summaries, shard_manifests
 from dpe_jobs.generation.stream import Flow, Spool, Stream
 from dpe_jobs.generation.team import check_supply, hire
 from dpe_jobs.ledger import Ledger
@@ -78,10 +80,11 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
             shard.part(launch.generation.max_candidates),
             shard.part(launch.generation.target_samples),
         )
-        scratch = Path(name)
+        scratch, gallery = Path(name), Gallery(findings.quotas)
         with SampleFiles(store, launch.output, folder, scratch, schedule.lines, shard.name) as files:
             progress = ProgressReporter(launch, store, schedule.target, unit="samples", folder=folder)
-            flow = Flow(launch, schedule, team, progress, Spool(scratch / "spool"), files, shard.prefix(launch.round))
+            spool = Spool(scratch / "spool")
+            flow = Flow(launch, schedule, team, progress, spool, files, gallery, shard.prefix(launch.round))
             staff = Staff(launch, store, findings, supplies, seed, answers, 1 / shard.count)
             run_async(fill(flow, store, staff, ledger, Inspector(against, reserved)))
             log.info("%d candidates judged, %d of %d samples kept", schedule.judged, schedule.kept, schedule.target)
@@ -90,7 +93,13 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
                 check_some(summary)
             read = [store.input_ref(uri) for uri in (launch.diagnosis_artifact, *launch.decontaminate)]
             inputs = [model, *read, *refs]
-            publish(launch, store, folder, inputs, files.finish(), summary)
+            outputs, now = files.finish(), datetime.now(UTC)
+            if shard.count == 1:
+                outputs += show(launch, store, gallery, summary, scratch, now)
+            else:
+                gallery.write(scratch / SHOWN)
+                outputs.append(store.upload(scratch / SHOWN, join(folder, SHOWN)))
+            publish(launch, store, folder, inputs, outputs, summary, now)
 
 
 def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
@@ -149,6 +158,19 @@ def check_some(summary: GenerationSummary) -> None:
     raise BadData("NoSamples", f"none of {summary.candidates} candidates was kept ({reasons or 'no reasons'}): {mend}")
 
 
+def show(
+    launch: GenerationLaunch,
+    store: Store,
+    gallery: Gallery,
+    summary: GenerationSummary,
+    scratch: Path,
+    created_at: datetime,
+) -> list[OutputFile]:
+    """Put what is for people to look at beside the samples."""
+    page.write(gallery, summary, launch, store, scratch / page.PAGE, created_at)
+    return [store.upload(scratch / page.PAGE, join(launch.output, page.PAGE))]
+
+
 def publish(
     launch: GenerationLaunch,
     store: Store,
@@ -156,13 +178,14 @@ def publish(
     inputs: list[InputRef],
     outputs: list[OutputFile],
     summary: GenerationSummary,
+    created_at: datetime,
 ) -> None:
     """Put the manifest of a stage or of a shard, last."""
     manifest = Manifest(
         stage=launch.stage,
         attempt=launch.attempt,
         iteration=launch.iteration,
-        created_at=datetime.now(UTC),
+        created_at=created_at,
         inputs=inputs,
         outputs=outputs,
         summary=summary.wire(),
@@ -181,4 +204,9 @@ def merge(launch: GenerationLaunch, store: Store, count: int) -> None:
     summary = merge_summaries([GenerationSummary.model_validate(m.summary) for m in manifests])
     check_some(summary)
     outputs = merge_outputs(store, launch.output, manifests)
-    publish(launch, store, launch.output, manifests[0].inputs, outputs, summary)
+    gallery = merge_galleries(store, launch.output, manifests, read_findings(store, launch.diagnosis_artifact).quotas)
+    # the same time whoever merges: two that do so at once put the same page
+    created_at = max(manifest.created_at for manifest in manifests)
+    with tempfile.TemporaryDirectory() as scratch:
+        outputs += show(launch, store, gallery, summary, Path(scratch), created_at)
+    publish(launch, store, launch.output, manifests[0].inputs, outputs, summary, created_at)

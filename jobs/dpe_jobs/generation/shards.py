@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dpe_api.artifacts import CategorySamples, EndpointSpending, GenerationSummary, Manifest, OutputFile, Quota, Tokens
 from dpe_api.names import shard_folder
+from dpe_jobs.generation.gallery import SHOWN, Gallery, read
 from dpe_jobs.generation.samples import REJECTED, SAMPLES, concatenate
 from dpe_jobs.runtime import BadConfig
 from dpe_jobs.store import Store, join
@@ -148,3 +149,13 @@ def merge_outputs(store: Store, output: str, manifests: Sequence[Manifest]) -> l
         whole = Path(folder) / REJECTED
         concatenate(parts, whole)
         return [*samples, store.upload(whole, join(output, REJECTED))]
+
+
+def merge_galleries(store: Store, output: str, manifests: Sequence[Manifest], quotas: Sequence[Quota]) -> Gallery:
+    """What a single shard would have chosen of the candidates of all."""
+    gallery = Gallery(quotas)
+    for place, manifest in enumerate(manifests):
+        for file in (o for o in manifest.outputs if o.path == SHOWN):
+            for shown in read(store.get(join(Shard(place, len(manifests)).folder(output), file.path))):
+                gallery.take(shown)
+    return gallery

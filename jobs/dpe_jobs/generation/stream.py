@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from dpe_api.launch import GenerationLaunch
 from dpe_jobs.client import BudgetSpent, EndpointDown, RequestFailed
 from dpe_jobs.generation.candidates import Team, Verdict, make, name
+from dpe_jobs.generation.gallery import Gallery
 from dpe_jobs.generation.judge import Judge
 from dpe_jobs.generation.roles import Order, Rejection, Target
 from dpe_jobs.generation.samples import SampleFiles
@@ -32,7 +33,7 @@ SAMPLES = Counter("dpe_samples_total", "Candidates by what became of them", ["ou
 
 
 class Spool:
-    """Pictures of candidates that passed and wait to be decided; files, at most MOST_UNDECIDED of them."""
+    """Pictures of candidates that wait to be decided; files, at most MOST_UNDECIDED of them."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -42,16 +43,14 @@ class Spool:
         """Keep a picture."""
         self._path(verdict).write_bytes(image)
 
-    def take(self, verdict: Verdict) -> bytes:
-        """The picture, which is kept no longer."""
+    def take(self, verdict: Verdict) -> bytes | None:
+        """The picture, which is kept no longer; None: it never was."""
         path = self._path(verdict)
+        if not path.exists():
+            return None
         image = path.read_bytes()
         path.unlink()
         return image
-
-    def drop(self, verdict: Verdict) -> None:
-        """Keep it no longer."""
-        self._path(verdict).unlink(missing_ok=True)
 
     def _path(self, verdict: Verdict) -> Path:
         return self._folder / verdict.id.replace("/", "_")
@@ -67,6 +66,7 @@ class Flow:
     progress: ProgressReporter
     spool: Spool
     files: SampleFiles
+    gallery: Gallery
     prefix: str
     """Begins the names of candidates."""
 
@@ -77,6 +77,7 @@ class Stream:
     def __init__(self, flow: Flow, judge: Judge) -> None:
         self._launch, self._schedule, self._team, self._judge = flow.launch, flow.schedule, flow.team, judge
         self._progress, self._spool, self._files, self._prefix = flow.progress, flow.spool, flow.files, flow.prefix
+        self._gallery = flow.gallery
         self._slots = flow.launch.concurrency + flow.team.ahead
         self._busy = self._errors = 0
         self._room, self._judged = asyncio.Event(), asyncio.Event()
@@ -146,13 +147,17 @@ class Stream:
         rejection = await self._team.workbench.do(self._judge.look, made)
         seen = Verdict(target, made.id, replace(made, image=b""), rejection)
         if rejection is not None or line.full:
-            return seen
+            return await self._spooled(seen, made.image)
         try:
             verdict = await self._judge.solve(made)
         except RequestFailed as error:
-            return self._failed(replace(seen, rejection=Rejection(FAILED, str(error))), error)
-        if verdict.rejection is None:
-            await asyncio.to_thread(self._spool.put, verdict, made.image)
+            verdict = self._failed(replace(seen, rejection=Rejection(FAILED, str(error))), error)
+        return await self._spooled(verdict, made.image)
+
+    async def _spooled(self, verdict: Verdict, image: bytes) -> Verdict:
+        """The verdict; its picture is kept until it is decided, if it passed or may be shown."""
+        if verdict.rejection is None or self._gallery.wants(verdict):
+            await asyncio.to_thread(self._spool.put, verdict, image)
         return verdict
 
     def _nothing(self, target: Target, rejection: Rejection, *, given_up: bool = False) -> Verdict:
@@ -201,9 +206,11 @@ class Stream:
             await asyncio.to_thread(self._write, replace(verdict, rejection=rejection))
 
     def _write(self, verdict: Verdict) -> None:
-        if verdict.rejection is None:
-            self._files.keep(verdict, self._spool.take(verdict))
-        else:
-            self._spool.drop(verdict)
+        image = self._spool.take(verdict)
+        if verdict.rejection is not None:
             self._files.reject(verdict)
+        else:
+            assert image is not None, "what passed is spooled"
+            self._files.keep(verdict, image)
+        self._gallery.add(verdict, image)
         SAMPLES.labels("Kept" if verdict.rejection is None else verdict.rejection.reason).inc()
