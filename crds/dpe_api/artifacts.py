@@ -266,6 +266,8 @@ class GenerationSummary(ApiModel):
     rejected: dict[str, int]
     sources: dict[str, int] = Field(default_factory=dict)
     """Kept samples by source: `render:shapes`, `pool:s3://bucket/folder`."""
+    licences: dict[str, int] = Field(default_factory=dict)
+    """Kept samples by licence (SPDX; empty: unknown), the hundred most frequent; others as `LicenseRef-others`."""
     categories: list[CategorySamples]
     tokens: Tokens = Field(default_factory=Tokens)
     """Of the served model and of the agents."""

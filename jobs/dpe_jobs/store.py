@@ -38,6 +38,7 @@ _MEDIA_TYPES = {
     ".html": "text/html",
     ".txt": "text/plain",
     ".jinja": "text/plain",
+    ".md": "text/markdown",
 }
 
 

@@ -15,7 +15,7 @@ from dpe_api.launch import GenerationLaunch, Launch
 from dpe_api.names import Exit
 from dpe_jobs import prompts
 from dpe_jobs.client import ModelClient, RequestFailed
-from dpe_jobs.generation import page
+from dpe_jobs.generation import card, page
 from dpe_jobs.generation.agents.staff import Staff
 from dpe_jobs.generation.findings import read_findings
 from dpe_jobs.generation.gallery import SHOWN, Gallery
@@ -23,7 +23,7 @@ from dpe_jobs.generation.judge import Judge
 from dpe_jobs.generation.quality.inspector import Inspector, checks
 from dpe_jobs.generation.quality.pictures import read_processor
 from dpe_jobs.generation.quality.reserved import earlier_samples, reserve
-from dpe_jobs.generation.samples import SampleFiles
+from dpe_jobs.generation.samples import SampleFiles, few_licences
 from dpe_jobs.generation.schedule import Schedule
 from dpe_jobs.generation.shards import Shard, merge_galleries, merge_outputs, merge_summaries, shard_manifests
 from dpe_jobs.generation.stream import Flow, Spool, Stream
@@ -95,7 +95,7 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
             inputs = [model, *read, *refs]
             outputs, now = files.finish(), datetime.now(UTC)
             if shard.count == 1:
-                outputs += show(launch, store, gallery, summary, scratch, now)
+                outputs += show(launch, store, gallery, summary, inputs, scratch, now)
             else:
                 gallery.write(scratch / SHOWN)
                 outputs.append(store.upload(scratch / SHOWN, join(folder, SHOWN)))
@@ -138,6 +138,7 @@ def summarise(schedule: Schedule, files: SampleFiles, ledger: Ledger, staff: Sta
         shortfall=schedule.target - schedule.kept,
         rejected=dict(sorted(rejected.items())),
         sources=dict(sorted(files.sources.items())),
+        licences=few_licences(files.licences),
         categories=categories,
         tokens=Tokens(
             prompt=sum(row["prompt_tokens"] for row in paid), completion=sum(row["completion_tokens"] for row in paid)
@@ -163,12 +164,20 @@ def show(
     store: Store,
     gallery: Gallery,
     summary: GenerationSummary,
+    inputs: list[InputRef],
     scratch: Path,
     created_at: datetime,
 ) -> list[OutputFile]:
     """Put what is for people to look at beside the samples."""
     page.write(gallery, summary, launch, store, scratch / page.PAGE, created_at)
-    return [store.upload(scratch / page.PAGE, join(launch.output, page.PAGE))]
+    model = next(one.sha256 for one in inputs if one.uri == launch.model.uri)
+    card.write(summary, launch, model, versions(), scratch / card.CARD, created_at)
+    return [store.upload(scratch / name, join(launch.output, name)) for name in (page.PAGE, card.CARD)]
+
+
+def versions() -> dict[str, str]:
+    """Of what made the samples: packages, and hashes of prompts."""
+    return package_versions(*PACKAGES) | prompts.versions()
 
 
 def publish(
@@ -190,7 +199,7 @@ def publish(
         outputs=outputs,
         summary=summary.wire(),
         seed=launch.seed,
-        versions=package_versions(*PACKAGES) | prompts.versions(),
+        versions=versions(),
     )
     store.publish(folder, manifest)
 
@@ -206,7 +215,7 @@ def merge(launch: GenerationLaunch, store: Store, count: int) -> None:
     outputs = merge_outputs(store, launch.output, manifests)
     gallery = merge_galleries(store, launch.output, manifests, read_findings(store, launch.diagnosis_artifact).quotas)
     # the same time whoever merges: two that do so at once put the same page
-    created_at = max(manifest.created_at for manifest in manifests)
+    created_at, inputs = max(manifest.created_at for manifest in manifests), manifests[0].inputs
     with tempfile.TemporaryDirectory() as scratch:
-        outputs += show(launch, store, gallery, summary, Path(scratch), created_at)
-    publish(launch, store, launch.output, manifests[0].inputs, outputs, summary, created_at)
+        outputs += show(launch, store, gallery, summary, inputs, Path(scratch), created_at)
+    publish(launch, store, launch.output, inputs, outputs, summary, created_at)

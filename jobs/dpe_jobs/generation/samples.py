@@ -25,6 +25,8 @@ _BATCH_ROWS = 200
 _BATCH_BYTES = 8 * 1024 * 1024  # of pictures that wait to be written, for each category
 SAMPLES = "samples"
 REJECTED = "rejected.parquet"
+MOST_LICENCES = 100  # that a summary tells apart
+OTHER_LICENCES = "LicenseRef-others"
 
 _STRINGS: dict[str, Any] = {"feature": STRING_FEATURE, "_type": "List"}
 _ORIGIN = ("source", "id", "licence", "page_url", "image_url", "title", "author")
@@ -78,6 +80,14 @@ REJECTED_SCHEMA = pa.schema(
         ("rollouts", pa.list_(pa.string())),
     ]
 )
+
+
+def few_licences(licences: Counter[str]) -> dict[str, int]:
+    """The most frequent ones, by name; the others are counted together."""
+    named = Counter({licence: count for licence, count in licences.items() if licence != OTHER_LICENCES})
+    most = dict(sorted(named.most_common(MOST_LICENCES)))
+    rest = licences.total() - sum(most.values())
+    return most | {OTHER_LICENCES: rest} if rest else most
 
 
 def ancestry(origin: Origin) -> list[Origin]:
@@ -182,6 +192,8 @@ class SampleFiles:
         self._outputs: list[OutputFile] = []
         self.sources: Counter[str] = Counter()
         """Kept samples by source."""
+        self.licences: Counter[str] = Counter()
+        """Kept samples by licence; at most twice MOST_LICENCES are told apart."""
 
     def __enter__(self) -> Self:
         return self
@@ -196,6 +208,7 @@ class SampleFiles:
         """Add a sample; its picture as PNG."""
         category = verdict.target.category
         self.sources[verdict.target.source] += 1
+        self._count_licence("" if verdict.candidate is None else verdict.candidate.origin.licence)
         part = self._parts.get(category)
         if part is None:
             name = f"{self._prefix}{self._places[category]:03d}-{self._count[category]:05d}.parquet"
@@ -203,6 +216,11 @@ class SampleFiles:
         part.add(sample_row(verdict, image), len(image))
         if part.count >= PART_ROWS:
             self._upload_part(category)
+
+    def _count_licence(self, licence: str) -> None:
+        # people's pools may name a licence of its own for every picture
+        known = licence in self.licences or len(self.licences) < 2 * MOST_LICENCES
+        self.licences[licence if known else OTHER_LICENCES] += 1
 
     def reject(self, verdict: Verdict) -> None:
         """Add a rejected candidate."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from dpe_api.artifacts import CategorySamples, EndpointSpending, GenerationSummary, Manifest, OutputFile, Quota, Tokens
 from dpe_api.names import shard_folder
 from dpe_jobs.generation.gallery import SHOWN, Gallery, read
-from dpe_jobs.generation.samples import REJECTED, SAMPLES, concatenate
+from dpe_jobs.generation.samples import REJECTED, SAMPLES, concatenate, few_licences
 from dpe_jobs.runtime import BadConfig
 from dpe_jobs.store import Store, join
 
@@ -96,6 +96,7 @@ def merge_summaries(summaries: Sequence[GenerationSummary]) -> GenerationSummary
         shortfall=sum(s.shortfall for s in summaries),
         rejected=dict(sorted(rejected.items())),
         sources=dict(sorted(sources.items())),
+        licences=few_licences(sum((Counter(s.licences) for s in summaries), Counter())),
         categories=list(categories.values()),
         tokens=Tokens(
             prompt=sum(s.tokens.prompt for s in summaries), completion=sum(s.tokens.completion for s in summaries)
