@@ -102,6 +102,13 @@ class Source(ApiModel):
     """search: where the API key is."""
 
 
+class Review(StrEnum):
+    """Whether a person looks at the samples before they are trained on."""
+
+    NONE = "none"
+    REQUIRED = "required"
+
+
 class SolverFilter(ApiModel):
     """Keep candidates that the served model solves sometimes."""
 
@@ -168,3 +175,6 @@ class Generation(ApiModel):
     """Difficulty filter by rollouts of the served model."""
     quality: Quality = Field(default_factory=Quality)
     """Checks of every sample, whatever its source."""
+    review: Review = Review.NONE
+    """required: before training the iteration waits until a person has looked at the samples, has marked those to drop
+    if there are any, and has annotated it with dpe.dev/review=accepted or rejected."""

@@ -36,7 +36,7 @@ class ServedModel(ApiModel):
     """A model behind an OpenAI-compatible API."""
 
     url: str
-    """Base address, without /v1."""
+    """Base address, without /v1; empty: it is not served, and nobody asks it."""
     uri: str
     """s3:// folder of the weights that it serves."""
 
@@ -100,6 +100,8 @@ class GenerationLaunch(_Launch):
     downloads: Downloads = Field(default_factory=Downloads)
     endpoints: list[Endpoint] = Field(default_factory=list)
     """Those that the agents and edits use."""
+    reviewed: bool = False
+    """A person has accepted the draft: make the generation of it and of what is marked. No model is asked."""
 
 
 class TrainingLaunch(_Launch):

@@ -35,6 +35,11 @@ SECRET_SECRET_KEY = "secretKey"
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 
+ANNOTATION_REVIEW = "dpe.dev/review"  # on an iteration: accepted or rejected
+DRAFT = "draft"  # below a generation's folder: what it made, before a person has looked at it
+REVIEW = "review.parquet"  # in the draft: to be marked up
+REVIEWED = "reviewed.parquet"  # beside it: marked up
+
 
 class Stage(StrEnum):
     """Steps of one iteration, in order. Values are used in child names, labels, store paths and metrics."""

@@ -20,6 +20,7 @@ class Phase(StrEnum):
     PENDING = "Pending"
     DIAGNOSING = "Diagnosing"
     GENERATING = "Generating"
+    AWAITING_REVIEW = "AwaitingReview"
     TRAINING = "Training"
     EVALUATING = "Evaluating"
     SUCCEEDED = "Succeeded"
@@ -189,6 +190,21 @@ class QueueStatus(ApiModel):
     """Node pools that it will use."""
 
 
+class ReviewStatus(ApiModel):
+    """Samples that wait for a person, with `spec.generation.review: required`."""
+
+    draft: Annotated[str, Field(max_length=1024)]
+    """s3:// folder with review.parquet and gallery.html; reviewed.parquet is looked for there."""
+    samples: Annotated[str, Field(max_length=1024)]
+    """What the draft holds, in a line."""
+    applied: Annotated[str, Field(max_length=256)] | None = None
+    """Annotation and ETag of reviewed.parquet as they were when they were last applied."""
+    refused: Annotated[str, Field(max_length=256)] | None = None
+    """The same, where they could not be applied: nothing is done until either changes."""
+    problem: Annotated[str, Field(max_length=1024)] | None = None
+    """Why not: file, row, column, value and mend."""
+
+
 class Resolved(ApiModel):
     """What the iteration runs with, fixed when it was accepted."""
 
@@ -229,6 +245,8 @@ class Status(ApiModel):
     """What was found before training."""
     samples: SamplesStatus | None = None
     """What generation brought."""
+    review: ReviewStatus | None = None
+    """What a person is asked to look at; left out before, and once it is done."""
     evaluation: list[EvaluationStatus] = Field(default_factory=list)
     """The comparison on each benchmark."""
     model: ModelStatus | None = None

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from dpe_api.names import BATCH_STAGES, Stage, artifact_root
 from dpe_api.spec import Spec
 from dpe_api.status import Phase, QueueStatus, Resolved, StageState, StageStatus, Status
+from dpe_operator import review
 from dpe_operator.conditions import (
     ACCEPTED,
     COMPLETE,
@@ -170,11 +171,13 @@ def _advance(turn: Turn) -> None:
         if not finish_from_manifest(turn, stage):
             break
     current = next((s for s in BATCH_STAGES if turn.entry(s).state is not StageState.DONE), None)
+    review.look(turn, current)
     if turn.entry(current or Stage.EVALUATION).state is StageState.FAILED:
         return _fail(turn, current or Stage.EVALUATION)
     if turn.seen.store_error is not None and current is not None:
         return _wait_for_store(turn, current)
-    needed = None if current is None else SERVER_OF.get(current)
+    # who waits for a person, and what applies the person's marks, asks no model
+    needed = None if current is None or turn.status.review is not None else SERVER_OF.get(current)
     for running in (needed, current):
         if running is not None:
             settle(turn, running)
@@ -185,10 +188,13 @@ def _advance(turn: Turn) -> None:
     if turn.status.phase is Phase.SUSPENDED and not _may_resume(turn):
         return None
     _resume(turn)
-    gone = [retire_server(turn, s) for s in _SERVERS if s is not needed and _is_past(s, current)]
+    reviewed = turn.status.review is not None
+    gone = [retire_server(turn, s) for s in _SERVERS if s is not needed and _is_past(s, current, reviewed=reviewed)]
     if current is None:
         return _finish(turn) if all(gone) else None
     turn.status = turn.status.model_copy(update={"phase": PHASES[current], "stage": current})
+    if turn.status.review is not None and not review.is_accepted(turn):
+        return _fail(turn, current) if turn.entry(current).state is StageState.FAILED else None
     if needed is not None:
         trainers = still_stopping(turn, Stage.TRAINING)  # published, but not yet off their GPUs
         if trainers and turn.entry(needed).state is not StageState.RUNNING:
@@ -206,10 +212,11 @@ def _advance(turn: Turn) -> None:
     return start(turn, current)
 
 
-def _is_past(server: Stage, current: Stage | None) -> bool:
-    """All stages that need this server are done."""
+def _is_past(server: Stage, current: Stage | None, *, reviewed: bool = False) -> bool:
+    """All stages that need this server are done; a draft that is reviewed needs none."""
     users = [s for s, needs in SERVER_OF.items() if needs is server]
-    return current is None or BATCH_STAGES.index(current) > max(BATCH_STAGES.index(s) for s in users)
+    last = max(BATCH_STAGES.index(s) for s in users)
+    return current is None or BATCH_STAGES.index(current) > last - reviewed
 
 
 def _wait_for_store(turn: Turn, current: Stage) -> None:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
 from dpe_api.names import (
+    ANNOTATION_REVIEW,
     ENV_ACCESS_KEY,
     ENV_SECRET_KEY,
     GROUP,
@@ -92,7 +93,8 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
             operator.dequeue(namespace, name)
         elif own is None and not operator.queue.knows(namespace, name):
             operator.enqueue(event["object"])  # its own loop is about to look; until then nobody overtakes it
-        if own is not None and body["metadata"].get("generation") != own.generation:
+        review = (body["metadata"].get("annotations") or {}).get(ANNOTATION_REVIEW, "")
+        if own is not None and (body["metadata"].get("generation"), review) != (own.generation, own.review):
             own.wake.set()
         for loop in operator.loops.values():
             if loop.namespace == namespace and loop.refers_to == name:

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from dpe_api.artifacts import ExitReport, Manifest, Progress
-from dpe_api.names import BATCH_STAGES, Stage
+from dpe_api.generation_spec import Review
+from dpe_api.names import ANNOTATION_REVIEW, BATCH_STAGES, DRAFT, REVIEWED, Stage
 from dpe_api.spec import Spec
 from dpe_api.status import StageState, Status
 from dpe_operator.gateway import Gateway, Listed
@@ -93,6 +94,8 @@ class _StoreView:
     manifests: dict[Stage, Manifest] = field(default_factory=dict)
     progress: dict[Stage, Progress] = field(default_factory=dict)
     exits: dict[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)
+    draft: Manifest | None = None
+    reviewed: str | None = None
 
 
 def identity(body: dict[str, Any]) -> Iteration:
@@ -104,6 +107,7 @@ def identity(body: dict[str, Any]) -> Iteration:
         uid=metadata["uid"],
         generation=metadata.get("generation", 1),
         labels=metadata.get("labels") or {},
+        review=(metadata.get("annotations") or {}).get(ANNOTATION_REVIEW, ""),
         created=moment(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,
     )
@@ -140,6 +144,19 @@ def _shards(status: Status, stage: Stage) -> int:
     return status.resolved.spec.generation.shards if status.resolved and stage is Stage.GENERATION else 1
 
 
+def _is_reviewed(status: Status) -> bool:
+    """A person is to look at its samples."""
+    return status.resolved is not None and status.resolved.spec.generation.review is Review.REQUIRED
+
+
+async def _manifest(storage: Storage, folder: str, stage: Stage) -> Manifest | None:
+    """What a stage published there, if anything; one that cannot be read has a summary that nobody takes."""
+    try:
+        return await storage.manifest(folder)
+    except ValidationError as error:
+        return Manifest(stage=str(stage), created_at=datetime.now(UTC), summary={"unreadable": str(error)})
+
+
 async def _read_store(storage: Storage, status: Status, root: str, jobs: Iterable[JobSeen]) -> _StoreView:
     view = _StoreView()
     for stage in BATCH_STAGES:
@@ -147,11 +164,13 @@ async def _read_store(storage: Storage, status: Status, root: str, jobs: Iterabl
         if entry.state is StageState.DONE:
             continue
         folder = f"{root}/{stage}"
-        try:
-            manifest = await storage.manifest(folder)
-        except ValidationError as error:
-            manifest = Manifest(stage=str(stage), created_at=datetime.now(UTC), summary={"unreadable": str(error)})
+        manifest = await _manifest(storage, folder, stage)
         if manifest is None:
+            if stage is Stage.GENERATION and _is_reviewed(status):
+                draft = f"{folder}/{DRAFT}"
+                view.reviewed = await storage.etag(f"{draft}/{REVIEWED}")
+                if status.review is None:
+                    view.draft, folder = await _manifest(storage, draft, stage), draft
             if entry.attempt:
                 progress = await storage.progress(folder, _shards(status, stage))
                 if progress is not None:
@@ -203,5 +222,7 @@ async def observe(
         manifests=view.manifests,
         progress=view.progress,
         exits=view.exits,
+        draft=view.draft,
+        reviewed=view.reviewed,
         watching_since=memory.watching_since,
     )

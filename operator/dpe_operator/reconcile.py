@@ -42,6 +42,8 @@ class Loop:
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     memory: Memory = field(default_factory=Memory)
     generation: int = 0
+    review: str = ""
+    """The annotation dpe.dev/review that was looked at last."""
     refers_to: str | None = None
     due: float = field(default_factory=time.monotonic)
     """time.monotonic() by which the next look should have begun."""
@@ -132,7 +134,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         return operator.platform.resync_seconds
     version = body["metadata"]["resourceVersion"]
     operator.enqueue(body)
-    loop.generation = iteration.generation
+    loop.generation, loop.review = iteration.generation, iteration.review
 
     async def write(new: Status | None) -> None:
         if new is not None:

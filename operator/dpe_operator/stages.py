@@ -63,7 +63,8 @@ class Turn:
         if stage.is_serving:
             return self.resolved.spec.serving.replicas
         if stage is Stage.GENERATION:
-            return self.resolved.spec.generation.shards
+            # a review is applied by one pod
+            return 1 if self.status.review is not None else self.resolved.spec.generation.shards
         return self.resolved.spec.training.nodes if stage is Stage.TRAINING else 1
 
     def gpus(self, stage: Stage) -> int:
@@ -93,6 +94,16 @@ def _fail(turn: Turn, stage: Stage, message: str) -> None:
     turn.update(stage, state=StageState.FAILED, message=message, next_attempt_time=None)
 
 
+def _ask_again(turn: Turn, outcome: Outcome) -> None:
+    """A review that cannot be applied is nobody's failure: whoever made it corrects it."""
+    assert turn.status.review is not None
+    entry, problem = turn.entry(Stage.GENERATION), shorten(str(outcome))
+    turn.note("ReviewRefused", problem, f"{entry.attempt}", warning=True)
+    turn.update(Stage.GENERATION, state=StageState.PENDING, next_attempt_time=None, message=problem)
+    review = turn.status.review.model_copy(update={"refused": turn.status.review.applied, "problem": problem})
+    turn.status = turn.status.model_copy(update={"review": review})
+
+
 def _apply_outcome(turn: Turn, stage: Stage, outcome: Outcome) -> None:
     """Write down how the running attempt ended."""
     entry = turn.entry(stage)
@@ -110,6 +121,9 @@ def _apply_outcome(turn: Turn, stage: Stage, outcome: Outcome) -> None:
             next_attempt_time=turn.now + timedelta(seconds=delay),
             message=f"attempt {entry.attempt} was lost. {outcome}",
         )
+        return
+    if outcome.verdict is Verdict.FATAL and stage is Stage.GENERATION and turn.status.review is not None:
+        _ask_again(turn, outcome)
         return
     failures = entry.failures + 1
     turn.note("AttemptFailed", f"{where} failed. {outcome}", key, warning=True)
@@ -296,7 +310,8 @@ def start(turn: Turn, stage: Stage) -> None:
     if name in turn.seen.foreign:
         turn.update(stage, message=f"NameTaken: {name} exists and belongs to another owner: delete or rename that one")
         return
-    server = SERVER_OF.get(stage)
+    reviewed = stage is Stage.GENERATION and turn.status.review is not None
+    server = None if reviewed else SERVER_OF.get(stage)
     attempt = Attempt(
         iteration=turn.seen.iteration,
         platform=turn.platform,
@@ -305,6 +320,7 @@ def start(turn: Turn, stage: Stage) -> None:
         stage=stage,
         number=number,
         server=None if server is None else child_name(turn.seen.iteration.name, server, turn.entry(server).attempt),
+        reviewed=reviewed,
     )
     turn.create.extend(build(attempt))
     turn.update(

@@ -101,6 +101,12 @@ class Storage:
 
         return await self._call(request)
 
+    async def etag(self, uri: str) -> str | None:
+        """What changes when an object does, or None when there is none."""
+        bucket, key = split_uri(uri)
+        found = await self._call(lambda: self._client.stat_object(bucket, key))
+        return None if found is None else (found.etag or "").strip('"')
+
     async def names(self, uri: str) -> list[str]:
         """Keys below a folder, the first thousand; empty when it does not exist."""
         bucket, prefix = split_uri(uri)

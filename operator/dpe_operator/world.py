@@ -25,6 +25,8 @@ class Iteration:
     uid: str
     generation: int = 1
     labels: Mapping[str, str] = field(default_factory=dict)
+    review: str = ""
+    """Its annotation dpe.dev/review; empty: it has none."""
     created: datetime = _LONG_AGO
     deleting: bool = False
 
@@ -162,6 +164,10 @@ class Observed:
     progress: Mapping[Stage, Progress] = field(default_factory=dict)
     exits: Mapping[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)
     """Exit reports by stage and attempt, of the attempts that have ended."""
+    draft: Manifest | None = None
+    """Of a generation that is to be reviewed; not read again once the status tells of it."""
+    reviewed: str | None = None
+    """ETag of reviewed.parquet; None: there is none."""
     problems: tuple[Problem, ...] = ()
     """Of an iteration that has not started yet."""
     previous: Previous | None = None

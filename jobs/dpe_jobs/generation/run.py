@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dpe_api.artifacts import GenerationSummary, InputRef, Manifest, OutputFile, Tokens
+from dpe_api.generation_spec import Review
 from dpe_api.launch import GenerationLaunch, Launch
-from dpe_api.names import Exit
+from dpe_api.names import DRAFT, REVIEW, Exit
 from dpe_jobs import prompts
 from dpe_jobs.client import ModelClient, RequestFailed
-from dpe_jobs.generation import card, page
+from dpe_jobs.generation import card, page, review
 from dpe_jobs.generation.agents.staff import Staff
 from dpe_jobs.generation.findings import read_findings
 from dpe_jobs.generation.gallery import SHOWN, Gallery
@@ -50,6 +51,14 @@ def run(launch: Launch, store: Store) -> None:
     if store.manifest(launch.output) is not None:
         log.info("%s is published already", launch.output)
         return
+    if launch.reviewed:
+        apply_review(launch, store)
+        return
+    if launch.generation.review is Review.REQUIRED:
+        launch = launch.model_copy(update={"output": join(launch.output, DRAFT)})
+        if store.manifest(launch.output) is not None:
+            log.info("%s is published already, and nobody has accepted it yet", launch.output)
+            return
     shard = Shard.of_this_pod(launch.generation.shards)
     if shard.count > 1 and store.manifest(shard.folder(launch.output)) is not None:
         log.info("shard %d is published already", shard.index)
@@ -96,6 +105,7 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
             outputs, now = files.finish(), datetime.now(UTC)
             if shard.count == 1:
                 outputs += show(launch, store, gallery, summary, inputs, scratch, now)
+                outputs += ask_for_review(launch, store, gallery, outputs, scratch)
             else:
                 gallery.write(scratch / SHOWN)
                 outputs.append(store.upload(scratch / SHOWN, join(folder, SHOWN)))
@@ -175,6 +185,36 @@ def show(
     return [store.upload(scratch / name, join(launch.output, name)) for name in (page.PAGE, card.CARD)]
 
 
+def ask_for_review(
+    launch: GenerationLaunch, store: Store, gallery: Gallery, outputs: list[OutputFile], scratch: Path
+) -> list[OutputFile]:
+    """Put what a review needs beside the samples of a draft; nothing where none is asked for."""
+    if launch.generation.review is not Review.REQUIRED:
+        return []
+    review.write(store, launch.output, review.sample_outputs(outputs), scratch / REVIEW)
+    gallery.write(scratch / SHOWN)
+    return [store.upload(scratch / name, join(launch.output, name)) for name in (REVIEW, SHOWN)]
+
+
+def apply_review(launch: GenerationLaunch, store: Store) -> None:
+    """Publish the generation of a draft that a person has accepted. BadData "BadReview": a mark is no good."""
+    uri = join(launch.output, DRAFT)
+    manifest = store.manifest(uri)
+    if manifest is None:
+        raise BadData("NoDraft", f"{uri} has no manifest: nothing was reviewed")
+    draft = review.Draft(store, uri, manifest, launch.output)
+    marks = review.read_marks(draft)
+    progress = ProgressReporter(launch, store, len(draft.samples), unit="files")
+    gallery, now = Gallery(read_findings(store, launch.diagnosis_artifact).quotas), datetime.now(UTC)
+    with tempfile.TemporaryDirectory() as name:
+        scratch = Path(name)
+        outputs, summary = review.apply(draft, marks, gallery, scratch, progress)
+        inputs = [*manifest.inputs, store.input_ref(uri), *([marks.source] if marks.source else [])]
+        outputs += show(launch, store, gallery, summary, inputs, scratch, now)
+    log.info("%d samples are dropped by review, %d are kept", len(marks.dropped), summary.kept)
+    publish(launch, store, launch.output, inputs, outputs, summary, now)
+
+
 def versions() -> dict[str, str]:
     """Of what made the samples: packages, and hashes of prompts."""
     return package_versions(*PACKAGES) | prompts.versions()
@@ -218,4 +258,5 @@ def merge(launch: GenerationLaunch, store: Store, count: int) -> None:
     created_at, inputs = max(manifest.created_at for manifest in manifests), manifests[0].inputs
     with tempfile.TemporaryDirectory() as scratch:
         outputs += show(launch, store, gallery, summary, inputs, Path(scratch), created_at)
+        outputs += ask_for_review(launch, store, gallery, outputs, Path(scratch))
     publish(launch, store, launch.output, inputs, outputs, summary, created_at)

@@ -55,6 +55,8 @@ class Attempt:
     number: int
     server: str | None = None
     """Name of the model server that the stage asks."""
+    reviewed: bool = False
+    """A generation whose draft a person has accepted: it asks no model."""
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """The generation: pods that make samples and filter them by the served model's pass rate, each its part of them."""
 
-from dpe_api.launch import GenerationLaunch
+from dpe_api.launch import GenerationLaunch, ServedModel
 from dpe_api.names import Stage
 from dpe_api.spec import ResolvedSpec
 from dpe_api.training_spec import RolloutEngine
@@ -11,11 +11,11 @@ from dpe_operator.plan import Child
 
 def launch(attempt: Attempt) -> GenerationLaunch:
     """What the pod is told."""
-    spec = attempt.resolved.spec
+    spec, base = attempt.resolved.spec, attempt.resolved.model_uri
     return GenerationLaunch.model_validate(
         {
             **attempt.launch_base,
-            "model": attempt.served(attempt.resolved.model_uri),
+            "model": ServedModel(url="", uri=base) if attempt.reviewed else attempt.served(base),
             "diagnosis_artifact": attempt.artifact(Stage.DIAGNOSIS),
             "probe": spec.probe.uri,
             "generation": spec.generation,
@@ -26,7 +26,8 @@ def launch(attempt: Attempt) -> GenerationLaunch:
             "answer_tokens": max(spec.diagnosis.max_tokens, spec.training.max_completion_length),
             "decontaminate": [spec.probe.uri, *(b.uri for b in spec.evaluation.benchmarks)],
             "downloads": attempt.platform.downloads,
-            "endpoints": generating(spec),
+            "endpoints": [] if attempt.reviewed else generating(spec),
+            "reviewed": attempt.reviewed,
         }
     )
 
@@ -43,9 +44,9 @@ def children(attempt: Attempt) -> tuple[Child, ...]:
     """ConfigMap and Job."""
     pool = jobs_pool(attempt.platform)
     told = launch(attempt)
-    keys = [*api_keys(told.endpoints), *source_keys(told.generation.sources)]
+    keys = [] if attempt.reviewed else [*api_keys(told.endpoints), *source_keys(told.generation.sources)]
     main = main_container(attempt, "generation", pool=pool, keys=keys)
-    shards = told.generation.shards
+    shards = 1 if attempt.reviewed else told.generation.shards
     sharded = shards > 1
     template = pod(attempt, [main], pool=pool)
     return config_map(attempt, told), job(attempt, template, pods=shards, indexed=sharded, alone=sharded)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dpe_api.names import round_name
+from dpe_api.names import Stage, round_name
 from dpe_api.run_spec import OnRejected, RunSpec
 from dpe_api.run_status import Round, RunPhase, RunStatus
 from dpe_api.status import Phase
@@ -155,6 +155,8 @@ def _waits_for(seen: RoundSeen) -> str | None:
     admitted = condition(seen.status.conditions, ACCEPTED)
     if admitted is not None and admitted.status == "False":
         return f"{seen.name} cannot start: {admitted.reason}: {admitted.message}"
+    if seen.status.phase is Phase.AWAITING_REVIEW:
+        return f"{seen.name} awaits review: {seen.status.stage_status(Stage.GENERATION).message}"
     if seen.status.phase is Phase.SUSPENDED:
         return f"{seen.name} is suspended by itself, not by the run: set its spec.suspend to false"
     return None

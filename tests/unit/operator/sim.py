@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 from tests.unit.operator import given
 
 from dpe_api.artifacts import ExitReport, Manifest
+from dpe_api.generation_spec import Review
 from dpe_api.names import BATCH_STAGES, LABEL_ATTEMPT, LABEL_STAGE, Stage
 from dpe_api.spec import Spec
-from dpe_api.status import StageState, Status
+from dpe_api.status import Phase, StageState, Status
 from dpe_operator.decide import decide
 from dpe_operator.manifests.common import ANNOTATION_SERVED_BY
 from dpe_operator.plan import Child, Plan
@@ -50,6 +51,10 @@ class World:
     count: int = 0
     others: tuple[Entry, ...] = ()
     """Iterations beside this one, where how many run is limited."""
+    draft: Manifest | None = None
+    """Of a generation that is to be reviewed."""
+    reviewed: str | None = None
+    """ETag of reviewed.parquet."""
 
     # the operator's side
 
@@ -71,7 +76,9 @@ class World:
                 if stage not in self.manifests:
                     break
                 unread[stage] = self.manifests[stage]
-        return replace(seen, manifests=unread, exits={k: tuple(v) for k, v in self.exits.items()})
+        draft = self.draft if status.review is None else None
+        exits = {k: tuple(v) for k, v in self.exits.items()}
+        return replace(seen, manifests=unread, exits=exits, draft=draft, reviewed=self.reviewed)
 
     def plan(self, status: Status | None = None) -> Plan:
         """What the operator would do now."""
@@ -239,8 +246,17 @@ class World:
         self.store_is_away = away
 
     def publish(self, stage: Stage) -> None:
-        """The manifest appears; the first one stays."""
+        """The manifest appears; the first one stays. Of a generation that is to be reviewed first that of the draft."""
+        reviewed = self.spec.generation is not None and self.spec.generation.review is Review.REQUIRED
+        if stage is Stage.GENERATION and reviewed and self.status.review is None:
+            self.draft = self.draft or given.manifest(stage)
+            return
         self.manifests.setdefault(stage, given.manifest(stage, **_gate(stage, self.accepted)))
+
+    def say(self, word: str, reviewed: str | None = None) -> None:
+        """A person annotates the iteration, and uploads marks."""
+        self.iteration = replace(self.iteration, review=word)
+        self.reviewed = reviewed or self.reviewed
 
     def pass_time(self, seconds: float) -> None:
         """Time goes by."""
@@ -251,8 +267,10 @@ class World:
         self.set_store(away=False)
         self.queue_is_open = True
         self.spec = self.spec.model_copy(update={"suspend": False})
-        for _ in range(steps):
+        for step in range(steps):
             self.turn()
+            if self.status.phase is Phase.AWAITING_REVIEW:
+                self.say("accepted", f"corrected-{step}")
             if self.status.phase.is_final and not any(j.is_live for j in self.jobs.values()):
                 return
             self.control()

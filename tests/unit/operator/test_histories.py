@@ -22,9 +22,11 @@ class History(RuleBasedStateMachine):
         self.final: Phase | None = None
         self.older: list[tuple[Status, int]] = []
 
-    @initialize(accepted=st.booleans())
-    def verdict(self, accepted: bool) -> None:
+    @initialize(accepted=st.booleans(), review=st.booleans())
+    def verdict(self, accepted: bool, review: bool) -> None:
         self.world.accepted = accepted
+        generation = {"review": "required"} if review else {}
+        self.world.spec = given.spec(retry={"maxAttempts": LIMIT}, generation=generation)
 
     # the operator
 
@@ -151,6 +153,10 @@ class History(RuleBasedStateMachine):
     def store_goes_or_comes(self) -> None:
         self.world.set_store(away=not self.world.store_is_away)
 
+    @rule(word=st.sampled_from(["", "accepted", "rejected", "yes"]), marks=st.sampled_from([None, "a", "b"]))
+    def person_reviews(self, word: str, marks: str | None) -> None:
+        self.world.say(word, marks)
+
     @rule()
     def person_suspends_or_resumes(self) -> None:
         self.world.spec = self.world.spec.model_copy(update={"suspend": not self.world.spec.suspend})
@@ -185,6 +191,17 @@ class History(RuleBasedStateMachine):
         running = {p.stage for p in self.world.pods.values() if not p.is_over and not p.is_stuck(self.world.now)}
         assert not {Stage.TRAINING, Stage.SERVE_BASE} <= running
         assert not {Stage.TRAINING, Stage.SERVE_CANDIDATE} <= running
+
+    @invariant()
+    def who_waits_for_a_person_runs_nothing(self) -> None:
+        if self.world.status.phase is Phase.AWAITING_REVIEW:
+            assert all(s.state is not StageState.RUNNING for s in self.world.status.stages)
+            assert self.world.draft is not None
+
+    @invariant()
+    def nobody_trains_before_the_review_is_over(self) -> None:
+        if self.world.status.review is not None:
+            assert not [j for j in self.world.jobs.values() if j.stage is Stage.TRAINING]
 
     @invariant()
     def a_done_stage_has_a_manifest(self) -> None:

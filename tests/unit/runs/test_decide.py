@@ -4,9 +4,10 @@ import pytest
 from tests.unit.runs import given
 from tests.unit.runs.given import look, seen, spec
 
+from dpe_api.names import Stage
 from dpe_api.run_status import RunPhase, RunStatus
 from dpe_api.spec import Spec
-from dpe_api.status import Condition, Cost, Phase
+from dpe_api.status import Condition, Cost, Phase, StageStatus
 from dpe_operator.conditions import condition
 from dpe_operator.summaries import size
 
@@ -71,6 +72,16 @@ def test_the_run_says_what_its_round_waits_for():
     )
     _, status = look(spec(), None, seen(1, Phase.PENDING, conditions=[missing]))
     assert status.message == "shapes-1 cannot start: ProbeNotFound: no probe"
+
+
+def test_a_run_waits_for_the_review_of_its_round_and_says_so():
+    asked = StageStatus(name=Stage.GENERATION, message="Look at gallery.html, then: kubectl annotate")
+    for _ in range(2):
+        plan, status = look(spec(), None, seen(1, SUCCEEDED), seen(2, Phase.AWAITING_REVIEW, stages=[asked]))
+        assert created(plan) is None
+        assert status.phase is RunPhase.RUNNING
+        assert status.rounds[-1].phase is Phase.AWAITING_REVIEW
+        assert status.message == "shapes-2 awaits review: Look at gallery.html, then: kubectl annotate"
 
 
 def test_the_table_shows_accuracy_with_the_interval_of_its_change_samples_and_cost():
