@@ -12,18 +12,18 @@ from dev.cluster.config import Cluster, ClusterError
 
 _MEMORY_GIB = 12
 """What the whole turn needs: control plane 1, vLLM 3, two ranks of 1.5, the tests themselves, and room."""
-_WORKERS = ("-n", "3", "--dist", "loadscope", "--no-loadscope-reorder")
+_WORKERS = ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
 _TESTS = paths.CHECKOUT / "tests"
 _GPU = "gpu"
 """The folder of tests that need CUDA: `make test-gpu` on a machine that has it."""
 
 
 def _everything() -> list[str]:
-    """The folders of tests, quick ones first, the whole turn last."""
-    order = {"unit": 0, "e2e": 2}
+    """The folders of tests, those that take longest first: small ones fill what is left at the end."""
+    order = {"e2e": 0, "cluster": 1, "training": 2, "unit": 4}
     folders = sorted(
         (p.name for p in _TESTS.iterdir() if p.name != _GPU and any(p.rglob("test_*.py"))),
-        key=lambda n: (order.get(n, 1), n),
+        key=lambda n: (order.get(n, 3), n),
     )
     return [f"tests/{name}" for name in folders]
 
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> None:
         raise SystemExit(f"error: the tests on the embedded cluster cannot run here: {error}") from None
     os.environ["PATH"] = os.pathsep.join([*paths.binary_path(), os.environ.get("PATH", os.defpath)])
     os.chdir(paths.CHECKOUT)
-    # one worker waits for the whole turn, one for the other cluster tests, one computes
+    # two cores: what runs beside two such groups makes all of them wait
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or [*_WORKERS, *_everything()])])
 
 

@@ -1,6 +1,6 @@
 """The embedded cluster and what tests on it share. Started by the first test that asks for it, left as it was found.
 
-With several workers (`pytest -n 3 --dist loadscope`) tests that share something expensive run in one of them, one after
+With several workers (`pytest -n 2 --dist loadscope`) tests that share something expensive run in one of them, one after
 the other.
 """
 
