@@ -1,6 +1,6 @@
 """How often a changed copy of a reserved picture is known again, and how often another picture is taken for one.
 
-    python tests/bench/generation/near_duplicates.py [PICTURES]
+    python tests/bench/generation/near_duplicates.py [PICTURES CHANGED]
 
 Half of each population is reserved, all together; copies of some are changed and looked up, and so is the other half.
 Populations: easy-vqa, digits and tiles of photographs as packages bring them, and what our programs draw. A match with
@@ -13,7 +13,7 @@ import random
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import easy_vqa
@@ -22,11 +22,12 @@ from PIL import Image, ImageDraw, ImageEnhance
 from sklearn.datasets import load_digits, load_sample_images
 
 from dpe_jobs.generation.planner import choose_knobs
-from dpe_jobs.generation.quality.near import NearPictures, thumbnail
+from dpe_jobs.generation.quality.near import NearPictures
 from dpe_jobs.generation.render import Generator
 
 PICTURES = 200  # of each population
 CHANGED = 25  # of them
+EACH = 8  # ways to change it, of those of a row
 TILE = 72  # pixels
 Change = Callable[[Image.Image, random.Random], Image.Image]
 
@@ -82,10 +83,10 @@ def saved(image: Image.Image, form: str, quality: int) -> Image.Image:
     return Image.open(out).convert("RGB")
 
 
-def scaled(image: Image.Image, factor: float) -> Image.Image:
+def scaled(image: Image.Image, factor: float, resampling: Image.Resampling = Image.Resampling.LANCZOS) -> Image.Image:
     """Smaller or larger."""
     size = max(8, round(image.width * factor)), max(8, round(image.height * factor))
-    return image.resize(size, Image.Resampling.LANCZOS)
+    return image.resize(size, resampling)
 
 
 def cropped(image: Image.Image, part: float, rng: random.Random) -> Image.Image:
@@ -114,15 +115,32 @@ def labelled(image: Image.Image, part: float, rng: random.Random) -> Image.Image
 
 
 FLIP, TURN = Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90
+RESIZED: tuple[Change, ...] = tuple(
+    lambda i, _, f=f, r=r: scaled(i, f, r) for f in (0.5, 0.75, 1.5, 2) for r in Image.Resampling
+)
+TURNED: tuple[Change, ...] = tuple(lambda i, _, t=t: i.transpose(t) for t in Image.Transpose)
+SAVED: tuple[Change, ...] = tuple(lambda i, _, form=form: saved(i, form, 50) for form in ("JPEG", "WEBP"))
+
+
+def pairs(first: Sequence[Change], second: Sequence[Change]) -> tuple[Change, ...]:
+    """Each of the first, then each of the second."""
+    return tuple(lambda i, r, f=f, s=s: s(f(i, r), r) for f in first for s in second)
+
+
 CHANGES: dict[str, tuple[Change, ...]] = {
-    "resized": tuple(lambda i, _, f=f: scaled(i, f) for f in (0.5, 0.75, 1.5, 2)),
+    "resized": RESIZED,
+    "halved without a filter": (lambda i, _: scaled(i, 0.5, Image.Resampling.NEAREST),),
     "JPEG 50-90, WebP 50": (
         lambda i, _: saved(i, "JPEG", 90),
         lambda i, _: saved(i, "JPEG", 50),
         lambda i, _: saved(i, "WEBP", 50),
     ),
+    "resized, JPEG or WebP 50": pairs(RESIZED, SAVED),
+    "JPEG or WebP 50, resized": pairs(SAVED, RESIZED),
+    "turned, resized": pairs(TURNED, RESIZED),
+    "turned, JPEG or WebP 50": pairs(TURNED, SAVED),
     "JPEG 25": (lambda i, _: saved(i, "JPEG", 25),),
-    "flipped, turned": tuple(lambda i, _, t=t: i.transpose(t) for t in Image.Transpose),
+    "flipped, turned": TURNED,
     "flipped, 0.7 x, JPEG 60": (lambda i, _: saved(scaled(i.transpose(FLIP), 0.7), "JPEG", 60),),
     "darker, flatter": (
         lambda i, _: ImageEnhance.Brightness(i).enhance(0.8),
@@ -139,7 +157,7 @@ CHANGES: dict[str, tuple[Change, ...]] = {
 }
 
 
-def main(count: int) -> None:
+def main(count: int, changed: int) -> None:
     """Print the table."""
     every = populations(count)
     halves = {
@@ -148,12 +166,12 @@ def main(count: int) -> None:
     with NearPictures() as index:
         for name, (reserved, _) in halves.items():
             for number, picture in enumerate(reserved):
-                index.add(f"{name} {number}", thumbnail(picture))
+                index.add(f"{name} {number}", picture)
         print(f"{len(index)} pictures are reserved")
         begin, looked_up = time.process_time(), 0
         taken = {}
         for name, (_, others) in halves.items():
-            taken[name] = sum(index.find(thumbnail(picture)) is not None for picture in others) / len(others)
+            taken[name] = sum(index.find(picture) is not None for picture in others) / len(others)
             looked_up += len(others)
         print(
             f"{1000 * (time.process_time() - begin) / looked_up:.1f} ms of CPU for one that is not there, thumbnail too"
@@ -165,10 +183,11 @@ def main(count: int) -> None:
             shares = []
             for name, (reserved, _) in halves.items():
                 rng = random.Random(f"{title} {name}")
-                copies = [change(picture, rng) for picture in reserved[:CHANGED] for change in changes]
-                shares.append(sum(index.find(thumbnail(copy)) is not None for copy in copies) / len(copies))
+                few = min(len(changes), EACH)
+                copies = [change(picture, rng) for picture in reserved[:changed] for change in rng.sample(changes, few)]
+                shares.append(sum(index.find(copy) is not None for copy in copies) / len(copies))
             print(f"| {title} |", " | ".join(f"{share:.2f}" for share in shares), "|", flush=True)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else PICTURES)
+    main(*([int(told) for told in sys.argv[1:]] or [PICTURES, CHANGED]))

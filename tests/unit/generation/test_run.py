@@ -3,7 +3,9 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from PIL import Image
@@ -186,35 +188,53 @@ def test_a_request_without_an_answer_rejects_the_candidate_as_an_error_not_as_to
     assert world.summary(store).kept == 22
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda i: i,
-        lambda i: i.transpose(Image.Transpose.FLIP_LEFT_RIGHT),
-        lambda i: i.transpose(Image.Transpose.ROTATE_90).resize((96, 96), Image.Resampling.BICUBIC),
-        lambda i: Image.open(io.BytesIO(jpeg(i))),
-    ],
-    ids=["as it is", "mirrored", "turned and larger", "as JPEG"],
-)
-def test_pictures_of_the_probe_are_never_trained_on_however_they_were_changed(store, change):
-    plain = reference()
-    known = {row["id"]: row for row in world.samples(plain)}
-    victim = next(iter(known.values()))
-    with Image.open(io.BytesIO(victim["image"]["bytes"])) as image:
-        stolen = replace(world.reserved_question(99), image=world.png(change(image.convert("RGB"))))
-    worlds.upload(store, worlds.PROBE_URI, [stolen])
+def test_pictures_of_probe_and_benchmarks_are_never_trained_on_however_they_were_changed(store):
+    known = {row["id"]: row for row in world.samples(reference())}
+    stolen = []
+    for number, (row, change) in enumerate(zip(known.values(), changes(), strict=True)):
+        with Image.open(io.BytesIO(row["image"]["bytes"])) as image:
+            changed = change(image.convert("RGB"))
+        stolen.append(replace(world.reserved_question(number), image=world.png(changed)))
+    worlds.upload(store, worlds.PROBE_URI, stolen[::2])
+    worlds.upload(store, worlds.TEST_URI, stolen[1::2])
     with serving(world.solves(0.5)) as model:
-        run(world.launch(model.url), store)
-    assert victim["id"] not in {row["id"] for row in world.samples(store)}
-    (row,) = [r for r in world.table(store, "rejected.parquet") if r["id"] == victim["id"]]
-    assert row["reason"] == "Contaminated"
-    assert "probe row p-99" in row["detail"]
+        run(world.launch(model.url, decontaminate=[worlds.PROBE_URI, worlds.TEST_URI]), store)
+    assert not known.keys() & {row["id"] for row in world.samples(store)}
+    rejected = {r["id"]: r for r in world.table(store, "rejected.parquet") if r["id"] in known}
+    assert rejected.keys() == known.keys()
+    assert {r["reason"] for r in rejected.values()} == {"Contaminated"}
+    assert {r["detail"].split(" row ")[0].rsplit(" ", 1)[1] for r in rejected.values()} == {"probe", "test"}
 
 
-def jpeg(image: Image.Image) -> bytes:
+Change = Callable[[Image.Image], Image.Image]
+
+
+def changes() -> list[Change]:
+    """22 of them: none, each kind, and each kind after another one."""
+    resized: list[Change] = [
+        lambda i: i.resize((32, 32), Image.Resampling.NEAREST),
+        lambda i: i.resize((48, 48), Image.Resampling.BICUBIC),
+        lambda i: i.resize((128, 128), Image.Resampling.BOX),
+    ]
+    turned: list[Change] = [partial(turn, how=how) for how in Image.Transpose][:3]
+    stored: list[Change] = [partial(saved, form=form, quality=50) for form in ("JPEG", "WEBP")]
+    pairs = [(resized, turned), (resized, stored), (turned, stored[:1])]
+    twice = [after(first, second) for one, other in pairs for first in one for second in other][:13]
+    return [lambda i: i, *resized, *turned, *stored, *twice]
+
+
+def after(first: Change, second: Change) -> Change:
+    return lambda image: second(first(image))
+
+
+def turn(image: Image.Image, how: Image.Transpose) -> Image.Image:
+    return image.transpose(how)
+
+
+def saved(image: Image.Image, form: str, quality: int) -> Image.Image:
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=70)
-    return out.getvalue()
+    image.save(out, form, quality=quality)
+    return Image.open(out)
 
 
 def test_shortfall_is_reported_by_category_and_reason():

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.fakes.memory_store import MemoryStore
 
 from dpe_api.artifacts import Manifest
-from dpe_jobs.generation.quality.near import NearPictures, thumbnail
+from dpe_jobs.generation.quality.near import NearPictures
 from dpe_jobs.generation.render.shapes import Shapes
 from dpe_jobs.questions import read_questions
 from dpe_jobs.store import sha256_file
@@ -58,8 +58,8 @@ def test_probe_and_test_pictures_are_not_near_each_other():
 
     with NearPictures() as reserved:
         for number, image in enumerate(pictures(Part.TEST)):
-            reserved.add(str(number), thumbnail(image))
-        near = sum(reserved.find(thumbnail(image)) is not None for image in pictures(Part.PROBE))
+            reserved.add(str(number), image)
+        near = sum(reserved.find(image) is not None for image in pictures(Part.PROBE))
     assert near <= 40, "of 838: as many as chance makes among so simple pictures"
 
 

@@ -67,7 +67,7 @@ def warp(pictures: Array, frame: Array) -> tuple[Array, NDArray[np.bool_]]:
     return framed, in_y[:, :, None] & in_x[:, None, :]
 
 
-def _step(ours: Array, theirs: Array, frame: Array) -> Array:
+def _step(ours: Array, theirs: Array, frame: Array, most: float) -> Array:
     """One Gauss-Newton step of the frame through which `theirs` looks like `ours`; both (K, n, n), luma."""
     count, side, _ = ours.shape
     seen, inside = warp(theirs, frame)
@@ -88,19 +88,19 @@ def _step(ours: Array, theirs: Array, frame: Array) -> Array:
     normal[:, diagonal, diagonal] = normal[:, diagonal, diagonal] * 1.01 + 1e-2  # Levenberg 1944
     change = np.linalg.solve(normal, (jacobian * weight).transpose(0, 2, 1) @ residual.reshape(count, -1, 1))
     frame = frame + np.clip(change[:, :4, 0], -0.1, 0.1)
-    low = np.array([1 - MAX_CROP, -MAX_CROP, 1 - MAX_CROP, -MAX_CROP], np.float32)
-    high = np.array([1 + MAX_CROP, MAX_CROP, 1 + MAX_CROP, MAX_CROP], np.float32)
+    low = np.array([1 - most, -most, 1 - most, -most], np.float32)
+    high = np.array([1 + most, most, 1 + most, most], np.float32)
     fitted: Array = np.clip(frame, low, high).astype(np.float32)
     return fitted
 
 
-def align(ours: Array, theirs: Array) -> Array:
-    """Frames (K, 4) through which `theirs` look most like `ours`."""
+def align(ours: Array, theirs: Array, most: float = MAX_CROP, steps: tuple[int, int] = (6, 2)) -> Array:
+    """Frames (K, 4) through which `theirs` look most like `ours`; scale and shift change by `most` at most."""
     frame = np.tile(np.array([1, 0, 1, 0], np.float32), (len(ours), 1))
     fine, other = ours @ LUMA, theirs @ LUMA
-    for ours, theirs, steps in ((coarser(fine, 2), coarser(other, 2), 6), (fine, other, 2)):
-        for _ in range(steps):
-            frame = _step(ours, theirs, frame)
+    for ours, theirs, count in ((coarser(fine, 2), coarser(other, 2), steps[0]), (fine, other, steps[1])):
+        for _ in range(count):
+            frame = _step(ours, theirs, frame, most)
     return frame
 
 

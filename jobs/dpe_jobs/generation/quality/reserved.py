@@ -13,7 +13,7 @@ from PIL import Image
 
 from dpe_api.names import Stage
 from dpe_jobs.generation.dedup import pixel_digest
-from dpe_jobs.generation.quality.near import NearPictures, thumbnail
+from dpe_jobs.generation.quality.near import NearPictures
 from dpe_jobs.generation.quality.texts import MOST, ReservedQuestions
 from dpe_jobs.generation.roles import Rejection
 from dpe_jobs.lineage.walk import sample_files, walk
@@ -51,14 +51,14 @@ class Reserved:
         digest = _short(pixel_digest(image))
         if digest not in self._exact:
             self._exact[digest] = name
-            self._near.add(name, thumbnail(image))
+            self._near.add(name, image)
 
     def look(self, digest: str, image: Image.Image, question: str) -> Rejection | None:
         """`Contaminated` when a candidate shows a reserved picture, or nearly, or asks a long reserved question."""
         name = self._exact.get(_short(digest))
         if name is not None:
             return Rejection("Contaminated", f"the picture is that of {name}")
-        near = self._near.find(thumbnail(image))
+        near = self._near.find(image)
         if near is not None:
             share = f"{near.agreement:.0%}"
             return Rejection("Contaminated", f"the picture shows {share} of what that of {near.name} shows")
