@@ -5,9 +5,21 @@ from typing import Annotated
 from pydantic import Field
 
 from dpe_api.base import ApiModel
+from dpe_api.fields import Name
 
 Language = Annotated[str, Field(min_length=2, max_length=3, pattern=r"^[a-z]{2,3}$")]
 Licence = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9.+-]+$")]
+
+
+class Safety(ApiModel):
+    """A model says of each sample that has passed everything else whether it holds what must not be trained on:
+    nudity, people who can be recognised, violence. What it refuses is rejected as Unsafe; no answer is an error.
+    """
+
+    endpoint: Name
+    """Name of an entry of spec.endpoints that takes images."""
+    drawings: bool = False
+    """Whether it is asked about pictures that programs drew, and about their edits by programs, too."""
 
 
 class Quality(ApiModel):
@@ -22,3 +34,5 @@ class Quality(ApiModel):
     """Shortest side of a picture, in pixels."""
     max_pixels: Annotated[int, Field(ge=1024, le=67_108_864)] = 16_777_216
     """Largest picture, in pixels."""
+    safety: Safety | None = None
+    """Who says whether a sample may be trained on at all; left out: nobody is asked."""

@@ -72,6 +72,7 @@ ENDPOINT_FIELDS = (
     "generation.writer.endpoint",
     "generation.validator.endpoint",
     "generation.validator.blindEndpoint",
+    "generation.quality.safety.endpoint",
 )
 """Fields that name an entry of spec.endpoints, beside those of sources."""
 

@@ -11,7 +11,7 @@ from PIL import Image
 from dpe_jobs.generation.dedup import Thumbnail, pixel_digest, thumbnail
 from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.render import Written
-from dpe_jobs.generation.roles import Planner, Rejected, Rejection, Selector, Target, Validator, Writer
+from dpe_jobs.generation.roles import Planner, Rejected, Rejection, Safety, Selector, Target, Validator, Writer
 from dpe_jobs.generation.workbench import Workbench
 
 NO_IMAGE = "NoImage"
@@ -19,13 +19,15 @@ NO_IMAGE = "NoImage"
 
 @dataclass(frozen=True, slots=True)
 class Team:
-    """The four agents of one run."""
+    """The agents of one run."""
 
     planner: Planner
     selector: Selector
     writer: Writer
     validator: Validator
     workbench: Workbench
+    safety: Safety | None = None
+    """Asked last, about what has passed; None: nobody is."""
     ahead: int = 8
     """Candidates that are made while others are being solved."""
 

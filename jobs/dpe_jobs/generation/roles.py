@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from dpe_api.artifacts import AnswerType
 from dpe_api.generation_spec import SourceKind
-from dpe_jobs.generation.images import Picture
+from dpe_jobs.generation.images import Origin, Picture
 from dpe_jobs.generation.render import Written
 
 MOST_EXAMPLES = 8  # rejections that a planner is shown whole
@@ -150,3 +150,10 @@ class Validator(Protocol):
 
     async def validate(self, target: Target, picture: Picture, written: Written) -> Rejection | None:
         """None when it is good. It looks at `picture.image`: of an edited picture that is the edited one."""
+
+
+class Safety(Protocol):
+    """Says whether a sample may be trained on at all."""
+
+    async def check(self, target: Target, image: bytes, origin: Origin, written: Written) -> Rejection | None:
+        """None when it may. `image` is the file that would be trained on."""

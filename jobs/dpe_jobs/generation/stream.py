@@ -15,7 +15,7 @@ from prometheus_client import Counter
 
 from dpe_api.launch import GenerationLaunch
 from dpe_jobs.client import BudgetSpent, EndpointDown, RequestFailed
-from dpe_jobs.generation.candidates import Team, Verdict, make, name
+from dpe_jobs.generation.candidates import Candidate, Team, Verdict, make, name
 from dpe_jobs.generation.gallery import Gallery
 from dpe_jobs.generation.judge import Judge
 from dpe_jobs.generation.roles import Order, Rejection, Target
@@ -149,7 +149,10 @@ class Stream:
         if rejection is not None or line.full:
             return await self._spooled(seen, made.image)
         try:
-            verdict = await self._judge.solve(made)
+            verdict = await self._safe(made, await self._judge.solve(made))
+        except BudgetSpent as error:
+            self._end(error)
+            return self._nothing(target, SURPLUS, given_up=True)
         except RequestFailed as error:
             verdict = self._failed(replace(seen, rejection=Rejection(FAILED, str(error))), error)
         return await self._spooled(verdict, made.image)
@@ -159,6 +162,13 @@ class Stream:
         if verdict.rejection is None or self._gallery.wants(verdict):
             await asyncio.to_thread(self._spool.put, verdict, image)
         return verdict
+
+    async def _safe(self, made: Candidate, verdict: Verdict) -> Verdict:
+        """The verdict after the safety check, which nobody pays for where there is another reason against it."""
+        if verdict.rejection is not None or self._team.safety is None:
+            return verdict
+        found = await self._team.safety.check(made.target, made.image, made.origin, made.written)
+        return replace(verdict, rejection=found)
 
     def _nothing(self, target: Target, rejection: Rejection, *, given_up: bool = False) -> Verdict:
         return Verdict(target, name(target, self._prefix), None, rejection, given_up=given_up)

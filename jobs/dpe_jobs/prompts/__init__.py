@@ -17,6 +17,7 @@ NAMES = (
     "merge",
     "observe",
     "plan",
+    "safety",
     "select",
     "verify",
     "write",

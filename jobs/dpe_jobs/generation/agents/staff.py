@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 
 from dpe_api.artifacts import EndpointSpending
 from dpe_api.endpoints import Endpoint
+from dpe_api.generation_spec import SourceKind
 from dpe_api.launch import GenerationLaunch
 from dpe_jobs.client import ModelClient
 from dpe_jobs.generation.agents.clients import open_clients, spending
 from dpe_jobs.generation.agents.examples import Examples, read_examples
 from dpe_jobs.generation.agents.planner import EndpointPlanner
+from dpe_jobs.generation.agents.safety import EndpointSafety
 from dpe_jobs.generation.agents.selector import EndpointSelector, Sources
 from dpe_jobs.generation.agents.supplies import LookedUpPool, ModelEdits
 from dpe_jobs.generation.agents.validator import EndpointValidator
@@ -40,11 +42,13 @@ def aims_of(findings: Findings, category: str) -> list[Aim]:
 
 
 def agents_endpoints(launch: GenerationLaunch) -> list[Endpoint]:
-    """Those that agents and edits use, in the order of the launch."""
+    """Those that agents, edits and the safety check use, in the order of the launch."""
     agents = launch.generation
     named = {agent.endpoint for agent in (agents.planner, agents.selector, agents.writer, agents.validator) if agent}
     if agents.validator is not None and agents.validator.blind_endpoint is not None:
         named.add(agents.validator.blind_endpoint)
+    if agents.quality.safety is not None:
+        named.add(agents.quality.safety.endpoint)
     named.update(source.endpoint for source in agents.sources if source.endpoint is not None)
     return [endpoint for endpoint in launch.endpoints if endpoint.name in named]
 
@@ -135,7 +139,17 @@ class Staff:
                 clients[validator.endpoint], known[validator.endpoint], clients[blind], known[blind]
             )
             team = replace(team, validator=checks)
+        if (safety := agents.quality.safety) is not None:
+            harmless = () if safety.drawings else self._harmless()
+            looks = EndpointSafety(clients[safety.endpoint], known[safety.endpoint], harmless)
+            team = replace(team, safety=looks)
         return team
+
+    def _harmless(self) -> set[str]:
+        """Names of sources whose pictures, and changes to pictures, programs make."""
+        made = [supply for supply in self.supplies if supply.kind in (SourceKind.RENDER, SourceKind.EDIT)]
+        by_models = {supply.name for supply in made if supply.program is None}
+        return {supply.name for supply in made} - by_models
 
     def _sources(self, clients: Mapping[str, ModelClient], fetched: Downloader) -> Sources:
         async def fetch(address: str) -> bytes:

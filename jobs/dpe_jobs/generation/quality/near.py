@@ -73,7 +73,8 @@ def descriptors(pictures: Array) -> Array:
     tints = (tints - np.median(tints, axis=1, keepdims=True)).reshape(len(tints), -1)
     unit = cells / (np.linalg.norm(cells, axis=1, keepdims=True) + 1e-3)
     hues = tints / (np.linalg.norm(tints, axis=1, keepdims=True) + _TINT_NOISE)
-    return np.concatenate([unit, _TINT * hues], axis=1).astype(np.float32)
+    whole: Array = np.concatenate([unit, _TINT * hues], axis=1).astype(np.float32)
+    return whole
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,7 +77,7 @@ def of(model: FakeModel, **changes: Any) -> Endpoint:
 
 def role(asked: Asked) -> str:
     """Which agent asks: told by the instructions, which nothing else can write."""
-    names = ("plan", "select", "observe", "write", "answer", "verify")
+    names = ("plan", "select", "observe", "write", "answer", "verify", "safety")
     return next(name for name in names if asked.system == prompt(name).system)
 
 
@@ -93,6 +93,7 @@ QUESTION: dict[str, Any] = {
 }
 ANSWER = {"thoughts": "one, two, three", "answerable": True, "answer": "3"}
 GOOD = {"reason": "All is well.", "answerable": True, "single": True, "on_target": True, "well_formed": True}
+SAFE = {"reason": "Birds on a wire.", "kinds": [], "safe": True}
 
 
 @dataclass
@@ -105,6 +106,7 @@ class Cast:
     write: Any = field(default_factory=lambda: QUESTION)
     answer: Any = field(default_factory=lambda: ANSWER)
     verify: Any = field(default_factory=lambda: GOOD)
+    safety: Any = field(default_factory=lambda: SAFE)
 
     def __call__(self, asked: Asked) -> list[str] | Reply:
         said = getattr(self, role(asked))
