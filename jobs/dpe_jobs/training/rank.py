@@ -103,7 +103,7 @@ def _config(arguments: dict[str, Any], extra: Iterable[str]) -> Any:
         raise BadConfig("TrainerArgument", f"TRL refuses its arguments: {error}") from error
 
 
-def _make_trainer(launch: TrainingLaunch, pod: Pod, callbacks: list[Any]) -> Any:
+def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: list[Any]) -> Any:
     """The GRPOTrainer over the run's prompts."""
     import torch
 
@@ -128,7 +128,7 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, callbacks: list[Any]) -> Any
     from dpe_jobs.training.data import load_samples
     from dpe_jobs.training.samples import Samples, in_store
 
-    samples = Samples(in_store(Store.from_env(launch.store), launch.samples_artifact))
+    samples = Samples(in_store(store, launch.samples_artifact))
     trainer = GRPOTrainer(
         model=str(pod.model),
         reward_funcs=[reward for reward, _ in parts],
@@ -167,7 +167,7 @@ def _agree_on_resume(launch: TrainingLaunch, pod: Pod) -> str | None:
     return str(folder)
 
 
-def train(launch: TrainingLaunch, pod: Pod, stop: StopRequest) -> None:
+def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> None:
     """Train to the end and leave the model in the first pod's work folder."""
     from dpe_jobs.training import weights
     from dpe_jobs.training.callbacks import Checkpointer, StepWatch, gather, peak_memory
@@ -175,7 +175,7 @@ def train(launch: TrainingLaunch, pod: Pod, stop: StopRequest) -> None:
     local_rank = int(os.environ["LOCAL_RANK"])
     watch = StepWatch(launch, pod, local_rank)
     checkpointer = Checkpointer(launch, pod, local_rank, stop.asked)
-    trainer = _make_trainer(launch, pod, [watch, checkpointer])
+    trainer = _make_trainer(launch, pod, store, [watch, checkpointer])
     checkpoint = _agree_on_resume(launch, pod)
     pod.beat()
     stop.training = True
@@ -218,7 +218,7 @@ def main() -> None:
         raise TypeError(f"{pod.launch_file} is a launch of {launch.stage}")
     set_up_logging(launch)
     try:
-        train(launch, pod, stop)
+        train(launch, pod, Store.from_env(launch.store), stop)
         code = Exit.DONE
     except BaseException as error:  # whatever it is, the parent must learn of it
         code, reason, message = classify(error)

@@ -33,7 +33,6 @@ from dpe_jobs.generation import run as generation
 from dpe_jobs.generation.samples import SAMPLE_SCHEMA
 from dpe_jobs.store import Store, join
 from dpe_jobs.training import rank
-from dpe_jobs.training import run as training
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.publish import publish
 from dpe_operator.manifests import diagnosis as diagnosis_pod
@@ -112,7 +111,6 @@ def train(launch: TrainingLaunch, store: Store) -> None:
         pod = Pod(0, Path(name) / "base", Path(name) / "work")
         store.fetch_tree(launch.model_uri, pod.model)
         pod.prepare(launch)
-        training.fetch_samples(launch, store, pod)
         rank.train(launch, pod, store, rank.StopRequest(pod, 0))
         publish(launch, store, pod, None)
     store.delete([o.uri for o in store.list(join(launch.output, "checkpoints"))])
