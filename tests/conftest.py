@@ -35,7 +35,7 @@ RESTRICTED = {
 
 
 TESTS = Path(__file__).parent
-ALONE = ("embedded_cluster",)
+ALONE = ("embedded_cluster", "kill_matrix")
 """Words in the names of files that need a worker of their own: they have another cluster to break."""
 
 
