@@ -8,7 +8,7 @@ from tests.cluster.operators import MERGE, Lab, free_port, wait_until_healthy
 from dpe_api.names import BATCH_STAGES, GROUP, LABEL_ITERATION, PLURAL, VERSION, Stage
 from dpe_api.status import Phase, StageState
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 
 def works(lab: Lab, stage: Stage, attempt: int = 1) -> bool:

@@ -32,7 +32,7 @@ from dpe_api.names import BATCH_STAGES, LABEL_ATTEMPT, LABEL_ITERATION, LABEL_ST
 from dpe_api.status import Phase, StageState
 from dpe_jobs.store import Store
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(2400)]
 
 OWN = Cluster(instance=2)
 DOWN_S = 5.0  # how long API server, etcd, MinIO and DNS are away
