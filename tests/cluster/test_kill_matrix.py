@@ -21,7 +21,7 @@ from dev.cluster.config import Cluster
 from kubernetes import client, config
 from kubernetes.client import ApiException
 from tests.cluster import operators
-from tests.cluster.conftest import CRD
+from tests.cluster.conftest import CRDS
 from tests.cluster.operators import Lab
 from tests.cluster.pods import wait_for
 from tests.conftest import RESTRICTED
@@ -123,7 +123,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         object_store.client(OWN).make_bucket(bucket)
         store = Store(StoreAddress(endpoint=OWN.s3_endpoint), user.access_key, user.secret_key)
         with config.new_client_from_config(str(OWN.kubeconfig)) as api:
-            client.ApiextensionsV1Api(api).create_custom_resource_definition(yaml.safe_load(CRD.read_text()))
+            for file in CRDS.glob("*.yaml"):
+                client.ApiextensionsV1Api(api).create_custom_resource_definition(yaml.safe_load(file.read_text()))
             meta = client.V1ObjectMeta(name=namespace, labels=RESTRICTED)
             client.CoreV1Api(api).create_namespace(client.V1Namespace(metadata=meta))
             yield from _operated(Lab(api, namespace, store, bucket, folder, {}, {}), image, user)
