@@ -8,8 +8,10 @@ import os
 import shutil
 import socket
 import tempfile
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ from dpe_jobs.store import Store, join
 from dpe_jobs.training import rank
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.publish import publish
+from dpe_jobs.training.uploads import Uploader
 from dpe_operator.manifests import diagnosis as diagnosis_pod
 from dpe_operator.manifests import evaluation as evaluation_pod
 from dpe_operator.manifests import generation as generation_pod
@@ -105,13 +108,33 @@ def publish_rows(launch: GenerationLaunch, store: Store, rows: Sequence[Row]) ->
     store.publish(launch.output, manifest)
 
 
+@contextmanager
+def uploading(uploader: Uploader) -> Iterator[None]:
+    """What the parent of the ranks does meanwhile; without it they wait for their first checkpoint to be stored."""
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.1):
+            uploader.look()
+
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+    assert uploader.finish(60)
+
+
 def train(launch: TrainingLaunch, store: Store) -> None:
     """The training stage with its only rank in this process."""
     with tempfile.TemporaryDirectory() as name:
         pod = Pod(0, Path(name) / "base", Path(name) / "work")
         store.fetch_tree(launch.model_uri, pod.model)
         pod.prepare(launch)
-        rank.train(launch, pod, store, rank.StopRequest(pod, 0))
+        with uploading(Uploader(launch, pod, store)):
+            rank.train(launch, pod, store, rank.StopRequest(pod, 0))
         publish(launch, store, pod, None)
     store.delete([o.uri for o in store.list(join(launch.output, "checkpoints"))])
 

@@ -31,6 +31,7 @@ from tests.fakes import entry_points
 from tests.fakes.memory_store import MemoryStore
 
 from dpe_api.artifacts import EvaluationSummary
+from dpe_api.generation_spec import SourceKind
 from dpe_api.launch import GenerationLaunch
 from dpe_api.names import Stage
 from dpe_api.spec import Spec
@@ -53,11 +54,12 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 def make_spec(arm: str, seed: int, samples: int) -> Spec:
-    """The example's spec with the arm's mixture and filter and the budget, for one process."""
+    """The example's spec with the arm's mixture and filter and the budget, for one process; its drawn images alone."""
     found: dict[str, Any] = yaml.safe_load(EXAMPLE.read_text())["spec"]
     found["seed"] = seed
     found["diagnosis"]["concurrency"] = 64
-    found["generation"] |= {"targetSamples": samples, "maxCandidates": 8 * samples}
+    drawn = [source for source in found["generation"]["sources"] if source["kind"] == SourceKind.RENDER]
+    found["generation"] |= {"targetSamples": samples, "maxCandidates": 8 * samples, "sources": drawn}
     found["training"] |= {
         "nodes": 1,
         "gpusPerNode": 0,
