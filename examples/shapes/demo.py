@@ -33,6 +33,7 @@ from dpe_api.status import Phase, StageState, Status
 from dpe_jobs.diagnosis.page import PAGE
 from dpe_jobs.generation.page import PAGE as GALLERY
 from dpe_jobs.store import Store, join
+from dpe_jobs.training.page import PAGE as CURVES
 from dpe_operator.platform import ObjectStore, Platform
 
 HERE = "examples/shapes"
@@ -170,6 +171,7 @@ class Demo:
         pages = (
             (Stage.DIAGNOSIS, PAGE, "with pictures of what went wrong"),
             (Stage.GENERATION, GALLERY, "with pictures of what was kept and what was not"),
+            (Stage.TRAINING, CURVES, "with its curves"),
             (Stage.EVALUATION, PAGE, "with pictures of what went wrong"),
         )
         for stage, published, what in pages:

@@ -16,10 +16,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from dpe_api.artifacts import Manifest
-from dpe_api.launch import Launch, read_launch
-from dpe_api.names import METRICS_PORT, Exit, Stage
+from dpe_api.generation_spec import Review
+from dpe_api.launch import GenerationLaunch, Launch, read_launch
+from dpe_api.names import DRAFT, METRICS_PORT, Exit, Stage
 from dpe_jobs.runtime import ProgressReporter, StageError, run_stage
-from dpe_jobs.store import Store, split_uri
+from dpe_jobs.store import Store, join, split_uri
 
 POLL_S = 0.2
 
@@ -68,7 +69,13 @@ def work(launch: Launch, store: Store) -> None:
     summary = wish(launch, store, "summary")
     assert summary is not None
     manifest = Manifest(stage=launch.stage.value, attempt=launch.attempt, created_at=datetime.now(UTC), summary=summary)
-    store.publish(launch.output, manifest)
+    store.publish(join(launch.output, DRAFT) if is_draft(launch) else launch.output, manifest)
+
+
+def is_draft(launch: Launch) -> bool:
+    """Whether somebody is to look at it first."""
+    wanted = isinstance(launch, GenerationLaunch) and launch.generation.review is Review.REQUIRED
+    return wanted and not launch.reviewed
 
 
 def main() -> Exit:

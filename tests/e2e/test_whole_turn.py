@@ -162,7 +162,7 @@ def bruise(first_turn: Turn, world: World, endpoint: str) -> None:
         "iteration-1.yaml",
         diagnosis={"attribution": {"endpoint": "teacher", "maxCalls": 60}},
         endpoints=[{"name": "teacher", "url": endpoint, "model": "fake"}],
-        generation={"targetSamples": 64, "maxCandidates": 600},
+        generation={"targetSamples": 64, "maxCandidates": 1500},
         training={"maxSteps": 8, "checkpointEverySteps": 2},
         evaluation={"gate": {"maxRegression": 1.0}},
     )
