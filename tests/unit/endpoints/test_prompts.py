@@ -19,6 +19,7 @@ PLACES = {
     "write": {"category", "weakness", "facets", "question_type", "difficulty", "examples", "observation"},
     "answer": {"question"},
     "verify": {"category", "weakness", "question"},
+    "safety": {"answer", "question"},
 }
 
 

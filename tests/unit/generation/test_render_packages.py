@@ -25,8 +25,9 @@ PAGE = (ROOT / "docs" / "generation.md").read_text()
 @pytest.fixture
 def dice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page's example, as pip would have installed it."""
-    code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    entry = re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    own = PAGE.partition("## A program of your own")[2]
+    code = re.search(r"```python\n(.*?)```", own, re.DOTALL)
+    entry = re.search(r"```toml\n(.*?)```", own, re.DOTALL)
     assert code
     assert entry
     site = tmp_path / "packages"
