@@ -1,6 +1,7 @@
 """Chromium looks at pages from the disk: what they ask for, what they complain of, which figures they show."""
 
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,10 @@ def chromium(profile: Path) -> Iterator[WebDriver]:
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+    profile.mkdir(exist_ok=True)
+    # what both leave behind in the folder for temporary files is gone with the profile
+    service = Service(str(DRIVER), env={**os.environ, "TMPDIR": str(profile)})
+    driver = webdriver.Chrome(options=options, service=service)
     try:
         yield driver
     finally:

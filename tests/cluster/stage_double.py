@@ -3,8 +3,7 @@
 Mounted into the pods, run as `python stage_double.py STAGE`. It obeys s3://BUCKET/tests/NAMESPACE/STAGE/ATTEMPT.json:
 {"hold": true} waits until the object says otherwise, {"exit": CODE, "reason": ..., "message": ...} ends like that;
 without the object the stage publishes s3://BUCKET/tests/NAMESPACE/STAGE/summary.json. For one iteration alone both
-may lie in .../STAGE/ITERATION/; .../STAGE/ITERATION.json holds every attempt of that iteration's stage, and a model
-server that is held by it is not ready.
+may lie in .../STAGE/ITERATION/. A model server that is held is not ready.
 """
 
 import json
@@ -40,7 +39,7 @@ def wish(launch: Launch, store: Store, name: str) -> dict[str, Any] | None:
 
 def obey(launch: Launch, store: Store) -> None:
     while True:
-        wanted = wish(launch, store, launch.iteration.name) or wish(launch, store, str(launch.attempt)) or {}
+        wanted = wish(launch, store, str(launch.attempt)) or {}
         if "exit" in wanted:
             error = StageError(wanted.get("reason", "Told"), wanted.get("message", "as told"))
             error.exit_code = Exit(wanted["exit"])
@@ -51,8 +50,7 @@ def obey(launch: Launch, store: Store) -> None:
 
 
 def serve(launch: Launch, store: Store) -> None:
-    while (wish(launch, store, launch.iteration.name) or {}).get("hold"):
-        time.sleep(POLL_S)
+    obey(launch, store)
     server = ThreadingHTTPServer(("", METRICS_PORT), Ready)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     while True:

@@ -13,7 +13,7 @@ from pathlib import Path
 import lancedb
 import pytest
 from tests.cluster.own_minio import Minio
-from tests.patience import deadline
+from tests.patience import SLOWNESS, deadline
 from tests.unit.generation.pool import pools
 
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, Exit
@@ -25,6 +25,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
 REPOSITORY = Path(__file__).parents[2]
 SHARDS, ROWS = 12, 25
+WITHIN_S = SLOWNESS * 120
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def wait_for_parts(place: Place, process: subprocess.Popen[bytes], count: int) -
 
 def test_an_index_killed_again_and_again_equals_an_undisturbed_one_and_is_never_seen_half_done(minio):
     calm, killed = Place(minio, "calm"), Place(minio, "killed")
-    assert calm.start().wait(480) == Exit.DONE
+    assert calm.start().wait(WITHIN_S) == Exit.DONE
     rng, kills = random.Random(5), 0
     # by what is there, not by the clock: while it makes parts, and at moments of the publication after the last one
     for parts in (0, 1, 2, 4, 6, 8, 10, SHARDS, SHARDS, SHARDS):
@@ -99,7 +100,7 @@ def test_an_index_killed_again_and_again_equals_an_undisturbed_one_and_is_never_
         kills += 1
         newest = published.latest(killed.store, killed.pool)
         assert newest is None or len(killed.content()) == SHARDS * ROWS, "whole or not at all"
-    assert killed.start().wait(480) == Exit.DONE
+    assert killed.start().wait(WITHIN_S) == Exit.DONE
     assert kills >= 3, "too few kills to tell anything"
     assert killed.content() == calm.content()
 
@@ -116,7 +117,7 @@ def test_parts_that_a_killed_run_finished_are_not_made_again(minio):
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert place.start().wait(480) == Exit.DONE
+    assert place.start().wait(WITHIN_S) == Exit.DONE
     report = Pool(place.store, place.pool).report
     assert report.new_shards <= SHARDS - len(parts)
     after = {o.uri: o.etag for o in place.store.list(f"{place.pool}/_index/parts")}
@@ -137,7 +138,7 @@ def test_a_stop_signal_publishes_nothing_and_says_so(minio):
 
 def test_a_pool_is_searched_and_read_in_a_real_store(minio):
     place = Place(minio, "searched")
-    assert place.start().wait(480) == Exit.DONE
+    assert place.start().wait(WITHIN_S) == Exit.DONE
     pool = Pool(place.store, place.pool)
 
     async def look(number: int) -> None:

@@ -1,23 +1,16 @@
-"""`report.html`: a diagnosis for looking at. One file that needs nothing else: no script, no request, images inside.
+"""`report.html`: a diagnosis for looking at."""
 
-What people and models wrote is hostile data: jinja2 escapes it, and the page's own policy lets nothing run or load.
-"""
-
-import base64
-import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from dpe_api.artifacts import AttributionReport, CategoryReport, Confusion, DiagnosisReport, Quota, Slice, Weakness
 from dpe_api.diagnosis_spec import Diagnosis
+from dpe_jobs import pages
 from dpe_jobs.diagnosis.confusions import Matrix, matrix
 from dpe_jobs.diagnosis.failures import Failure, read_failures, readable
 from dpe_jobs.diagnosis.sample import PROBE
@@ -79,23 +72,20 @@ def write(
         for category in sorted(report.of(PROBE).categories, key=_weakest_first)
     ]
     shown = [failure.id for category in categories for failure in category.failures]
-    text = (
-        _environment()
-        .get_template("report.html.jinja")
-        .render(
-            report=report,
-            probe=report.of(PROBE),
-            benchmarks=[s for s in report.sets if s.name != PROBE],
-            categories=categories,
-            attribution=attribution,
-            anchors={row_id: f"failure-{number}" for number, row_id in enumerate(shown, 1)},
-            errors=found.errors.most_common(_ERRORS_SHOWN),
-            mixed=bool(quotas),
-            settings=settings,
-            created_at=created_at,
-            css=Markup(_css()),
-            css_hash=base64.b64encode(hashlib.sha256(_css().encode()).digest()).decode(),
-        )
+    text = pages.render(
+        "dpe_jobs.diagnosis",
+        "report",
+        {**FILTERS, "probability": probability, "where": where},
+        report=report,
+        probe=report.of(PROBE),
+        benchmarks=[s for s in report.sets if s.name != PROBE],
+        categories=categories,
+        attribution=attribution,
+        anchors={row_id: f"failure-{number}" for number, row_id in enumerate(shown, 1)},
+        errors=found.errors.most_common(_ERRORS_SHOWN),
+        mixed=bool(quotas),
+        settings=settings,
+        created_at=created_at,
     )
     out.write_text(text, encoding="utf-8")
 
@@ -135,10 +125,6 @@ def _weakest_first(category: CategoryReport) -> tuple[bool, float, str]:
     return (category.n == 0, category.accuracy.value, category.name)
 
 
-def _css() -> str:
-    return files("dpe_jobs.diagnosis").joinpath("templates", "report.css").read_text(encoding="utf-8")
-
-
 def short(text: str) -> str:
     """A name for people: names are data too, and may be endless."""
     return readable(text, _NAME)
@@ -167,15 +153,5 @@ def where(found: Slice) -> str:
     return " with ".join(part for part in (found.category or "all categories", facets) if part)
 
 
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("dpe_jobs.diagnosis", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(
-        percent=percent, points=points, probability=probability, where=where, readable=readable, short=short
-    )
-    return environment
+FILTERS: dict[str, Callable[..., str]] = {"percent": percent, "points": points, "readable": readable, "short": short}
+"""What the templates of all pages may use."""

@@ -1,27 +1,18 @@
-"""`gallery.html`: kept and rejected candidates to leaf through, in the manner of a diagnosis's report.
+"""`gallery.html`: kept and rejected candidates to leaf through, in the manner of a diagnosis's report."""
 
-One file that needs nothing else: no script, no request, pictures inside. What models and the web wrote is hostile data:
-jinja2 escapes it, and the page's own policy lets nothing run or load.
-"""
-
-import base64
-import hashlib
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
-
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from dpe_api.artifacts import CategorySamples, GenerationSummary
 from dpe_api.launch import GenerationLaunch
-from dpe_jobs.diagnosis.failures import Failure, find_failures, readable, shrink
+from dpe_jobs import pages
+from dpe_jobs.diagnosis.failures import Failure, find_failures, shrink
 from dpe_jobs.diagnosis.items import ITEMS
-from dpe_jobs.diagnosis.page import percent, points, short
+from dpe_jobs.diagnosis.page import FILTERS
 from dpe_jobs.generation.gallery import KEPT, Gallery, Shown
 from dpe_jobs.questions import read_questions
 from dpe_jobs.store import Store, join
@@ -65,22 +56,18 @@ def write(
     """Write the page. It reads the diagnosis and the probe for the examples that samples were asked for by."""
     shown = gallery.shown()
     examples = read_examples(store, launch, most_cited(shown))
-    css = _css()
-    text = (
-        _environment()
-        .get_template("gallery.html.jinja")
-        .render(
-            launch=launch,
-            summary=summary,
-            categories=[_category(one, shown) for one in summary.categories],
-            shown=len(shown),
-            examples=examples,
-            anchors={example.id: f"example-{number}" for number, example in enumerate(examples, 1)},
-            band=launch.generation.filter,
-            created_at=created_at,
-            css=Markup(css),
-            css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
-        )
+    text = pages.render(
+        "dpe_jobs.generation",
+        "gallery",
+        FILTERS,
+        launch=launch,
+        summary=summary,
+        categories=[_category(one, shown) for one in summary.categories],
+        shown=len(shown),
+        examples=examples,
+        anchors={example.id: f"example-{number}" for number, example in enumerate(examples, 1)},
+        band=launch.generation.filter,
+        created_at=created_at,
     )
     out.write_text(text, encoding="utf-8")
 
@@ -118,23 +105,3 @@ def read_examples(store: Store, launch: GenerationLaunch, ids: Collection[str]) 
         if not missing:
             break
     return [found[name] for name in ids if name in found]
-
-
-def _css() -> str:
-    """The look of the reports, and what is only here."""
-    sheets = (("dpe_jobs.diagnosis", "report.css"), ("dpe_jobs.generation", "gallery.css"))
-    return "".join(files(where).joinpath("templates", name).read_text(encoding="utf-8") for where, name in sheets)
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("dpe_jobs.generation", "templates"), PackageLoader("dpe_jobs.diagnosis", "templates")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, points=points, readable=readable, short=short)
-    return environment

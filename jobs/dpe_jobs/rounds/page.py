@@ -1,17 +1,12 @@
-"""`run.html`: accuracy over the rounds, in the manner of `report.html`. One file that needs nothing else."""
+"""`run.html`: accuracy over the rounds, in the manner of `report.html`."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
-from dpe_jobs.diagnosis.page import percent, points, short
+from dpe_jobs import pages
+from dpe_jobs.diagnosis.page import FILTERS
 from dpe_jobs.rounds.read import RoundFound
 from dpe_jobs.rounds.series import Series, by_category, macro
 
@@ -60,39 +55,18 @@ def write(rounds: Sequence[RoundFound], out: Path, *, created_at: datetime) -> N
     """Write the page of at least one round, oldest first. ValueError without any."""
     if not rounds:
         raise ValueError("no round to show")
-    css = "".join(
-        files(package).joinpath("templates", name).read_text(encoding="utf-8")
-        for package, name in (("dpe_jobs.diagnosis", "report.css"), ("dpe_jobs.rounds", "run.css"))
-    )
     whole, count = macro(rounds), len(rounds)
-    text = (
-        _environment()
-        .get_template("run.html.jinja")
-        .render(
-            rounds=rounds,
-            macro=whole,
-            categories=by_category(rounds),
-            headline=rounds[-1].headline,
-            large=Chart(760, 280, 44, rounds=count),
-            small=Chart(250, 130, 34, rounds=count),
-            confidence=rounds[-1].evaluation.confidence,
-            created_at=created_at,
-            css=Markup(css),
-            css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
-        )
+    text = pages.render(
+        "dpe_jobs.rounds",
+        "run",
+        FILTERS,
+        rounds=rounds,
+        macro=whole,
+        categories=by_category(rounds),
+        headline=rounds[-1].headline,
+        large=Chart(760, 280, 44, rounds=count),
+        small=Chart(250, 130, 34, rounds=count),
+        confidence=rounds[-1].evaluation.confidence,
+        created_at=created_at,
     )
     out.write_text(text, encoding="utf-8")
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=ChoiceLoader(
-            [PackageLoader("dpe_jobs.rounds", "templates"), PackageLoader("dpe_jobs.diagnosis", "templates")]
-        ),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(percent=percent, points=points, short=short)
-    return environment
