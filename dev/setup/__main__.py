@@ -6,7 +6,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from dev import paths
-from dev.setup import binaries, packages, python
+from dev.setup import binaries, inspected, packages, python
 from dev.setup.steps import SetupError, say
 
 
@@ -23,6 +23,8 @@ def _everything(*, cluster: bool) -> None:
     said = [str(p) for p in problems if p is not None]
     if said:
         raise SetupError("\n".join(said))
+    if cluster:
+        inspected.ensure()
 
 
 def main() -> int:

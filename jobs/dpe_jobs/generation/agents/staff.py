@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from dpe_api.artifacts import EndpointSpending
 from dpe_api.endpoints import Endpoint
@@ -14,7 +15,6 @@ from dpe_jobs.generation.agents.clients import open_clients, spending
 from dpe_jobs.generation.agents.examples import Examples, read_examples
 from dpe_jobs.generation.agents.planner import EndpointPlanner
 from dpe_jobs.generation.agents.safety import EndpointSafety
-from dpe_jobs.generation.agents.selector import EndpointSelector, Sources
 from dpe_jobs.generation.agents.supplies import LookedUpPool, ModelEdits
 from dpe_jobs.generation.agents.validator import EndpointValidator
 from dpe_jobs.generation.agents.writer import EndpointWriter
@@ -29,6 +29,9 @@ from dpe_jobs.generation.search.supply import SearchSupply, open_searches
 from dpe_jobs.generation.sources import RenderSupply, Supply
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.store import Store, join
+
+if TYPE_CHECKING:
+    from dpe_jobs.generation.agents.selector import Sources
 
 MOST_AHEAD = 256  # candidates with a picture in memory that agents are at work on
 
@@ -126,6 +129,8 @@ class Staff:
                 ),
             )
         if (selector := agents.selector) is not None:
+            from dpe_jobs.generation.agents.selector import EndpointSelector  # its library of agents takes seconds
+
             client, endpoint = clients[selector.endpoint], known[selector.endpoint]
             sources = self._sources(clients, fetched)
             finds = EndpointSelector(client, endpoint, selector, sources, team.selector, self._refuses)
@@ -151,7 +156,9 @@ class Staff:
         by_models = {supply.name for supply in made if supply.program is None}
         return {supply.name for supply in made} - by_models
 
-    def _sources(self, clients: Mapping[str, ModelClient], fetched: Downloader) -> Sources:
+    def _sources(self, clients: Mapping[str, ModelClient], fetched: Downloader) -> "Sources":
+        from dpe_jobs.generation.agents.selector import Sources
+
         async def fetch(address: str) -> bytes:
             return (await fetched.get(address)).data
 

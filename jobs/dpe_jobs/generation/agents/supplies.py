@@ -9,7 +9,7 @@ from functools import partial
 
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.endpoints.texts import digest
-from dpe_jobs.generation.agents.tools import MOST_HITS
+from dpe_jobs.generation.agents.words import MOST_HITS
 from dpe_jobs.generation.images import NoImage, Picture
 from dpe_jobs.generation.pool.search import Hit as PoolHit
 from dpe_jobs.generation.pool.search import Pool, Query

@@ -16,10 +16,10 @@ from dpe_api.generation_spec import SourceKind
 from dpe_jobs.endpoints.loop import ModelRetry
 from dpe_jobs.endpoints.texts import marked, shorten
 from dpe_jobs.generation.agents.seen import glance
+from dpe_jobs.generation.agents.words import MOST_HITS
 from dpe_jobs.generation.images import NoImage, Picture
 from dpe_jobs.generation.roles import Rejected, Target
 
-MOST_HITS = 10  # of a search, that a model is told of
 _LONGEST_RESULT = 200  # characters of a result in provenance
 _LONGEST_WORDS = 300  # of a title or caption
 

@@ -9,6 +9,7 @@ from dpe_jobs.generation.roles import Target
 
 LONGEST_WORD = 80  # characters of a facet's name or value
 LONGEST_TEXT = 2000
+MOST_HITS = 10  # of a search, that a model is told of
 
 NO_TYPE = "as it suits the picture"
 

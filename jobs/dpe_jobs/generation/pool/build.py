@@ -15,10 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-import lancedb
 import pyarrow as pa
 import pyarrow.parquet as pq
-from lancedb.index import FTS, BTree, IvfFlat
 from pydantic import Field
 
 from dpe_api.artifacts import InputRef, Manifest
@@ -161,6 +159,9 @@ class _Build:
 
     def make_table(self, folder: Path) -> Path:
         """The table with its indexes, on disk, and the list of bad rows."""
+        import lancedb  # seconds, and the search, which knows this module, may never open a table
+        from lancedb.index import FTS, BTree, IvfFlat
+
         first = self._scratch / "first.parquet"
         self._store.download(join(self._parts_folder, self.names[self.shards[0].name]), first)
         schema = pq.read_schema(first)

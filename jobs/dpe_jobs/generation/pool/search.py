@@ -16,9 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import lancedb
 import numpy as np
-from lancedb.query import LanceVectorQueryBuilder, MatchQuery
 from PIL import Image
 
 from dpe_api.artifacts import InputRef
@@ -123,6 +121,8 @@ class Pool:
         self.ref: InputRef = store.input_ref(self.folder)
         """For the manifest of who reads it."""
         self._check_embedder()
+        import lancedb  # seconds, that a stage without pools has no use for
+
         address, options = store.native(self.folder)
         self._table = lancedb.connect(address, storage_options=options).open_table(published.TABLE)
         self._indexed = {index.columns[0] for index in self._table.list_indices()}
@@ -234,6 +234,8 @@ class Pool:
         self, query: Query, vector: Sequence[float] | None, seed: int, depth: int, columns: list[str]
     ) -> Iterator[list[tuple[Mapping[str, Any], float]]]:
         """Rows with a score, more being better, one list for each way to look."""
+        from lancedb.query import MatchQuery
+
         if query.words():
             match = MatchQuery(query.words(), "words")  # type: ignore[call-arg]  # its defaults are not seen
             search = self._table.search(match, query_type="fts")
@@ -251,6 +253,8 @@ class Pool:
     def _nearest(
         self, column: str, wanted: Any, depth: int, columns: list[str]
     ) -> list[tuple[Mapping[str, Any], float]]:
+        from lancedb.query import LanceVectorQueryBuilder
+
         search = self._table.search(np.asarray(wanted, dtype=np.float32), vector_column_name=column)
         assert isinstance(search, LanceVectorQueryBuilder), "a vector is asked for"
         search = search.distance_type("cosine")

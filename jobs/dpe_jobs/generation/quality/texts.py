@@ -6,11 +6,14 @@ reserved by its words only when it is long and asked of a few pictures, as a mat
 
 import re
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 
 from dpe_jobs.graders import normalise
+
+if TYPE_CHECKING:
+    from datasketch import MinHash, MinHashLSH
 
 NEAR = 0.8  # Jaccard similarity of word triples
 PATTERN = 0.5  # similarity of questions that differ in what they ask for, and are of one making
@@ -33,7 +36,9 @@ def similarity(first: str, second: str) -> float:
     return len(a & b) / max(len(a | b), 1)
 
 
-def _minhash(parts: Iterable[str]) -> MinHash:
+def _minhash(parts: Iterable[str]) -> "MinHash":
+    from datasketch import MinHash
+
     found = MinHash(num_perm=_HASHES, seed=1)
     found.update_batch([part.encode() for part in sorted(parts)])
     return found
@@ -43,7 +48,7 @@ class ReservedQuestions:
     """Long questions of probe and benchmarks that are asked of a few pictures each."""
 
     def __init__(self) -> None:
-        self._index = MinHashLSH(threshold=PATTERN, num_perm=_HASHES)
+        self._index: MinHashLSH | None = None  # made when needed: the library takes a second to import
         self._texts: list[str] = []
         self._like = np.zeros(0, np.int32)  # how many others are much like it
 
@@ -66,15 +71,22 @@ class ReservedQuestions:
         if place >= len(self._like):
             self._like = np.concatenate([self._like, np.zeros(max(1024, place // 2), np.int32)])
         self._like[place] = len(alike)
-        self._index.insert(str(place), found)
+        self._opened().insert(str(place), found)
         self._texts.append(question)
         return True
 
-    def _alike(self, found: MinHash, parts: frozenset[str]) -> list[tuple[int, float]]:
+    def _alike(self, found: "MinHash", parts: frozenset[str]) -> list[tuple[int, float]]:
         """Places of questions that may be alike, and how much they are."""
-        places = sorted(int(key) for key in self._index.query(found))
+        places = sorted(int(key) for key in self._opened().query(found))
         known = [shingles(self._texts[place]) for place in places]
         return [(p, len(parts & other) / len(parts | other)) for p, other in zip(places, known, strict=True)]
+
+    def _opened(self) -> "MinHashLSH":
+        from datasketch import MinHashLSH
+
+        if self._index is None:
+            self._index = MinHashLSH(threshold=PATTERN, num_perm=_HASHES)
+        return self._index
 
     def find(self, question: str) -> str | None:
         """The reserved question that a candidate's repeats, or nearly."""
