@@ -7,12 +7,14 @@ every question to an endpoint.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
 from openai import AsyncOpenAI
-from pydantic_ai import Agent, ModelRetry, Tool, ToolOutput, UsageLimits
+from pydantic_ai import Agent, ModelRetry, RunContext, Tool, ToolDefinition, ToolOutput, UsageLimits
+from pydantic_ai.capabilities import PrepareOutputTools, PrepareTools
 from pydantic_ai.exceptions import AgentRunError, UsageLimitExceeded
 from pydantic_ai.models.openai import OpenAIChatModel, OpenAIChatModelSettings
 from pydantic_ai.profiles.openai import OpenAIModelProfile
@@ -23,7 +25,18 @@ from dpe_jobs.runtime import StageError
 
 __all__ = ["GaveOut", "Loop", "ModelRetry"]
 
-_NO_REQUIRED = (400, 404, 422)  # statuses by which servers refuse `tool_choice: required`
+_DEMANDS: tuple[dict[str, Any], ...] = (
+    # one call in a reply: vLLM constrains a required call to a list of calls, which a weak model never closes
+    {"tool_choice": "required", "parallel_tool_calls": False},
+    {"tool_choice": "required"},
+    {"tool_choice": "auto"},
+)
+"""What is demanded of a reply; of a server that refuses one, the next one."""
+_REFUSALS = (400, 404, 422)  # statuses by which servers refuse a demand that they do not know
+
+
+Offer = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]
+"""The schema of a tool's arguments as it holds now; None: the tool has no use yet."""
 
 
 class GaveOut(Exception):
@@ -35,7 +48,7 @@ class _Transport(httpx.AsyncBaseTransport):
 
     def __init__(self, client: ModelClient) -> None:
         self._client = client
-        self._choice = "required"
+        self._demands = _DEMANDS
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         body = json.loads(await request.aread())
@@ -43,19 +56,20 @@ class _Transport(httpx.AsyncBaseTransport):
         return httpx.Response(200, json=_whole(await self._complete(body), self._client.model))
 
     async def _complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A server that knows no `required` is asked politely from then on."""
-        chosen = body | {"tool_choice": self._choice}
-        try:
-            return await self._client.complete(chosen)
-        except Refused as error:
-            if self._choice != "required" or error.status not in _NO_REQUIRED:
-                raise
+        """A server is asked for the most that it does not refuse, from then on too."""
+        refused: Refused | None = None
+        for number, demand in enumerate(self._demands):
             try:
-                reply = await self._client.complete(body | {"tool_choice": "auto"})
-            except Refused:
-                raise error from None  # it was refused for another reason
-            self._choice = "auto"
-            return reply
+                reply = await self._client.complete(body | demand)
+            except Refused as error:
+                if error.status not in _REFUSALS:
+                    raise
+                refused = refused or error
+            else:
+                self._demands = self._demands[number:]
+                return reply
+        assert refused is not None, "there is a demand left"
+        raise refused  # it was refused for another reason
 
 
 def _whole(reply: dict[str, Any], model: str) -> dict[str, Any]:
@@ -104,19 +118,28 @@ class Loop:
         system: str,
         tools: Sequence[Callable[..., Any]],
         ends: Sequence[Callable[..., Any]],
+        offer: Offer,
         seed: int,
     ) -> Any:
         """What one of `ends` returned: tools that end the loop when they are called with arguments that they take.
 
         Ends are annotated to return Any: the library makes schemas of what functions say that they return. A tool says
-        no by ModelRetry, whose text the model reads. Tools run one after the other. GaveOut when the model has used
-        its steps or tokens, or calls nothing that there is; RequestFailed when the service fails.
+        no by ModelRetry, whose text the model reads. Tools run one after the other. `offer` says before each step what
+        may be called, so that a server that constrains calls lets no model call what would fail. GaveOut when the model
+        has used its steps or tokens, or calls nothing that there is; RequestFailed when the service fails.
         """
+
+        def offered(_: RunContext[None], tools: list[ToolDefinition]) -> list[ToolDefinition]:
+            schemas = [offer(tool.parameters_json_schema) for tool in tools]
+            pairs = zip(tools, schemas, strict=True)
+            return [replace(tool, parameters_json_schema=dict(now)) for tool, now in pairs if now is not None]
+
         agent: Agent[None, Any] = Agent(
             self._model,
             output_type=[ToolOutput(end, name=end.__name__) for end in ends],
             instructions=system,
             tools=[Tool(tool, sequential=True) for tool in tools],
+            capabilities=[PrepareTools(offered), PrepareOutputTools(offered)],
             retries=self._steps,
             model_settings=self._settings | OpenAIChatModelSettings(seed=seed),
         )

@@ -10,6 +10,7 @@ the server refuses. That a tiny model plans, writes or approves anything sensibl
 
 import argparse
 import asyncio
+import io
 import json
 import os
 import random
@@ -18,17 +19,23 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from tests.fakes.image_searches import PATHS, Catalogue, openverse
+from tests.fakes.image_searches import source as search_source
+from tests.fakes.memory_store import MemoryStore
+from tests.fakes.web import Answer, site
+from tests.unit.generation import world
 
 from dpe_api.agents_spec import PlannerAgent, SelectorAgent, WriterAgent
 from dpe_api.artifacts import AnswerType
 from dpe_api.endpoints import Endpoint
-from dpe_api.generation_spec import SourceKind
+from dpe_api.generation_spec import Provider, SourceKind
+from dpe_api.launch import Downloads
 from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.generation.agents.examples import Example, Examples
 from dpe_jobs.generation.agents.planner import PLANNED, EndpointPlanner
@@ -40,11 +47,13 @@ from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.render.shapes import Shapes
 from dpe_jobs.generation.roles import Aim, Feedback, Order, Rejected, Target
-from dpe_jobs.generation.search.supply import Found
+from dpe_jobs.generation.search.supply import SearchSupply, open_searches
+from dpe_jobs.spending import Budget
 
 BASE = Path("examples/shapes/base")
 START_S = 240.0
 TARGETS = 8
+IMAGES = 40  # that the search finds
 HUES = ("red", "teal", "green", "blue")
 
 
@@ -54,18 +63,46 @@ def picture(number: int) -> Picture:
     return Picture(drawn.image, Origin(SourceKind.SEARCH, "search:here", str(number), "CC0-1.0"))
 
 
-class Here:
-    """A search that finds drawn pictures."""
+@asynccontextmanager
+async def searched() -> AsyncIterator[SearchSupply]:
+    """A search over real HTTP: a server that speaks Openverse's protocol, and one that has the drawn pictures."""
+    files = {}
+    for number in range(IMAGES):
+        jpeg = io.BytesIO()
+        picture(number).image.resize((256, 256)).save(jpeg, "JPEG")
+        files[f"/img/{number}.jpg"] = Answer(jpeg.getvalue())
+    with site(files, host="127.0.0.3") as web, site() as api:
+        api.pages[PATHS[Provider.OPENVERSE]] = openverse(Catalogue(web.url, IMAGES))
+        supply = SearchSupply(0, search_source(Provider.OPENVERSE, api))
+        launch = world.launch("http://127.0.0.1", downloads=Downloads(user_agent="dpe-bench/1", allow=["127.0.0.3"]))
+        async with open_searches(launch, MemoryStore(), [supply]):
+            yield supply
+        pages, downloads = (sum(v.path != "/robots.txt" for v in server.visits) for server in (api, web))
+        print(f"  the search was asked for {pages} pages, the website for {downloads} pictures", flush=True)
 
-    async def find(self, query: str, page: int) -> Sequence[Found]:
-        return [Found(f"A {HUES[n % 4]} circle, 64 x 64, CC0", self._load(n)) for n in range(3)] if page < 4 else []
 
-    @staticmethod
-    def _load(number: int) -> Callable[[], Awaitable[Picture]]:
-        async def load() -> Picture:
-            return picture(number)
+class Watched(ModelClient):
+    """Counts what replies with tools held: calls with whole arguments, calls that break off, no call that is one.
 
-        return load
+    Of calls with a raw control character in a text, which its grammar lets pass and JSON does not, vLLM leaves nothing.
+    """
+
+    calls: Counter[str]
+
+    async def complete(self, body: Mapping[str, Any], *, budget: Budget | None = None) -> dict[str, Any]:
+        reply = await super().complete(body, budget=budget)
+        if "tools" in body:
+            (choice,) = reply["choices"]
+            said = choice["message"].get("tool_calls") or []
+            for call in said:
+                try:
+                    json.loads(call["function"]["arguments"])
+                    self.calls[call["function"]["name"]] += 1
+                except ValueError:
+                    self.calls["malformed"] += 1
+            if not said:
+                self.calls[f"no call ({choice['finish_reason']})"] += 1
+        return reply
 
 
 class ByHand:
@@ -83,7 +120,7 @@ def target(number: int) -> Target:
         category="shape",
         number=number,
         kind=SourceKind.SEARCH,
-        source="search:here",
+        source="search:openverse",
         knobs={},
         aim=Aim("calls teal green"),
         seed=number,
@@ -108,6 +145,8 @@ def vllm(model: Path, *, text_only: bool, log: Path, extra: Sequence[str]) -> It
         *extra,
     ]
     settings = {
+        # without it vLLM takes a grammar for calls that allows white space without end; then the schemas bound a call
+        "VLLM_ENFORCE_STRICT_TOOL_CALLING": "0",
         "VLLM_CPU_KVCACHE_SPACE": "2",
         "VLLM_NO_USAGE_STATS": "1",
         "HF_HUB_OFFLINE": "1",
@@ -162,7 +201,7 @@ async def tally(what: str, client: ModelClient, works: Sequence[Awaitable[Any]])
     return ends
 
 
-async def exercise(endpoint: Endpoint, *, text_only: bool) -> None:
+async def exercise(endpoint: Endpoint, *, text_only: bool, loops: int) -> None:
     """Every agent, a few targets each."""
     examples = Examples(
         {
@@ -171,24 +210,26 @@ async def exercise(endpoint: Endpoint, *, text_only: bool) -> None:
             ]
         }
     )
-    async with ModelClient.of(endpoint) as client:
+    async with Watched.of(endpoint) as client:
         planner = EndpointPlanner(
             ByHand(), client, endpoint, PlannerAgent(endpoint="x"), [], {"shape": [target(0).aim]}, examples, 7
         )
         await tally("plan", client, [planner.plan(Order("shape", 0, TARGETS, Feedback()))])
         by_model = PLANNED.labels("endpoint")._value.get()
         print(f"  targets that the model filled in: {by_model:.0f} of {TARGETS}")
-        settings = SelectorAgent(endpoint="x", max_steps=6, max_tokens_per_target=100_000)
-        selector = EndpointSelector(client, endpoint, settings, Sources({"search:here": Here()}), ByHand())
-        calls: Counter[str] = Counter()
+        settings = SelectorAgent(endpoint="x", max_steps=12, max_tokens_per_target=100_000, temperature=1.0)
+        client.calls, used = Counter(), Counter[str]()
+        async with searched() as search:
+            selector = EndpointSelector(client, endpoint, settings, Sources({search.name: search}), ByHand())
 
-        async def select(number: int) -> Picture:
-            found = await selector.select(target(number))
-            calls.update(call["tool"] for call in found.tool_calls)
-            return found
+            async def select(number: int) -> Picture:
+                found = await selector.select(target(number))
+                used[" > ".join(call["tool"] for call in found.tool_calls)] += 1
+                return found
 
-        await tally("select", client, [select(n) for n in range(TARGETS)])
-        print(f"  calls of those that ended with a picture: {dict(calls)}")
+            await tally("select", client, [select(n) for n in range(loops)])
+        print(f"  replies: {dict(client.calls)}")
+        print(f"  calls of those that ended with a picture: {dict(used)}")
         if text_only:
             return
         writer = EndpointWriter(client, endpoint, WriterAgent(endpoint="x"), examples)
@@ -204,14 +245,15 @@ def main() -> None:
     parser.add_argument("--url", help="a server that runs already, with /v1")
     parser.add_argument("--name", default="model", help="the model's name at --url")
     parser.add_argument("--text-only", action="store_true", help="the model takes no images: planner and selector only")
-    parser.add_argument("--max-tokens", type=int, default=400)
+    parser.add_argument("--max-tokens", type=int, default=5000)
+    parser.add_argument("--loops", type=int, default=32, help="targets that the selector looks for pictures of")
     parser.add_argument("--log", type=Path, default=Path("/tmp/agents-live-vllm.log"))
     parser.add_argument("--vllm", type=json.loads, default=[], help="more arguments for vLLM, as a JSON list")
     chosen = parser.parse_args()
 
     def go(url: str) -> None:
         endpoint = Endpoint(name="live", url=url, model=chosen.name, max_tokens=chosen.max_tokens, timeout_seconds=300)
-        asyncio.run(exercise(endpoint, text_only=chosen.text_only))
+        asyncio.run(exercise(endpoint, text_only=chosen.text_only, loops=chosen.loops))
 
     if chosen.url:
         go(chosen.url)

@@ -100,6 +100,7 @@ class EndpointSelector:
                 system=template.system,
                 tools=hands.tools(),
                 ends=[hands.use_image, hands.give_up],
+                offer=hands.offer,
                 seed=derive(target.seed, "select"),
             )
         except GaveOut as error:

@@ -25,7 +25,7 @@ _LONGEST_WORDS = 300  # of a title or caption
 
 
 # the schema bounds what a server that constrains calls would else let a weak model write without end
-Number = Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 999})]
+Number = Annotated[int, Field(json_schema_extra={"minimum": 1, "maximum": 99})]
 Words = Annotated[str, Field(json_schema_extra={"maxLength": 120})]
 Sentence = Annotated[str, Field(json_schema_extra={"maxLength": _LONGEST_WORDS})]
 
@@ -97,6 +97,24 @@ class Hands:
         ]
         return [*(tool for there, tool in offered if there is not None), self.look_at]
 
+    def offer(self, schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """The schema of a tool's arguments, with the numbers and knobs that there are now; None before there are any.
+
+        Models that know nothing of tools take the first number that comes to mind: a server that constrains calls
+        leaves them no wrong one.
+        """
+        given = dict(schema["properties"])
+        if "number" in given:
+            if not self._numbered:
+                return None
+            given["number"] = given["number"] | {"maximum": len(self._numbered)}
+        if "knobs" in given and self.drawer is not None:
+            options = self.drawer.knobs(self.target.category)
+            named = {name: {"type": "string", "enum": list(values)} for name, values in options.items()}
+            about = {"description": given["knobs"].get("description", "")}
+            given["knobs"] = about | {"type": "object", "properties": named, "additionalProperties": False}
+        return {**schema, "properties": given}
+
     async def search_images(self, query: Words, page: Number = 1) -> str:
         """Search the web for images. Returns numbered results with titles, licences and sizes.
 
@@ -119,7 +137,7 @@ class Hands:
         """Draw a picture. Shows it and gives it a number.
 
         Args:
-            knobs: names and values of what it is to show, from the list of knobs; what is left out is drawn by lot
+            knobs: names and values of what it is to show; what is left out is as the target has it
         """
         assert self.drawer is not None
         options = self.drawer.knobs(self.target.category)

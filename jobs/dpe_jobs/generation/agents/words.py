@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field
 from dpe_jobs.generation.roles import Target
 
 LONGEST_WORD = 80  # characters of a facet's name or value
+LONGEST_SENTENCE = 300
 LONGEST_TEXT = 2000
 MOST_HITS = 10  # of a search, that a model is told of
 
@@ -20,6 +21,8 @@ def _cut(longest: int) -> AfterValidator:
 
 Word = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_WORD}), _cut(LONGEST_WORD)]
 """A few words; may be empty, too long ones are cut."""
+Sentence = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_SENTENCE}), _cut(LONGEST_SENTENCE)]
+"""One sentence; may be empty, a too long one is cut."""
 Text = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_TEXT}), _cut(LONGEST_TEXT)]
 """A paragraph on one line; may be empty, a too long one is cut."""
 

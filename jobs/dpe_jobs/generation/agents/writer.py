@@ -1,9 +1,9 @@
 """The writer by an endpoint: it describes the picture first, in a question of its own, and only then asks about it."""
 
 import asyncio
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from dpe_api.agents_spec import WriterAgent
 from dpe_api.artifacts import AnswerType
@@ -13,7 +13,7 @@ from dpe_jobs.endpoints.structured import Asker, Declined, Reply
 from dpe_jobs.endpoints.texts import marked
 from dpe_jobs.generation.agents.examples import Examples
 from dpe_jobs.generation.agents.seen import encoded
-from dpe_jobs.generation.agents.words import Text, Word, listed, wanted_type
+from dpe_jobs.generation.agents.words import Sentence, Text, Word, listed, wanted_type
 from dpe_jobs.generation.images import Picture
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.roles import Rejected, Target
@@ -37,11 +37,11 @@ class Question(Reply):
 
     # the order is that of thinking: how the answer follows stands before question and answer
     possible: bool
-    why_not: Text
+    why_not: Sentence
     rationale: Text
     question: Text
     answer_type: AnswerType
-    choices: list[Word]
+    choices: Annotated[list[Word], Field(json_schema_extra={"maxItems": MOST_CHOICES})]
     answer: Word
 
 

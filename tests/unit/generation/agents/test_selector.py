@@ -96,8 +96,8 @@ async def test_it_is_told_of_the_target_and_of_nothing_else():
     assert block(asked.question, "weakness") == "miscounts birds that overlap"
     assert block(asked.question, "facets") == "- light: dusk"
     assert block(asked.question, "query") == "birds on a wire"
-    assert offered(asked) == {"search_images", "look_at", "use_image", "give_up"}
-    assert asked.body["tool_choice"] == "required"
+    assert offered(asked) == {"search_images", "give_up"}, "there is no picture yet"
+    assert (asked.body["tool_choice"], asked.body["parallel_tool_calls"]) == ("required", False)
     search = next(t["function"] for t in asked.body["tools"] if t["function"]["name"] == "search_images")
     assert search["description"].startswith("Search the web for images.")
     assert search["parameters"]["properties"]["query"]["maxLength"] == 120, "a weak model would write without end"
@@ -116,7 +116,25 @@ async def test_a_target_has_the_tools_of_its_source_so_that_shares_stay_what_the
     with serving(steps([("give_up", {"reason": "no"})])) as model:
         with pytest.raises(NoImage, match="gave up: no"):
             await select(model, target(kind=kind, source=source))
-        assert offered(model.requests[0]) == tools | {"look_at", "use_image", "give_up"}
+        assert offered(model.requests[0]) == tools - {"edit_image"} | {"give_up"}
+
+
+def arguments(asked: Asked, tool: str) -> Any:
+    """The schemas of a tool's arguments as they were sent."""
+    return next(t["function"] for t in asked.body["tools"] if t["function"]["name"] == tool)["parameters"]["properties"]
+
+
+async def test_numbers_are_offered_as_far_as_there_are_pictures_and_knobs_by_their_values():
+    drawn = target(kind=SourceKind.EDIT, source="edit:editor")
+    with serving(steps(SEARCH, [("pool_search", {"query": "owl"})], [("give_up", {"reason": "no"})])) as model:
+        with pytest.raises(NoImage, match="gave up: no"):
+            await select(model, drawn)
+        first, second, third = model.requests
+    assert "maximum" not in str(arguments(first, "render"))
+    assert arguments(first, "render")["knobs"]["properties"] == {"colour": {"type": "string", "enum": ["red", "lime"]}}
+    numbered = ("look_at", "use_image", "edit_image")
+    assert {arguments(second, tool)["number"]["maximum"] for tool in numbered} == {2}
+    assert {arguments(third, tool)["number"]["maximum"] for tool in numbered} == {3}
 
 
 async def test_pages_go_on_counting():
@@ -219,7 +237,7 @@ async def test_a_loop_is_ended_by_its_tokens_too():
 
 async def test_many_calls_at_once_are_done_in_order():
     with serving(
-        steps([*SEARCH, ("look_at", {"number": 1}), ("search_images", {"query": "x", "page": 2})], USE)
+        steps(SEARCH, [("look_at", {"number": 1}), ("search_images", {"query": "x", "page": 2})], USE)
     ) as model:
         found = await select(model)
     assert [c["tool"] for c in found.tool_calls] == ["search_images", "look_at", "search_images", "use_image"]
@@ -236,15 +254,22 @@ async def test_a_storm_of_429_is_waited_out_inside_a_loop():
         assert len(model.requests) == 2 + 3
 
 
-async def test_a_server_that_knows_no_required_calls_is_asked_without():
+@pytest.mark.parametrize(
+    ("refuses", "demands"),
+    [
+        (lambda body: "parallel_tool_calls" in body, ["required, one", "required", "required"]),
+        (lambda body: body["tool_choice"] == "required", ["required, one", "required", "auto", "auto"]),
+    ],
+    ids=["one call at a time", "required"],
+)
+async def test_a_server_that_refuses_a_demand_is_asked_without_it_from_then_on(refuses, demands):
     def old(asked: Asked) -> list[str] | Reply:
-        if asked.body.get("tool_choice") == "required":
-            return complaint(400, "tool_choice must be auto or none")
-        return steps(SEARCH, USE)(asked)
+        return complaint(400, "not supported with this model") if refuses(asked.body) else steps(SEARCH, USE)(asked)
 
     with serving(old) as model:
         assert (await select(model)).origin.id == "red"
-        assert [a.body["tool_choice"] for a in model.requests] == ["required", "auto", "auto"]
+        bodies = [asked.body for asked in model.requests]
+    assert [b["tool_choice"] + ", one" * (b.get("parallel_tool_calls") is False) for b in bodies] == demands
 
 
 @pytest.mark.parametrize(
