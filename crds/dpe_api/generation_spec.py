@@ -35,6 +35,7 @@ _OF_KIND = {
     "endpoint": ("edit",),
     "uri": ("pool",),
     "maxUses": ("pool",),
+    "embedder": ("pool",),
     "provider": ("search",),
     "url": ("search",),
     "apiKeySecretRef": ("search",),
@@ -74,6 +75,11 @@ class Source(ApiModel):
             "",
         ),
         (
+            "!has(self.embedder) || !has(self.program)",
+            "spec.generation.sources[]: a pool with program is not searched by words: remove embedder or program",
+            ".embedder",
+        ),
+        (
             "self.kind != 'edit' || has(self.program) != has(self.endpoint)",
             "spec.generation.sources[]: kind edit needs exactly one of program (an entry point in the group "
             "dpe.edits) and endpoint (an entry of spec.endpoints with images/edits)",
@@ -92,6 +98,9 @@ class Source(ApiModel):
     """edit: name of an entry of spec.endpoints with images/edits."""
     uri: S3Uri | None = None
     """pool: folder of Parquet files or WebDataset shards, indexed by `python -m dpe_jobs index`."""
+    embedder: Name | None = None
+    """pool: name of an entry of spec.endpoints with embeddings, of the model that the pool was indexed with; left out:
+    it is searched by words alone."""
     max_uses: Annotated[int, Field(ge=1, le=1000)] | None = None
     """pool: most samples that are made of one image, over all rounds; left out: 1."""
     provider: Provider | None = None

@@ -12,7 +12,7 @@ from dpe_api.evaluation_spec import Evaluation
 from dpe_api.fields import Fraction, S3Uri, rules
 from dpe_api.generation_spec import Generation
 from dpe_api.serving_spec import Serving
-from dpe_api.spec import ENDPOINT_FIELDS, IterationRef, Model, Retry, Spec
+from dpe_api.spec import ENDPOINT_FIELDS, SOURCE_ENDPOINT_FIELDS, IterationRef, Model, Retry, Spec
 from dpe_api.training_spec import Training
 
 LONGEST_NAME = 35  # characters: `-ROUND-RETRY` is added, and an iteration's name has at most 40
@@ -35,6 +35,16 @@ def _endpoint_rule(field: str) -> tuple[str, str, str]:
     )
 
 
+def _source_rule(field: str) -> tuple[str, str, str]:
+    """A field of a source must name an endpoint."""
+    return (
+        "!has(self.generation) || !has(self.generation.sources) || self.generation.sources.all(s, "
+        f"!has(s.{field}) || (has(self.endpoints) && self.endpoints.exists(e, e.name == s.{field})))",
+        f"spec.generation.sources[].{field} must be the name of an entry of spec.endpoints",
+        ".generation.sources",
+    )
+
+
 class Template(ApiModel):
     """The spec of every round's DPEIteration, but for what the run itself decides: `model`, and whether it goes on."""
 
@@ -45,12 +55,7 @@ class Template(ApiModel):
             ".endpoints",
         ),
         *(_endpoint_rule(field) for field in ENDPOINT_FIELDS),
-        (
-            "!has(self.generation) || !has(self.generation.sources) || self.generation.sources.all(s, "
-            "!has(s.endpoint) || (has(self.endpoints) && self.endpoints.exists(e, e.name == s.endpoint)))",
-            "spec.generation.sources[].endpoint must be the name of an entry of spec.endpoints",
-            ".generation.sources",
-        ),
+        *(_source_rule(field) for field in SOURCE_ENDPOINT_FIELDS),
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """All randomness derives from it, the round, the stage and the item."""

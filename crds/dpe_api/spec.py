@@ -63,6 +63,17 @@ def _endpoint_rule(field: str) -> tuple[str, str, str]:
     )
 
 
+def _source_rule(field: str) -> tuple[str, str, str]:
+    """A field of a source must name an endpoint of this spec, or of the iteration that it refers to."""
+    return (
+        "!has(self.generation) || !has(self.generation.sources) || self.generation.sources.all(s, "
+        f"!has(s.{field}) || (has(self.endpoints) ? self.endpoints.exists(e, e.name == s.{field}) : "
+        "has(self.model.iterationRef)))",
+        f"spec.generation.sources[].{field} must be the name of an entry of spec.endpoints",
+        ".generation.sources",
+    )
+
+
 ENDPOINT_FIELDS = (
     "probe.categorise.endpoint",
     "diagnosis.judge.endpoint",
@@ -75,6 +86,8 @@ ENDPOINT_FIELDS = (
     "generation.quality.safety.endpoint",
 )
 """Fields that name an entry of spec.endpoints, beside those of sources."""
+SOURCE_ENDPOINT_FIELDS = ("endpoint", "embedder")
+"""Those of sources."""
 
 
 class Spec(ApiModel):
@@ -92,13 +105,7 @@ class Spec(ApiModel):
             ".endpoints",
         ),
         *(_endpoint_rule(field) for field in ENDPOINT_FIELDS),
-        (
-            "!has(self.generation) || !has(self.generation.sources) || self.generation.sources.all(s, "
-            "!has(s.endpoint) || (has(self.endpoints) ? self.endpoints.exists(e, e.name == s.endpoint) : "
-            "has(self.model.iterationRef)))",
-            "spec.generation.sources[].endpoint must be the name of an entry of spec.endpoints",
-            ".generation.sources",
-        ),
+        *(_source_rule(field) for field in SOURCE_ENDPOINT_FIELDS),
     )
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
     """All randomness derives from it, the round, the stage and the item."""
@@ -170,8 +177,9 @@ class ResolvedSpec(ApiModel):
             if value is not None:
                 named[f"spec.{field}"] = str(value)
         for number, source in enumerate(self.generation.sources):
-            if source.endpoint is not None:
-                named[f"spec.generation.sources[{number}].endpoint"] = source.endpoint
+            for field in SOURCE_ENDPOINT_FIELDS:
+                if (name := getattr(source, field)) is not None:
+                    named[f"spec.generation.sources[{number}].{field}"] = str(name)
         return named
 
     def unknown_endpoints(self) -> dict[str, str]:

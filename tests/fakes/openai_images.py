@@ -44,11 +44,11 @@ def encoded(image: Image.Image, kind: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def embedding(text: str) -> list[float]:
+def embedding(text: str, dimensions: int = DIMENSIONS) -> list[float]:
     """Words counted in a few buckets: texts that share words are near."""
-    vector = [0.01] * DIMENSIONS
+    vector = [0.01] * dimensions
     for word in text.lower().split():
-        vector[hashlib.md5(word.encode()).digest()[0] % DIMENSIONS] += 1.0
+        vector[int.from_bytes(hashlib.md5(word.encode()).digest()[:4], "big") % dimensions] += 1.0
     return vector
 
 
@@ -66,6 +66,7 @@ class FakeImages:
         self.script, self.by_address = script, by_address
         self.edits: list[EditAsked] = []
         self.texts: list[list[str]] = []
+        self.dimensions = DIMENSIONS
         self.files: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -112,7 +113,9 @@ class FakeImages:
         assert all(isinstance(text, str) and text for text in texts), "OpenAI refuses an empty text"
         with self._lock:
             self.texts.append(texts)
-        data = [{"object": "embedding", "index": i, "embedding": embedding(t)} for i, t in enumerate(texts)]
+        data = [
+            {"object": "embedding", "index": i, "embedding": embedding(t, self.dimensions)} for i, t in enumerate(texts)
+        ]
         data.reverse()  # the index says which is which, not the order
         reply = {"object": "list", "data": data, "usage": {"prompt_tokens": 5 * len(texts)}}
         return Reply(body=json.dumps(reply).encode())

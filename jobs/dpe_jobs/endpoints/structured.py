@@ -97,13 +97,15 @@ def find_object(text: str) -> dict[str, Any]:
     The last, because what comes before it may quote something.
     """
     try:
-        whole = json.loads(text)
+        whole = json.loads(
+            text, strict=False
+        )  # models write tabs and ends of lines into strings, and grammars let them
     except (ValueError, RecursionError):
         text = _THOUGHTS.sub("", text[:_LONGEST_REPLY])
     else:
         if isinstance(whole, dict):
             return whole
-    decoder, found, start = json.JSONDecoder(), None, text.find("{")
+    decoder, found, start = json.JSONDecoder(strict=False), None, text.find("{")
     for _ in range(_MOST_STARTS):
         if start < 0:
             break

@@ -46,7 +46,7 @@ def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]
         if source.kind is SourceKind.SEARCH:
             unread.append(SearchSupply(place, source))
         elif source.kind is SourceKind.POOL and source.uri and not source.program:
-            unread.append(LookedUpPool(source.uri, source.share))
+            unread.append(LookedUpPool(source.uri, source.share, source.embedder))
     found: list[Supply] = [*bases, *unread]
     for place, source in enumerate(sources):
         if source.kind is SourceKind.EDIT and source.program is not None:

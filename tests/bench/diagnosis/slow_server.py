@@ -15,6 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+_JSON = "Content-Type: application/json\r\n"
 QUANTILE_99 = 2.3263  # of the normal distribution
 
 
@@ -78,7 +79,7 @@ class Server:
                 body = json.loads(await reader.readexactly(length)) if length else {}
                 status, said = await self._answer(method, path, body)
                 data = json.dumps(said).encode()
-                writer.write(f"HTTP/1.1 {status} X\r\nContent-Length: {len(data)}\r\n\r\n".encode() + data)
+                writer.write(f"HTTP/1.1 {status} X\r\n{_JSON}Content-Length: {len(data)}\r\n\r\n".encode() + data)
                 await writer.drain()
                 if method == "POST":
                     self.figures.change(-1)
@@ -95,7 +96,7 @@ class Server:
         if self._random.random() < self._errors:
             self.figures.failed += 1
             return 500, {"error": "simulated"}
-        text = body["messages"][-1]["content"][-1]["text"]
+        (text,) = (part["text"] for part in body["messages"][-1]["content"] if part["type"] == "text")
         n, sampled = body.get("n", 1), body.get("temperature", 0) > 0
         self.figures.answered[f"{sampled} {text}"] += 1
         choices = [{"index": i, "message": {"role": "assistant", "content": "red"}} for i in range(n)]

@@ -134,7 +134,7 @@ def vllm(model: Path, *, text_only: bool, log: Path, extra: Sequence[str]) -> It
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    images = [] if text_only else ["--limit-mm-per-prompt", '{"image":8,"video":0}']
+    images = [] if text_only else ["--limit-mm-per-prompt", '{"image":16,"video":0}']
     command = [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model)),
         *("--served-model-name", "model", "--host", "127.0.0.1", "--port", str(port)),

@@ -4,7 +4,9 @@
 
 The images are the handwritten digits of scikit-learn, those of easy-vqa, and parts of the photographs that scikit-learn
 and matplotlib bring, each part another one; half of the shards are Parquet, half WebDataset. They lie in a MinIO of its
-own on this machine. Index and searches are processes of their own, whose peak memory is told.
+own on this machine. Index and searches are processes of their own, whose peak memory is told. With --vectors 384 texts
+have vectors of so many dimensions, of a server on this machine that counts words: it takes the place of a model, whose
+own time is not in the figures.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -32,13 +35,19 @@ import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_images
 from tests.cluster.own_minio import Minio
+from tests.fakes.openai_images import serving
 
+from dpe_api.endpoints import Endpoint
+from dpe_jobs.client import ModelClient
 from dpe_jobs.generation.pool import Pool, Query
 from dpe_jobs.generation.pool.describe import _NAMED
+from dpe_jobs.generation.pool.embed import QueryEmbedder
+from dpe_jobs.ledger import Ledger
 from dpe_jobs.questions import IMAGE_TYPE
 from dpe_jobs.store import Store
 
 SHARD = 1500  # images
+MODEL = "counted-words"
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 Row = dict[str, Any]
 
@@ -140,10 +149,20 @@ def percentiles(times: list[float]) -> str:
     return f"p50 {p50:.1f} ms, p95 {p95:.1f} ms, p99 {p99:.1f} ms, longest {max(times) * 1000:.1f} ms"
 
 
-async def search(store: Store, pool_uri: str, count: int) -> None:
-    """Time searches for 32 images, and reading the first of them."""
-    started = time.perf_counter()
-    pool = Pool(store, pool_uri)
+async def search(store: Store, pool_uri: str, count: int, embedder: str | None) -> None:
+    """Time searches for 32 images, and reading the first of them; `embedder` is the address of who embeds queries."""
+    async with AsyncExitStack() as stack:
+        started = time.perf_counter()
+        pool = Pool(store, pool_uri)
+        if embedder is not None:
+            client = await stack.enter_async_context(ModelClient.of(Endpoint(name="words", url=embedder, model=MODEL)))
+            ledger = stack.enter_context(Ledger(store, f"{pool_uri}-ledger"))
+            pool.embed_by(QueryEmbedder("words", client, ledger))
+        await measure(pool, started, count)
+
+
+async def measure(pool: Pool, started: float, count: int) -> None:
+    """Print the times."""
     print(f"opening: {(time.perf_counter() - started) * 1000:.0f} ms; {pool.report.images} images")
 
     async def timed(times: list[float], work: Callable[[], Any]) -> Any:
@@ -195,14 +214,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=24_000)
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--vectors", type=int, default=0, metavar="D", help="dimensions; 0: words alone")
     parser.add_argument("--search", metavar="POOL", help=argparse.SUPPRESS)
+    parser.add_argument("--embedder", metavar="URL", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.search:
         from dpe_jobs.importing.cli import connect
 
-        asyncio.run(search(connect("us-east-1"), given.search, given.queries))
+        asyncio.run(search(connect("us-east-1"), given.search, given.queries, given.embedder))
         return 0
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, serving(lambda asked: asked.image) as words:
+        words.dimensions = given.vectors
+        embedder = f"{words.url}/v1"
         minio = Minio(Path(folder) / "minio")
         minio.data.mkdir()
         minio.start()
@@ -218,6 +241,7 @@ def main() -> int:
             report = Path(folder) / "report.json"
             began = time.perf_counter()
             command = [sys.executable, "-m", "dpe_jobs", "index", pool, "--report", str(report)]
+            command += ["--embed-url", embedder, "--embed-model", MODEL] if given.vectors else []
             peak = index(command)
             seconds = time.perf_counter() - began
             found = json.loads(report.read_text())
@@ -230,7 +254,7 @@ def main() -> int:
             subprocess.run(command, check=True)
             print(f"indexing again, nothing new: {time.perf_counter() - began:.1f} s")
             script = [sys.executable, __file__, "--search", pool, "--queries", str(given.queries)]
-            subprocess.run(script, check=True)
+            subprocess.run(script + (["--embedder", embedder] if given.vectors else []), check=True)
         finally:
             minio.stop()
     return 0

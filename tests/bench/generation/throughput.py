@@ -2,13 +2,17 @@
 
 The stage as a process, a real MinIO, and a server of known latency (p50 1 s, p99 8 s) that fails 1% of requests. Then
 the same candidates by a loop of asyncio.gather: drawn, asked about and forgotten, without ledger, checks or files.
+With --distilabel and the Python of an environment that has distilabel, requests and pillow (it is no requirement of the
+project), some of the same questions, drawn before, by a pipeline of its own.
 """
 
 import argparse
 import asyncio
+import base64
 import json
 import os
 import random
+import subprocess
 import sys
 import tempfile
 import time
@@ -43,6 +47,14 @@ def launched(url: str, minio: Minio, targets: int, concurrency: int) -> Generati
     )
 
 
+def question(program: Shapes, number: int) -> tuple[bytes, str]:
+    """A picture and what is asked about it."""
+    category, rng = CATEGORIES[number % len(CATEGORIES)], random.Random(number)
+    knobs = choose_knobs(program.knobs(category), number, 1)
+    drawn = program.draw(knobs, rng)
+    return world.png(drawn.image), ask(program, category, knobs, drawn, rng).question
+
+
 async def gathered(url: str, targets: int, concurrency: int) -> None:
     """The plain loop."""
     program, gate = Shapes(), asyncio.Semaphore(concurrency)
@@ -51,16 +63,32 @@ async def gathered(url: str, targets: int, concurrency: int) -> None:
 
         async def one(number: int) -> None:
             async with gate:
-                category, rng = CATEGORIES[number % len(CATEGORIES)], random.Random(number)
-                knobs = choose_knobs(program.knobs(category), number, 1)
-                drawn = program.draw(knobs, rng)
-                written = ask(program, category, knobs, drawn, rng)
-                asked = messages(world.png(drawn.image), written.question)
+                asked = messages(*question(program, number))
                 body: dict[str, Any] = {"model": "model", "messages": asked, "n": 9, "temperature": 1.0}
                 while (await client.post("/v1/chat/completions", json=body)).status_code != 200:
                     pass
 
         await asyncio.gather(*(one(number) for number in range(targets)))
+
+
+def distilled(python: str, url: str, questions: int, concurrency: int, folder: Path) -> dict[str, float]:
+    """What the server saw of a pipeline of distilabel."""
+    path, program = folder / "questions.jsonl", Shapes()
+    with path.open("w", encoding="utf-8") as lines:
+        for number in range(questions):
+            image, text = question(program, number)
+            row = {"instruction": f"{text} ({number})", "image": base64.b64encode(image).decode()}
+            lines.write(json.dumps(row) + "\n")
+    script = Path(__file__).with_name("distilabel_pipeline.py")
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(
+        [python, str(script), url, str(path), str(concurrency)],
+        env={**env, "DISTILABEL_LOG_LEVEL": "WARNING", "HF_HUB_OFFLINE": "1", "HOME": str(folder)},
+        cwd=folder,
+        check=True,
+    )
+    figures: dict[str, float] = urllib3.request("GET", f"{url}/figures").json()
+    return figures
 
 
 def report(name: str, figures: dict[str, float], concurrency: int) -> None:
@@ -76,6 +104,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--targets", type=int, default=5000)
     parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--distilabel", metavar="PYTHON", help="compare with it, too")
+    parser.add_argument("--distilabel-targets", type=int, default=1000, metavar="N")
     parser.add_argument("--p50", default="1", help="seconds: the server's median latency")
     parser.add_argument("--p99", default="8", help="seconds")
     options = parser.parse_args()
@@ -94,7 +124,7 @@ def main() -> int:
             patch.setattr(world, "STRONG", set())
             world.fill(minio.store(), dict.fromkeys(CATEGORIES, options.targets // len(CATEGORIES)))
             urls = []
-            for _ in range(2):
+            for _ in range(3):
                 port = free_port()
                 command = ["tests.bench.diagnosis.slow_server", str(port), *latency]
                 servers.append(start(command, env, folder / f"{port}.log"))
@@ -108,6 +138,10 @@ def main() -> int:
             asyncio.run(gathered(urls[1], options.targets, options.concurrency))
             plain = urllib3.request("GET", f"{urls[1]}/figures").json()
             plain["wall"] = time.monotonic() - began
+            compared = {"asyncio.gather": plain}
+            if options.distilabel:
+                asked = (options.distilabel, urls[2], options.distilabel_targets, options.concurrency, folder)
+                compared["distilabel"] = distilled(*asked)
         finally:
             for server in servers:
                 server.kill()
@@ -116,9 +150,11 @@ def main() -> int:
     report("stage", ours, options.concurrency)
     print(f"memory of the stage in fifths of the time, MiB: {flatness(memory, ours['seconds'])}")
     print(f"summary: {manifest.summary if manifest else None}")
-    report("asyncio.gather", plain, options.concurrency)
-    rates = [it["requests"] / it["seconds"] for it in (ours, plain)]
-    print(f"requests/s: stage {rates[0]:.1f}, asyncio.gather {rates[1]:.1f}, ratio {rates[0] / rates[1]:.3f}")
+    ours_rate = ours["requests"] / ours["seconds"]
+    for who, figures in compared.items():
+        report(who, figures, options.concurrency)
+        rate = figures["requests"] / figures["seconds"]
+        print(f"requests/s: stage {ours_rate:.1f}, {who} {rate:.1f}, ratio {ours_rate / rate:.3f}")
     return 0
 
 

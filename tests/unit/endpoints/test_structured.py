@@ -199,6 +199,11 @@ async def test_a_line_that_is_too_long_or_has_breaks_is_mended_not_paid_for_agai
     assert len(reply.reason) == LONGEST_LINE
 
 
+def test_raw_control_characters_in_a_string_are_no_reason_to_ask_again():
+    assert find_object('{"reason": "a\tb\nc\x01"}') == {"reason": "a\tb\nc\x01"}
+    assert find_object('So: {"reason": "a\tb"}') == {"reason": "a\tb"}
+
+
 @given(st.text(alphabet=st.sampled_from('{}[]":,\\abc 1'), max_size=200))
 def test_any_text_has_an_object_or_has_none(text):
     with suppress(ValueError):

@@ -23,6 +23,7 @@ from dpe_jobs.generation.edit.endpoint import Editor
 from dpe_jobs.generation.fetching.download import Downloader
 from dpe_jobs.generation.findings import Findings
 from dpe_jobs.generation.images import Picture
+from dpe_jobs.generation.pool.embed import QueryEmbedder
 from dpe_jobs.generation.roles import Aim, Target
 from dpe_jobs.generation.search.images import downloader
 from dpe_jobs.generation.search.supply import SearchSupply, open_searches
@@ -45,14 +46,14 @@ def aims_of(findings: Findings, category: str) -> list[Aim]:
 
 
 def agents_endpoints(launch: GenerationLaunch) -> list[Endpoint]:
-    """Those that agents, edits and the safety check use, in the order of the launch."""
+    """Those that agents, edits, searches of pools and the safety check use, in the order of the launch."""
     agents = launch.generation
     named = {agent.endpoint for agent in (agents.planner, agents.selector, agents.writer, agents.validator) if agent}
     if agents.validator is not None and agents.validator.blind_endpoint is not None:
         named.add(agents.validator.blind_endpoint)
     if agents.quality.safety is not None:
         named.add(agents.quality.safety.endpoint)
-    named.update(source.endpoint for source in agents.sources if source.endpoint is not None)
+    named.update(name for source in agents.sources for name in (source.endpoint, source.embedder) if name is not None)
     return [endpoint for endpoint in launch.endpoints if endpoint.name in named]
 
 
@@ -85,6 +86,8 @@ class Staff:
             for supply in self.supplies:
                 if isinstance(supply, LookedUpPool):
                     supply.remember(self.ledger)
+                    if supply.embedder is not None:
+                        supply.embed_by(QueryEmbedder(supply.embedder, clients[supply.embedder], self.ledger))
             try:
                 examples = await asyncio.to_thread(self._examples)
                 ahead = min(sum(endpoint.max_concurrency for endpoint in used), MOST_AHEAD)

@@ -11,6 +11,7 @@ from dpe_api.generation_spec import SourceKind
 from dpe_jobs.endpoints.texts import digest
 from dpe_jobs.generation.agents.words import MOST_HITS
 from dpe_jobs.generation.images import NoImage, Picture
+from dpe_jobs.generation.pool.embed import QueryEmbedder
 from dpe_jobs.generation.pool.search import Hit as PoolHit
 from dpe_jobs.generation.pool.search import Pool, Query
 from dpe_jobs.generation.roles import Target
@@ -58,12 +59,13 @@ def query_of(target: Target) -> str:
 
 
 class LookedUpPool(_Unread):
-    """Pictures of a pool, found by words."""
+    """Pictures of a pool, found by words, and by their vectors where an endpoint embeds."""
 
     kind = SourceKind.POOL
 
-    def __init__(self, uri: str, share: float) -> None:
-        self.name, self.share, self.uri = f"pool:{uri.rstrip('/')}", share, uri
+    def __init__(self, uri: str, share: float, embedder: str | None = None) -> None:
+        """`embedder`: name of the endpoint that embeds queries."""
+        self.name, self.share, self.uri, self.embedder = f"pool:{uri.rstrip('/')}", share, uri, embedder
         self._pool: Pool | None = None
         self._seed, self._part = 0, (0, 1)
         self._claimed: dict[str, set[int]] = {}
@@ -79,6 +81,10 @@ class LookedUpPool(_Unread):
         for row in ledger:
             if row.get("pool") == self.name:
                 self._claimed.setdefault(row["image"], set()).add(row["claim"])
+
+    def embed_by(self, embedder: QueryEmbedder) -> None:
+        """Compare vectors too. BadConfig: the pool was indexed with another model."""
+        self._opened.embed_by(embedder)
 
     @property
     def _opened(self) -> Pool:

@@ -86,6 +86,7 @@ class Hands:
     """Why a picture may not be used (its licence, say), or None."""
     calls: list[Mapping[str, Any]] = field(default_factory=list)
     _numbered: list[Hit | Picture] = field(default_factory=list)
+    _seen: set[int] = field(default_factory=set)
 
     def tools(self) -> list[Callable[..., Any]]:
         """Those that there are for this target, but for the ends."""
@@ -174,6 +175,8 @@ class Hands:
         """
         picture = await self._picture(number)
         self._did("look_at", {"number": number}, f"{picture.image.width} x {picture.image.height}")
+        if number in self._seen:  # servers take only so many images of a conversation
+            raise ModelRetry(f"picture {number} was shown before: look at another one, use one, or give up")
         return await self._shown(number, picture)
 
     async def use_image(self, number: Number) -> Any:
@@ -243,6 +246,7 @@ class Hands:
         self.calls.append({"tool": tool, "arguments": dict(arguments), "result": shorten(result, _LONGEST_RESULT)})
 
     async def _shown(self, number: int, picture: Picture) -> ToolReturn:
+        self._seen.add(number)
         image = await asyncio.to_thread(glance, picture.image)
         size = f"{picture.image.width} x {picture.image.height} pixels"
         return ToolReturn(f"Picture {number}, {size}.", content=[BinaryContent(image, media_type="image/jpeg")])

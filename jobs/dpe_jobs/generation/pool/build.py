@@ -9,7 +9,7 @@ import hashlib
 import logging
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from dpe_jobs.generation.pool.embed import Embedder
 from dpe_jobs.generation.pool.shards import INDEX, Columns, Shard, list_shards
 from dpe_jobs.importing.index import Index
 from dpe_jobs.importing.report import BadRowEntry
-from dpe_jobs.runtime import BadData, package_versions
+from dpe_jobs.runtime import BadConfig, BadData, package_versions
 from dpe_jobs.store import Store, join
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ class IndexReport(ApiModel):
     first_bad: list[BadRowEntry] = Field(default_factory=list)
     embedding_model: str = ""
     """Empty: no vectors of texts."""
+    embedding_dimensions: int = 0
     columns: dict[str, str] = Field(default_factory=dict)
     """Fields whose column was named on the command line."""
     facts: dict[str, str] = Field(default_factory=dict)
@@ -102,6 +103,7 @@ class _Build:
         self.content = hashlib.sha256("\n".join(self.names[s.name] for s in self.shards).encode()).hexdigest()
         self._ids, self._looks = Index(scratch / "ids.sqlite"), Index(scratch / "looks.sqlite")
         self._counts = _Counts()
+        self._dimensions = 0
 
     def make_parts(self) -> None:
         """The parts that are not there yet, each put when it is whole."""
@@ -112,9 +114,28 @@ class _Build:
         if self._options.embedder is not None and todo:
             embed = self._options.embedder.embed_now
             dimensions = len(embed(["a picture"])[0])
+            self._check_dimensions(dimensions, [shard for shard in self.shards if shard not in todo])
         for number, shard in enumerate(todo, 1):
             rows = self._make_part(shard, embed, dimensions)
             log.info("%s: %d rows, shard %d of %d", shard.name, rows, number, len(todo))
+
+    def _check_dimensions(self, dimensions: int, made: Sequence[Shard]) -> None:
+        """BadConfig: earlier shards were embedded by another model of the same name."""
+        known = parts.dimensions_of(self._schema(made[0])) if made else dimensions
+        if known != dimensions and self._options.embedder is not None:
+            raise BadConfig(
+                "OtherEmbedder",
+                f"{self._options.pool}: --embed-model {self._options.embedder.model!r} made vectors of {known} "
+                f"dimensions for {made[0].name}, and now makes {dimensions}: give models that differ different names",
+            )
+
+    def _schema(self, shard: Shard) -> pa.Schema:
+        """Of a shard's part."""
+        path = self._scratch / "schema.parquet"
+        self._store.download(join(self._parts_folder, self.names[shard.name]), path)
+        schema = pq.read_schema(path)
+        path.unlink()
+        return schema
 
     def _make_part(self, shard: Shard, embed: parts.Embed | None, dimensions: int) -> int:
         with tempfile.TemporaryDirectory(dir=self._scratch) as folder:
@@ -162,10 +183,8 @@ class _Build:
         import lancedb  # seconds, and the search, which knows this module, may never open a table
         from lancedb.index import FTS, BTree, IvfFlat
 
-        first = self._scratch / "first.parquet"
-        self._store.download(join(self._parts_folder, self.names[self.shards[0].name]), first)
-        schema = pq.read_schema(first)
-        first.unlink()
+        schema = self._schema(self.shards[0])
+        self._dimensions = parts.dimensions_of(schema)
         for name in _NOT_IN_TABLE:
             schema = schema.remove(schema.get_field_index(name))
         bad_rows = self._scratch / BAD_ROWS
@@ -205,6 +224,7 @@ class _Build:
             bad_by_reason=dict(counts.reasons.most_common(20)),
             first_bad=counts.first_bad,
             embedding_model=options.embedder.model if options.embedder else "",
+            embedding_dimensions=self._dimensions,
             columns=dict(options.columns.named),
             facts=dict(options.columns.facts),
             content=self.content,

@@ -59,6 +59,11 @@ def schema(dimensions: int) -> pa.Schema:
     return pa.schema(fields)
 
 
+def dimensions_of(schema: pa.Schema) -> int:
+    """Of the vectors of texts in a part; 0: it has none."""
+    return int(schema.field("vector").type.list_size) if "vector" in schema.names else 0
+
+
 def name_of(shard: Shard, columns: Columns, model: str) -> str:
     """Of a shard's part."""
     asked = [FORMAT, shard.name, shard.size, shard.etag, sorted(columns.named.items()), sorted(columns.facts.items())]

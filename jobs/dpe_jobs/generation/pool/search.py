@@ -26,7 +26,7 @@ from dpe_jobs.generation.fetching.decoding import decode
 from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.pool import describe, published
 from dpe_jobs.generation.pool.build import IndexReport
-from dpe_jobs.generation.pool.embed import Embedder
+from dpe_jobs.generation.pool.embed import QueryEmbedder
 from dpe_jobs.generation.pool.shards import Columns, Reader, list_shards, reader
 from dpe_jobs.questions import MAX_PIXELS, read_facets
 from dpe_jobs.runtime import BadConfig
@@ -106,21 +106,20 @@ class Pool:
         *,
         uses: Mapping[str, int] | None = None,
         max_uses: int = 1,
-        embedder: Embedder | None = None,
         folder: str | None = None,
     ) -> None:
-        """The newest version, or the one in `folder`. BadConfig: there is none, or it was made with another embedder.
+        """The newest version, or the one in `folder`. BadConfig: there is none.
 
-        `uses`: how often earlier rounds used an image, by its id (`uses.count`). `embedder`: of queries; without it
-        they are compared as words alone. Connects and reads a little: some hundredths of a second.
+        `uses`: how often earlier rounds used an image, by its id (`uses.count`). Texts are compared as words alone
+        until `embed_by` says who embeds queries. Connects and reads a little: some hundredths of a second.
         """
         self.uri, self.uses, self.max_uses = uri.rstrip("/"), uses or {}, max_uses
-        self._store, self._embedder = store, embedder
+        self._store = store
+        self._embedder: QueryEmbedder | None = None
         self.folder, manifest = published.version(store, self.uri, folder)
         self.report = IndexReport.model_validate(manifest.summary)
         self.ref: InputRef = store.input_ref(self.folder)
         """For the manifest of who reads it."""
-        self._check_embedder()
         import lancedb  # seconds, that a stage without pools has no use for
 
         address, options = store.native(self.folder)
@@ -133,15 +132,20 @@ class Pool:
         self._lock = threading.Lock()
         self._ranking = asyncio.Lock()
 
-    def _check_embedder(self) -> None:
-        model = self.report.embedding_model
-        if self._embedder is None or self._embedder.model == model:
-            return
-        made = f"with embedding model {model!r}" if model else "without an embedding model"
-        raise BadConfig(
+    def embed_by(self, embedder: QueryEmbedder) -> None:
+        """From now on compare vectors too. BadConfig: the index was made with another model, or with none."""
+        if embedder.model != self.report.embedding_model:
+            raise self._other_embedder(repr(embedder.model))
+        self._embedder = embedder
+        self._rankings.clear()
+
+    def _other_embedder(self, asked: str) -> BadConfig:
+        model, dimensions = self.report.embedding_model, self.report.embedding_dimensions
+        made = f"with embedding model {model!r} of {dimensions} dimensions" if model else "without an embedding model"
+        return BadConfig(
             "OtherEmbedder",
-            f"pool {self.uri} was indexed {made}, asked is {self._embedder.model!r}: name the same one, or index it "
-            "anew with --embed-url and --embed-model",
+            f"pool {self.uri} was indexed {made}, asked is {asked}: name the same one, or index it anew with "
+            "--embed-url and --embed-model",
         )
 
     def left(self, image_id: str) -> int:
@@ -185,7 +189,10 @@ class Pool:
     async def _vector(self, query: Query) -> list[float] | None:
         if self._embedder is None or not query.words():
             return None
-        return (await self._embedder.embed([query.words()]))[0]
+        vector = await self._embedder.embed(query.words())
+        if len(vector) != self.report.embedding_dimensions:
+            raise self._other_embedder(f"{self._embedder.model!r} of {len(vector)} dimensions")
+        return vector
 
     def _ranked(
         self, query: Query, vector: Sequence[float] | None, seed: int, part: tuple[int, int], wanted: int

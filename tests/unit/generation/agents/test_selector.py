@@ -137,6 +137,15 @@ async def test_numbers_are_offered_as_far_as_there_are_pictures_and_knobs_by_the
     assert {arguments(third, tool)["number"]["maximum"] for tool in numbered} == {3}
 
 
+async def test_a_picture_is_shown_once_for_servers_take_only_so_many_images():
+    look = [("look_at", {"number": 1})]
+    with serving(steps(SEARCH, look, look, USE)) as model:
+        await select(model)
+        last = model.requests[-1]
+    assert len(last.images) == 1
+    assert "picture 1 was shown before" in last.results[-1]
+
+
 async def test_pages_go_on_counting():
     with serving(
         steps(SEARCH, [("search_images", {"query": "x", "page": 2})], [("use_image", {"number": 3})])

@@ -16,13 +16,16 @@ from tests.unit.generation import world
 from tests.unit.generation.agents.given import ANSWER, QUESTION, Cast, target
 from tests.unit.generation.pool.pools import POOL, encoded, picture, put_parquet, row
 
+from dpe_api.endpoints import Endpoint
 from dpe_api.generation_spec import Provider
 from dpe_api.launch import Downloads
 from dpe_jobs.generation.agents.supplies import LookedUpPool
 from dpe_jobs.generation.pool import Pool
 from dpe_jobs.generation.pool.build import Options, index_pool
+from dpe_jobs.generation.pool.embed import Embedder
 from dpe_jobs.generation.run import run
 from dpe_jobs.ledger import Ledger
+from dpe_jobs.runtime import BadConfig
 
 AGENTS = {name: {"endpoint": "teacher"} for name in ("planner", "selector", "writer", "validator")}
 ASKS = "What is the mean brightness of the picture?"
@@ -126,6 +129,28 @@ def test_samples_are_made_of_a_pool_and_no_image_is_used_twice(indexed):
     assert (said.kept, said.sources) == (QUOTA, {f"pool:{POOL}": QUOTA})
     used = [sample["provenance"]["origins"][0]["id"] for sample in kept]
     assert len(set(used)) == QUOTA, "every selector wanted the first one"
+
+
+def test_a_pool_is_searched_by_vectors_of_its_embedder_which_is_paid_for_each_query_once(store):
+    put_parquet(store, "a.parquet", [row(n) for n in range(60)])
+    wanted = steps(("pool_search", {"query": "disc painted", "page": 1}), ("use_image", {"number": 1}))
+    with openai_images.serving(lambda asked: asked.image) as server:
+        chosen = Endpoint(name="vectors", url=f"{server.url}/v1", model="words-32")
+        index_pool(Options(POOL, embedder=Embedder(chosen)), store)
+        server.texts.clear()
+        run_with(store, teacher(wanted), [{"kind": "pool", "uri": POOL, "embedder": "vectors"}], chosen)
+    said = world.summary(store)
+    assert said.kept == QUOTA
+    assert server.texts == [["disc painted"]], "all selectors asked the same"
+    spent = {s.endpoint: s for s in said.spending}
+    assert (spent["vectors"].calls, spent["vectors"].tokens.prompt) == (1, 5)
+
+
+def test_a_pool_of_another_embedder_stops_the_stage_and_says_which(indexed):
+    with openai_images.serving(lambda asked: asked.image) as server:
+        chosen = Endpoint(name="vectors", url=f"{server.url}/v1", model="words-32")
+        with pytest.raises(BadConfig, match="was indexed without an embedding model, asked is 'words-32'"):
+            run_with(indexed, teacher(None), [{"kind": "pool", "uri": POOL, "embedder": "vectors"}], chosen)
 
 
 def test_samples_are_made_of_edits_by_a_model_and_checked_on_the_edited_picture(indexed):

@@ -1,24 +1,35 @@
 """Vectors of texts from an endpoint: in the index, and of queries."""
 
 import asyncio
+import json
 
 import pytest
 from tests.fakes.memory_store import MemoryStore
-from tests.fakes.openai_images import DIMENSIONS, FakeImages, serving
+from tests.fakes.openai_images import DIMENSIONS, FakeImages, embedding, serving
 from tests.fakes.openai_server import Reply, complaint
 from tests.unit.generation.pool.pools import POOL, put_parquet, row
 
 from dpe_api.endpoints import Endpoint
 from dpe_api.names import Exit
-from dpe_jobs.client import RequestFailed
+from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.generation.pool import Pool, Query, cli
 from dpe_jobs.generation.pool.build import Options, index_pool
-from dpe_jobs.generation.pool.embed import Embedder, vectors
+from dpe_jobs.generation.pool.embed import Embedder, QueryEmbedder, vectors
+from dpe_jobs.ledger import Ledger
 from dpe_jobs.runtime import BadConfig
 
 
 def embedder(server: FakeImages, model: str = "words-32") -> Embedder:
     return Embedder(Endpoint(name="embedder", url=f"{server.url}/v1", model=model))
+
+
+async def searched(pool: Pool, server: FakeImages, text: str, model: str = "words-32") -> str:
+    """The caption of the first image that is found by words and vectors."""
+    with Ledger(MemoryStore(), "s3://b/ledger") as ledger:
+        async with ModelClient.of(Endpoint(name="embedder", url=f"{server.url}/v1", model=model)) as client:
+            pool.embed_by(QueryEmbedder("embedder", client, ledger))
+            (hit,) = await pool.search(Query(text), 1)
+    return hit.caption
 
 
 @pytest.fixture
@@ -39,20 +50,34 @@ def test_every_good_image_has_a_vector_and_only_new_shards_are_paid_for(store):
         put_parquet(store, "c.parquet", [row(i) for i in range(50, 60)])
         index_pool(Options(POOL, embedder=embedder(server)), store)
         assert len([t for texts in server.texts for t in texts if t != "a picture"]) == 10
-        pool = Pool(store, POOL, embedder=embedder(server))
-        (hit,) = asyncio.run(pool.search(Query("a harbour at dusk"), 1))
-    assert hit.caption == "a harbour at dusk"
+        assert asyncio.run(searched(Pool(store, POOL), server, "a harbour at dusk")) == "a harbour at dusk"
 
 
 def test_another_model_than_the_one_of_the_index_is_refused(store):
     index_pool(Options(POOL), store)
     with serving(lambda asked: asked.image) as server:
         with pytest.raises(BadConfig, match="was indexed without an embedding model, asked is 'words-32'"):
-            Pool(store, POOL, embedder=embedder(server))
+            asyncio.run(searched(Pool(store, POOL), server, "x"))
+        report = index_pool(Options(POOL, embedder=embedder(server)), store)
+        assert (report.embedding_model, report.embedding_dimensions) == ("words-32", 32)
+        with pytest.raises(BadConfig, match="with embedding model 'words-32' of 32 dimensions, asked is 'other'"):
+            asyncio.run(searched(Pool(store, POOL), server, "x", "other"))
+        server.dimensions = 48
+        with pytest.raises(BadConfig, match="'words-32' of 32 dimensions, asked is 'words-32' of 48 dimensions"):
+            asyncio.run(searched(Pool(store, POOL), server, "x"))
+        put_parquet(store, "c.parquet", [row(i) for i in range(50, 60)])
+        with pytest.raises(BadConfig, match=r"of 32 dimensions for a.parquet, and now makes 48"):
+            index_pool(Options(POOL, embedder=embedder(server)), store)
+
+
+def test_an_image_is_found_that_shares_no_word_with_the_query_when_its_vector_is_near(store):
+    near = embedding("harbour dusk")
+    with serving(lambda asked: asked.image) as server:
         index_pool(Options(POOL, embedder=embedder(server)), store)
-        with pytest.raises(BadConfig, match="with embedding model 'words-32', asked is 'other'"):
-            Pool(store, POOL, embedder=embedder(server, "other"))
-        assert Pool(store, POOL).report.embedding_model == "words-32", "words alone are compared without one"
+        pool = Pool(store, POOL)
+        assert asyncio.run(pool.search(Query("quay twilight"), 1)) == [], "no caption has these words"
+        server._embed = lambda body: Reply(body=json.dumps({"data": [{"index": 0, "embedding": near}]}).encode())
+        assert asyncio.run(searched(pool, server, "quay twilight")) == "a harbour at dusk"
 
 
 def test_an_endpoint_that_cannot_embed_stops_the_index_and_nothing_is_published(store):
