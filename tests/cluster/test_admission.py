@@ -201,6 +201,16 @@ NO_SUCH = "endpoint must be the name of an entry of spec.endpoints"
             [{"kind": "search", "provider": "wikimedia"}],
             ["can be read by no program: name endpoints in writer and validator"],
         ),
+        (
+            "generation.sources",
+            [{"kind": "pool", "uri": "s3://dpe/pool", "program": "shapes", "embedder": "eye"}],
+            ["spec.generation.sources[].embedder must be the name of an entry", "remove embedder or program"],
+        ),
+        (
+            "generation.sources",
+            [{"kind": "render", "program": "shapes", "embedder": "eye"}],
+            ["spec.generation.sources[].embedder belongs to kind pool only: remove it"],
+        ),
         ("endpoints", [JUDGE | {"budget": {}}], ["spec.endpoints[].budget needs tokens, cost or both"]),
         ("endpoints", [JUDGE | {"budget": {"cost": 1}}], ["spec.endpoints[].budget.cost needs price"]),
         ("endpoints", [JUDGE | {"price": {"input": -1, "output": 1}}], ["spec.endpoints[0].price.input"]),
