@@ -8,6 +8,7 @@ from enum import Enum
 _PREFIX = re.compile(
     r"^(?:\([\w ]+?pid=\d+\)\s?)?(?:(?:DEBUG|INFO|WARNING|ERROR|CRITICAL) \d\d-\d\d \d\d:\d\d:\d\d \[[^\]]+\] ?)?"
 )
+_HARMLESS = re.compile(r"^(?:\([\w ]+?pid=\d+\)\s?)?(?:DEBUG|INFO|WARNING) \d\d-\d\d ")
 _ERROR = re.compile(r"^(?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*(?:Error|Exception|Interrupt)(?:: .*)?$")
 _CONSEQUENCES = ("Engine core initialization failed", "Engine process failed to start", "EngineDeadError")
 _USAGE = re.compile(r"^\S*(?:api_server\.py|vllm\S*)?: error: (.+)$")
@@ -55,7 +56,8 @@ def _complaints(lines: list[str]) -> list[str]:
 
 def root_cause(lines: Iterable[str]) -> str | None:
     """The last error in the output that is not a mere consequence of another; None when there is none."""
-    texts = [plain(line) for line in lines]
+    # a stack trace in a warning is of something that vLLM went on without, such as a library for other models
+    texts = [plain(line) for line in lines if not _HARMLESS.match(line)]
     for number in range(len(texts) - 1, -1, -1):
         text = texts[number]
         if not _ERROR.match(text) or any(c in text for c in _CONSEQUENCES):

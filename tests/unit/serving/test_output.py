@@ -16,6 +16,19 @@ while deserializing header: incomplete metadata, file not fully covered
 (APIServer pid=1)     raise RuntimeError(
 RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}
 """
+KILLED_ON_A_GPU = """\
+(EngineCore pid=2) WARNING 11-27 09:31:39 [import_utils.py:417] Module vllm.third_party.deep_gemm was found but failed \
+to import
+(EngineCore pid=2) WARNING 11-27 09:31:39 [import_utils.py:417] Traceback (most recent call last):
+(EngineCore pid=2) WARNING 11-27 09:31:39 [import_utils.py:417]     assert len(so_files) == 1, (
+(EngineCore pid=2) WARNING 11-27 09:31:39 [import_utils.py:417] AssertionError: Expected one _C_extension*.so file, \
+found 0: []
+(EngineCore pid=2) INFO 11-27 09:31:40 [core.py:402] init engine (profile, create kv cache, warmup model) took 4.51 s
+(APIServer pid=1) ERROR 11-27 09:31:44 [async_llm.py:906] Traceback (most recent call last):
+(APIServer pid=1) ERROR 11-27 09:31:44 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: EngineCore \
+encountered an issue. See stack trace (above) for the root cause.
+INFO:     Finished server process [1]
+"""
 LENGTH = """\
 Traceback (most recent call last):
 pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig
@@ -105,6 +118,10 @@ def test_trouble_of_the_machine_is_not_the_models_fault(cause):
 def test_a_model_too_long_for_the_memory_is_a_matter_of_arguments():
     cause = "ValueError: To serve at least one request with max seq len 8192, 9 GiB KV cache is needed"
     assert fault(cause) is Fault.ARGUMENTS
+
+
+def test_what_vllm_warned_of_and_went_on_without_is_not_why_it_died():
+    assert root_cause(KILLED_ON_A_GPU.splitlines(keepends=True)) is None
 
 
 def test_output_without_an_error_has_no_cause():
