@@ -51,11 +51,16 @@ class _Launch(ApiModel):
     """s3:// folder of this stage's artifact, ledger, progress and exit reports."""
 
 
-class ServingLaunch(_Launch):
+class _ModelLaunch(_Launch):
+    model_uri: str
+    model_cache_bytes: Annotated[int, Field(ge=1)] | None = None
+    """Most that the cache of models at MODEL_CACHE_DIR may hold; left out: there is none."""
+
+
+class ServingLaunch(_ModelLaunch):
     """vLLM: the init container fetches the model, the main one serves it."""
 
     stage: Literal[Stage.SERVE_BASE, Stage.SERVE_CANDIDATE]
-    model_uri: str
     max_model_len: int
     tensor_parallel_size: int
     extra_args: list[str] = Field(default_factory=list)
@@ -104,11 +109,10 @@ class GenerationLaunch(_Launch):
     """A person has accepted the draft: make the generation of it and of what is marked. No model is asked."""
 
 
-class TrainingLaunch(_Launch):
+class TrainingLaunch(_ModelLaunch):
     """GRPO on the samples. Every pod of the gang gets the same launch."""
 
     stage: Literal[Stage.TRAINING]
-    model_uri: str
     samples_artifact: str
     """s3:// folder with samples/*.parquet."""
     training: Training

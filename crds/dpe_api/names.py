@@ -20,6 +20,7 @@ LABEL_ATTEMPT = "dpe.dev/attempt"
 LAUNCH_PATH = "/etc/dpe/launch.json"
 TERMINATION_PATH = "/dev/termination-log"
 MODEL_DIR = "/model"  # the served or trained model, put there by the init container
+MODEL_CACHE_DIR = "/models"  # where the platform has a cache of models; links in MODEL_DIR lead there
 WORK_DIR = "/work"  # scratch of a pod: checkpoints before upload
 
 SERVING_PORT = 8000  # vLLM's OpenAI API

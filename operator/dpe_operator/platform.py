@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field
+from kubernetes.utils.quantity import parse_quantity
+from pydantic import Field, field_validator
 
 from dpe_api.base import ApiModel
 from dpe_api.launch import Downloads
@@ -71,6 +72,27 @@ class Pool(ApiModel):
     """Iterations that may use the pool at once; left out: any number."""
 
 
+class ModelCache(ApiModel):
+    """A volume in which pods keep downloaded models for those that come after them."""
+
+    volume: KubernetesObject | None = None
+    """A Kubernetes volume source, persistentVolumeClaim for one; left out: every pod downloads its model."""
+    max_size: str = "500Gi"
+    """Of all models in it together: a Kubernetes quantity."""
+
+    @field_validator("max_size")
+    @classmethod
+    def _is_a_size(cls, size: str) -> str:
+        if parse_quantity(size) < 1:  # ValueError where it is no quantity at all
+            raise ValueError(f"{size!r} is no size: write one such as 500Gi")
+        return size
+
+    @property
+    def max_bytes(self) -> int:
+        """The same as a number."""
+        return int(parse_quantity(self.max_size))
+
+
 class Limits(ApiModel):
     """How many iterations run at once; the others wait in the order of priority and age."""
 
@@ -112,6 +134,7 @@ class Platform(ApiModel):
     pools: dict[str, Pool]
     jobs_pool: str | None = None
     """Pool of the stages without GPUs; left out: anywhere."""
+    model_cache: ModelCache = Field(default_factory=ModelCache)
     limits: Limits = Field(default_factory=Limits)
     downloads: Downloads = Field(default_factory=Downloads)
     """How generation downloads images from the web."""

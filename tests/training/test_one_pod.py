@@ -147,18 +147,29 @@ def test_a_generation_that_did_not_finish_is_bad_data_before_anything_starts(wor
 @pytest.mark.parametrize(
     "fields",
     [
-        {"precision": "bf16"},
-        {"precision": "bf16", "zero": 1},
-        {"beta": 0.05, "micro_batch_size": 4, "gradient_checkpointing": True, "warmup_steps": 2},
-        {"deepspeed": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True}},
-        {"num_iterations": 2, "loss_type": "dr_grpo", "scale_rewards": "none", "epsilon_high": 0.28},
         {
+            "precision": "bf16",
+            "zero": 1,
+            "warmup_steps": 2,
+            "beta": 0.05,
+            "micro_batch_size": 4,
+            "gradient_checkpointing": True,
+        },
+        {
+            "deepspeed": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True},
+            "num_iterations": 2,
+            "loss_type": "dr_grpo",
+            "scale_rewards": "none",
+            "epsilon_high": 0.28,
+        },
+        {
+            "precision": "bf16",
             "rewards": {"answer": 0.8, "format": 0.1, "length_penalty": 0.1, "length_penalty_tokens": 3},
             "trainer": {"extra": {"top_p": 0.9, "adam_beta2": 0.98}},
             "lr_scheduler_type": "cosine_with_min_lr",
         },
     ],
-    ids=["bf16", "bf16-zero-1", "kl-accumulation-checkpointing", "offload", "reuse", "rewards-extra"],
+    ids=["bf16-zero-1-kl-accumulation-checkpointing", "offload-reuse", "bf16-rewards-extra"],
 )
 def test_the_other_settings_train_too(world: World, fields: dict[str, object], request: pytest.FixtureRequest) -> None:
     launch = world.launch(f"set-{request.node.callspec.id}", max_steps=2, **fields)  # type: ignore[arg-type]
@@ -169,15 +180,14 @@ def test_the_other_settings_train_too(world: World, fields: dict[str, object], r
     assert TrainingSummary.model_validate(manifest.summary).steps == 2
 
 
-@pytest.mark.parametrize("part", ["vision", "language"])
-def test_a_frozen_part_stays_as_it_was_and_the_others_learn(world: World, tmp_path: Path, part: str) -> None:
-    launch = world.launch(f"frozen-{part}", max_steps=2, freeze=[part])
+def test_a_frozen_part_stays_as_it_was_and_the_others_learn(world: World, tmp_path: Path) -> None:
+    launch = world.launch("frozen", max_steps=2, freeze=["vision"])
     (pod,) = world.start(launch)
     assert pod.wait() == 0, pod.output()
     world.store.download(join(launch.output, "model", "model.safetensors"), tmp_path / "model.safetensors")
     before, after = load_file(BASE / "model.safetensors"), load_file(tmp_path / "model.safetensors")
     changed = {name for name, tensor in before.items() if not torch.equal(tensor.float(), after[name].float())}
-    assert {part_of(name) for name in changed} == set(ModelPart) - {ModelPart(part)}
+    assert {part_of(name) for name in changed} == set(ModelPart) - {ModelPart.VISION}
 
 
 @pytest.mark.parametrize("zero", [0, 3])

@@ -26,8 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("name", "fields"),
     [
-        ("full", {"zero": 2}),
-        ("frozen", {"freeze": ["vision", "projector"]}),
+        ("frozen", {"freeze": ["vision", "projector"], "zero": 2}),
         ("lora", {"lora": {"r": 4}, "zero": 3}),
     ],
 )

@@ -12,6 +12,7 @@ from dpe_api.names import (
     LABEL_ITERATION,
     LABEL_STAGE,
     METRICS_PORT,
+    MODEL_CACHE_DIR,
     MODEL_DIR,
     SECRET_ACCESS_KEY,
     SECRET_SECRET_KEY,
@@ -179,10 +180,12 @@ def container(
     pool: Pool | None = None,
     gpus: int = 0,
     mounts: tuple[tuple[str, str], ...] = (),
+    read: tuple[tuple[str, str], ...] = (),
     keys: list[KubernetesObject] | None = None,
     **more: object,
 ) -> KubernetesObject:
-    """One container. `mounts` are further (volume, path) pairs, `keys` variables of endpoints' API keys.
+    """One container. `mounts` are further (volume, path) pairs, `read` such that it may not write to, `keys` variables
+    of endpoints' API keys.
 
     GPUs are requested by the pool's resource name.
     """
@@ -190,7 +193,7 @@ def container(
     if gpus and pool is not None:
         for kind in resources.values():
             kind[pool.gpu_resource] = str(gpus)
-    launch = {"name": "launch", "mountPath": "/etc/dpe", "readOnly": True}
+    lent = [{"name": n, "mountPath": p, "readOnly": True} for n, p in (("launch", "/etc/dpe"), *read)]
     written = [{"name": n, "mountPath": p} for n, p in (("tmp", "/tmp"), *mounts)]
     return {
         "name": name,
@@ -199,7 +202,7 @@ def container(
         "command": [*how.command, *arguments],
         "env": _environment(attempt, how, pool, keys or []),
         "resources": {k: v for k, v in resources.items() if v},
-        "volumeMounts": [launch, *written, *attempt.platform.pods.extra_volume_mounts],
+        "volumeMounts": [*lent, *written, *attempt.platform.pods.extra_volume_mounts],
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -240,7 +243,19 @@ def main_container(
 
 def fetch_model(attempt: Attempt) -> KubernetesObject:
     """The init container that downloads `launch.model_uri` and checks it against its manifest."""
-    return container(attempt, "fetch-model", ["fetch-model"], attempt.platform.jobs, mounts=(("model", MODEL_DIR),))
+    mounts = (("model", MODEL_DIR), *cached_models(attempt))
+    return container(attempt, "fetch-model", ["fetch-model"], attempt.platform.jobs, mounts=mounts)
+
+
+def cached_models(attempt: Attempt) -> tuple[tuple[str, str], ...]:
+    """The mount of the cache of models, where the platform has one: the model's files are links into it."""
+    return () if attempt.platform.model_cache.volume is None else (("models", MODEL_CACHE_DIR),)
+
+
+def model_launch(attempt: Attempt, uri: str) -> dict[str, object]:
+    """The part of a launch that the init container reads."""
+    cache = attempt.platform.model_cache
+    return {"model_uri": uri, "model_cache_bytes": None if cache.volume is None else cache.max_bytes}
 
 
 def pod(
@@ -262,6 +277,8 @@ def pod(
     ]
     if with_model:
         volumes.append({"name": "model", "emptyDir": {}})
+        if attempt.platform.model_cache.volume is not None:
+            volumes.append({"name": "models", **attempt.platform.model_cache.volume})
         size = pool.shared_memory if pool is not None else "2Gi"
         volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}})
     spec: KubernetesObject = {

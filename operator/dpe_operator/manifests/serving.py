@@ -4,10 +4,12 @@ from dpe_api.launch import ServingLaunch
 from dpe_api.names import METRICS_PORT, MODEL_DIR, SERVING_PORT, Stage
 from dpe_operator.manifests.common import (
     Attempt,
+    cached_models,
     config_map,
     fetch_model,
     job,
     main_container,
+    model_launch,
     pod,
     service,
 )
@@ -21,7 +23,7 @@ def launch(attempt: Attempt) -> ServingLaunch:
     return ServingLaunch.model_validate(
         {
             **attempt.launch_base,
-            "model_uri": attempt.resolved.model_uri if base else attempt.candidate_uri,
+            **model_launch(attempt, attempt.resolved.model_uri if base else attempt.candidate_uri),
             "max_model_len": serving.max_model_len,
             "tensor_parallel_size": max(1, serving.gpus_per_replica),
             "extra_args": serving.extra_args,
@@ -39,6 +41,7 @@ def children(attempt: Attempt) -> tuple[Child, ...]:
         pool=pool,
         gpus=serving.gpus_per_replica,
         mounts=(("model", MODEL_DIR), ("shm", "/dev/shm")),
+        read=cached_models(attempt),
         ports={"http": SERVING_PORT},
         readinessProbe={
             "httpGet": {"path": "/ready", "port": METRICS_PORT},

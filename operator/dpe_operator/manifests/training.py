@@ -4,11 +4,13 @@ from dpe_api.launch import TrainingLaunch
 from dpe_api.names import METRICS_PORT, MODEL_DIR, RENDEZVOUS_PORT, Stage
 from dpe_operator.manifests.common import (
     Attempt,
+    cached_models,
     config_map,
     fetch_model,
     job,
     labels,
     main_container,
+    model_launch,
     pod,
     service,
 )
@@ -21,7 +23,7 @@ def launch(attempt: Attempt) -> TrainingLaunch:
     return TrainingLaunch.model_validate(
         {
             **attempt.launch_base,
-            "model_uri": attempt.resolved.model_uri,
+            **model_launch(attempt, attempt.resolved.model_uri),
             "samples_artifact": attempt.artifact(Stage.GENERATION),
             "training": attempt.resolved.spec.training,
             "max_pixels": attempt.resolved.spec.diagnosis.max_pixels,
@@ -46,6 +48,7 @@ def children(attempt: Attempt) -> tuple[Child, ...]:
         pool=pool,
         gpus=training.gpus_per_node,
         mounts=(("model", MODEL_DIR), ("shm", "/dev/shm")),
+        read=cached_models(attempt),
         ports={"rendezvous": RENDEZVOUS_PORT},
     )
     template = pod(

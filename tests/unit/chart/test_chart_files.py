@@ -12,7 +12,7 @@ from dpe_api import crd, reference
 from dpe_api.launch import Downloads
 from dpe_api.run_spec import RunSpec
 from dpe_api.spec import ResolvedSpec, Spec
-from dpe_operator.platform import Backoff, Container, Deadlines, Limits, ObjectStore, Platform, Pods, Pool
+from dpe_operator.platform import Backoff, Container, Deadlines, Limits, ModelCache, ObjectStore, Platform, Pods, Pool
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts" / "dpe"
@@ -46,6 +46,8 @@ def test_values_of_the_embedded_cluster_pass_the_schema() -> None:
         (("serving", "resources"), {"limits": {"memory": "lots"}}, "serving.resources.limits.memory"),
         (("endpointSecrets",), ["keys", "keys"], "endpointSecrets"),
         (("deadlines", "startup"), 0, "deadlines.startup"),
+        (("modelCache", "volume"), {"nfs": {}, "emptyDir": {}}, "modelCache.volume"),
+        (("modelCache", "maxSize"), "lots", "modelCache.maxSize"),
         (("watchNamespaces",), ["Not_A_Namespace"], "watchNamespaces.0"),
         (("networkPolicy", "apiServer", "cidrs"), ["10.0.0.1"], "networkPolicy.apiServer.cidrs.0"),
         (("networkPolicy", "endpoints"), [{"to": [], "ports": [443]}], "networkPolicy.endpoints.0.to"),
@@ -85,6 +87,7 @@ def test_every_fact_of_the_platform_can_be_set_in_the_values() -> None:
     assert keys(Deadlines) == set(VALUES["deadlines"])
     assert keys(Limits) == set(VALUES["limits"])
     assert keys(Backoff) == set(VALUES["backoff"])
+    assert keys(ModelCache) == set(VALUES["modelCache"])
     assert keys(Downloads) == set(VALUES["downloads"])
     assert keys(ObjectStore) == set(VALUES["objectStore"]) - {"accessKey", "secretKey"}
     for part in ("jobs", "serving", "training"):
@@ -96,6 +99,7 @@ def test_every_fact_of_the_platform_can_be_set_in_the_values() -> None:
 def test_the_deadlines_in_the_values_are_the_operators_defaults() -> None:
     assert Deadlines.model_validate(VALUES["deadlines"]) == Deadlines()
     assert Backoff.model_validate(VALUES["backoff"]) == Backoff()
+    assert ModelCache.model_validate(VALUES["modelCache"]) == ModelCache()
 
 
 def test_both_copies_of_the_crds_are_generated_from_the_models() -> None:

@@ -197,3 +197,21 @@ def test_platform_knobs_reach_the_pods():
 def test_the_longest_names_are_still_names():
     for stage in Stage:
         assert len(f"{LONGEST}-{stage}-9999") <= 63
+
+
+@pytest.mark.parametrize("stage", [Stage.SERVE_BASE, Stage.TRAINING, Stage.SERVE_CANDIDATE])
+def test_a_cache_of_models_is_written_by_the_init_container_alone(stage):
+    claim = {"persistentVolumeClaim": {"claimName": "models"}}
+    platform = given.platform(modelCache={"volume": claim, "maxSize": "2Ti"})
+    spec = pod_of(stage, platform=platform)["spec"]
+    assert {"name": "models", **claim} in spec["volumes"]
+    (init,), (main,) = spec["initContainers"], spec["containers"]
+    assert {"name": "models", "mountPath": "/models"} in init["volumeMounts"]
+    assert {"name": "models", "mountPath": "/models", "readOnly": True} in main["volumeMounts"]
+    launch = parse_launch(children(stage, platform=platform)["ConfigMap"]["data"]["launch.json"])
+    assert launch.model_cache_bytes == 2 * 2**40
+
+
+def test_a_size_of_the_cache_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="lots"):
+        given.platform(modelCache={"maxSize": "lots"})
