@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 from dev.cluster.config import Cluster
+from examples.shapes.upload import model_manifest, publish_folder
 from examples.shapes.verify import Evidence, Finding, findings
 from selenium.webdriver.remote.webdriver import WebDriver
 
@@ -20,6 +21,8 @@ from tests.e2e.world import World, example
 from tests.fakes.openai_server import Asked, serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
+
+QWEN3 = Path(__file__).parent / "qwen3"
 
 
 def published(world: World, root: str) -> set[str]:
@@ -148,7 +151,9 @@ def teacher(asked: Asked) -> list[str]:
     return [json.dumps({"error_type": "visual_recognition", "weakness": "mixes up neighbouring hues"})]
 
 
-def test_deleted_pod_of_each_stage_resumes_without_charge(first_turn: Turn, world: World, cluster: Cluster) -> None:
+def test_deleted_pod_of_each_stage_of_a_turn_of_qwen3_vl_resumes_without_charge(
+    first_turn: Turn, world: World, cluster: Cluster
+) -> None:
     with serving(teacher, cluster.gateway) as model:
         bruise(first_turn, world, f"{model.url}/v1")
         looks = [a for a in model.requests if "numbered lines" not in a.system]
@@ -156,10 +161,12 @@ def test_deleted_pod_of_each_stage_resumes_without_charge(first_turn: Turn, worl
 
 
 def bruise(first_turn: Turn, world: World, endpoint: str) -> None:
-    """One iteration whose wrong answers an endpoint looks at, and whose every pod is deleted once."""
-    name = "bruised"
+    """One iteration of a Qwen3-VL whose wrong answers an endpoint looks at, and whose every pod is deleted once."""
+    name, model = "bruised", f"s3://{world.bucket}/models/qwen3"
+    publish_folder(world.store, QWEN3, model, model_manifest(QWEN3))
     spec = example(
         "iteration-1.yaml",
+        model={"uri": model},
         diagnosis={"attribution": {"endpoint": "teacher", "maxCalls": 60}},
         endpoints=[{"name": "teacher", "url": endpoint, "model": "fake"}],
         generation={"targetSamples": 64, "maxCandidates": 1500},
