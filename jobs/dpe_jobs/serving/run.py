@@ -14,6 +14,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import PackageNotFoundError, version
 from typing import IO
@@ -133,10 +134,19 @@ class Server:
         self.process.wait()
 
 
+@cache
+def _http() -> httpx.Client:
+    """One for all questions about vLLM's health: a new one reads all certificates, 60 ms of CPU instead of 2.
+
+    Connections are not kept: one that vLLM has closed must not look like a vLLM that is gone.
+    """
+    return httpx.Client(timeout=HEALTH_TIMEOUT_S, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+
+
 def healthy(base_url: str = _LOCAL) -> bool:
     """Whether vLLM says that its engine lives."""
     try:
-        return httpx.get(f"{base_url}/health", timeout=HEALTH_TIMEOUT_S, trust_env=False).status_code == 200
+        return _http().get(f"{base_url}/health").status_code == 200
     except httpx.HTTPError:
         return False
 
