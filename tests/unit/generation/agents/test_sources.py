@@ -1,6 +1,7 @@
 """Sources that no program can read, with agents by endpoint: a search, a pool, edits by a model, over real HTTP."""
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -74,6 +75,34 @@ def run_with(store: MemoryStore, cast: Cast, sources: list[Any], *others: Any, *
             **changes,
         )
         run(told, store)
+        asked = [schema for request in model.requests for schema in schemas(request)]
+    assert {where for schema in asked for where in without_end(schema)} == set(), "a weak model would write for ever"
+
+
+def schemas(asked: Asked) -> list[Any]:
+    """Of the replies, and of the tools' arguments, that a request allows."""
+    tools = [tool["function"]["parameters"] for tool in asked.body.get("tools", ())]
+    form = asked.body.get("response_format", {}).get("json_schema", {}).get("schema")
+    return tools if form is None else [*tools, form]
+
+
+def without_end(schema: Any, where: str = "") -> Iterator[str]:
+    """Places in a JSON schema where a reply may go on for ever."""
+    if isinstance(schema, list):
+        for entry in schema:
+            yield from without_end(entry, where)
+    if not isinstance(schema, dict) or schema.keys() & {"enum", "const"}:
+        return
+    bound = {"string": "maxLength", "array": "maxItems", "integer": "maximum", "number": "maximum"}
+    kind = schema.get("type")
+    if kind in bound and bound[kind] not in schema:
+        yield f"{where}: {kind} without {bound[kind]}"
+    if kind == "object" and schema.get("additionalProperties", True) is not False:
+        yield f"{where}: object without additionalProperties: false"
+    for name, inner in [*schema.get("properties", {}).items(), *schema.get("$defs", {}).items()]:
+        yield from without_end(inner, f"{where}.{name}")
+    for name in ("items", "anyOf"):
+        yield from without_end(schema.get(name), f"{where}.{name}")
 
 
 def steps(*calls: tuple[str, dict[str, Any]]) -> Any:
