@@ -28,7 +28,7 @@ class Team:
     workbench: Workbench
     safety: Safety | None = None
     """Asked last, about what has passed; None: nobody is."""
-    ahead: int = 8
+    ahead: int = 32
     """Candidates that are made while others are being solved."""
 
 
