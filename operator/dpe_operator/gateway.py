@@ -232,28 +232,29 @@ class Gateway:
 
     # writing
 
-    async def create(self, iteration: Iteration, child: Child) -> Created:
-        """Create a child; that it exists already is success only when this very iteration owns it."""
+    async def create(self, iteration: Iteration, child: Child) -> tuple[Created, dict[str, Any]]:
+        """Create a child; that it exists already is success only when this iteration owns it. And what is there."""
         collection = _COLLECTIONS[child.kind].format(iteration.namespace)
         try:
-            await self._request("POST", collection, body=child.body)
+            return Created.YES, await self._request("POST", collection, body=child.body)
         except ApiException as error:
             if error.status != 409:
                 raise
-        else:
-            return Created.YES
         found = await self._find(f"{collection}/{child.name}")
         if found is None:
             raise Conflict(f"{child.kind} {child.name} vanished while it was created")
-        return Created.ALREADY if owned(found, iteration) else Created.FOREIGN
+        return (Created.ALREADY if owned(found, iteration) else Created.FOREIGN), found
 
     async def delete(self, iteration: Iteration, ref: ChildRef) -> None:
         """Delete one Job and what belongs to it; the Job last, so that what is left over shows in the list of Jobs."""
-        for kind in ("Service", "ConfigMap"):
+
+        async def remove(kind: ChildKind) -> None:
             path = f"{_COLLECTIONS[kind].format(iteration.namespace)}/{ref.name}"
             found = await self._find(path)
             if found is not None and owned(found, iteration):
                 await self._delete(path, found["metadata"]["uid"])
+
+        await asyncio.gather(remove("Service"), remove("ConfigMap"))
         # background: the pods of a lost node must not keep the Job
         await self._delete(f"{_COLLECTIONS['Job'].format(iteration.namespace)}/{ref.name}", ref.uid)
 
@@ -307,12 +308,15 @@ class Gateway:
 
     async def write_status(
         self, resource: Resource, resource_version: str, old: dict[str, Any], new: dict[str, Any]
-    ) -> None:
-        """Write the status over the very version that was read; Conflict when there is a newer one, or none."""
+    ) -> dict[str, Any]:
+        """Write the status over the very version that was read; Conflict when there is a newer one, or none.
+
+        Returns the resource as it is then.
+        """
         path = _path(resource.namespace, resource.plural, resource.name) + "/status"
         patch = {"metadata": {"resourceVersion": resource_version}, "status": merge_patch(old, new)}
         try:
-            await self._request("PATCH", path, body=patch, content_type=_MERGE_PATCH)
+            return await self._request("PATCH", path, body=patch, content_type=_MERGE_PATCH)
         except ApiException as error:
             if error.status in (404, 409):
                 raise Conflict(f"{resource.name} has changed") from error

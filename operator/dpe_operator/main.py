@@ -93,6 +93,8 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
             operator.dequeue(namespace, name)
         elif own is None and not operator.queue.knows(namespace, name):
             operator.enqueue(event["object"])  # its own loop is about to look; until then nobody overtakes it
+        if own is not None and body["metadata"]["uid"] == own.uid:
+            own.memory.see_iteration(event["object"], gone=event["type"] == "DELETED")
         review = (body["metadata"].get("annotations") or {}).get(ANNOTATION_REVIEW, "")
         if own is not None and (body["metadata"].get("generation"), review) != (own.generation, own.review):
             own.wake.set()
@@ -103,15 +105,13 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.on.event("batch", "v1", "jobs", labels=_CHILDREN, registry=registry)  # type: ignore[untyped-decorator]
     async def job_changed(namespace: str, labels: Mapping[str, str], event: Any, **_: Any) -> None:
         loop = operator.loops.get((namespace, labels[LABEL_ITERATION]))
-        if loop is not None:
-            loop.memory.see_job(event["object"], loop.uid, gone=event["type"] == "DELETED")
+        if loop is not None and loop.memory.see_job(event["object"], loop.uid, gone=event["type"] == "DELETED"):
             loop.wake.set()
 
     @kopf.on.event("", "v1", "pods", labels=_CHILDREN, registry=registry)  # type: ignore[untyped-decorator]
     async def pod_changed(namespace: str, labels: Mapping[str, str], event: Any, **_: Any) -> None:
         loop = operator.loops.get((namespace, labels[LABEL_ITERATION]))
-        if loop is not None:
-            loop.memory.see_pod(event["object"], loop.uid, gone=event["type"] == "DELETED")
+        if loop is not None and loop.memory.see_pod(event["object"], loop.uid, gone=event["type"] == "DELETED"):
             loop.wake.set()
 
 

@@ -31,8 +31,8 @@ class Memory:
     """What an operator remembers of one iteration beside the API server and the store. Losing it costs a detail of a
     message or the charge of one attempt, never correctness.
 
-    Jobs and pods are kept up to date by events, and listed where events may have been missed: at first, after every
-    write of ours, after an error, and every resync.
+    Jobs and pods are kept up to date by events and by what our own writes bring back, and listed where something may
+    have been missed: at first, after a deletion (pods not seen yet may go on), after an error, and every resync.
     """
 
     jobs: dict[str, JobSeen] = field(default_factory=dict)
@@ -43,6 +43,8 @@ class Memory:
     """Last sight of pods, by uid: one that vanishes is known by it."""
     versions: dict[str, int] = field(default_factory=dict)
     """resourceVersion of the newest sight by uid: a list may be older than an event that came while it was read."""
+    body: dict[str, Any] | None = None
+    """The iteration, as it was last seen; None: read it. What is decided on an older one cannot be written down."""
     listed_at: float | None = None
     """time.monotonic() of the last list that nothing has put in doubt."""
     watching_since: datetime | None = None
@@ -52,8 +54,19 @@ class Memory:
     """Of a run: what the API server said when it did not take the next iteration."""
 
     def doubt(self) -> None:
-        """The next look lists again."""
-        self.listed_at = None
+        """The next look reads and lists again."""
+        self.listed_at, self.body = None, None
+
+    def is_recent(self, resync_seconds: float) -> bool:
+        """Nothing puts in doubt what is known, and it is not too long ago that all of it was read."""
+        return self.listed_at is not None and time.monotonic() - self.listed_at < resync_seconds
+
+    def see_iteration(self, body: dict[str, Any], *, gone: bool = False) -> None:
+        """Note the iteration itself, as a watch, a read or the answer to our own write shows it."""
+        if gone:
+            self.body = None
+        elif self.body is None or _version(body) >= _version(self.body):
+            self.body = body
 
     def _is_news(self, metadata: dict[str, Any]) -> bool:
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
@@ -62,26 +75,30 @@ class Memory:
         self.versions[uid] = version
         return True
 
-    def see_pod(self, pod: dict[str, Any], iteration_uid: str, *, gone: bool = False) -> None:
-        """Note a pod as a watch or a list shows it: a DisruptionTarget is often seen for a second only."""
-        if (pod["metadata"].get("annotations") or {}).get(ANNOTATION_UID) == iteration_uid:
-            seen = pod_seen(pod, gone=gone)
-            if seen is not None and self._is_news(pod["metadata"]):
-                self.pods[seen.uid] = seen
+    def see_pod(self, pod: dict[str, Any], iteration_uid: str, *, gone: bool = False) -> bool:
+        """Note a pod as a watch or a list shows it: a DisruptionTarget is often seen for a second only.
 
-    def see_job(self, job: dict[str, Any], iteration_uid: str, *, gone: bool = False) -> None:
-        """Note a Job as a watch or a list shows it."""
+        True: there is something new to decide on. Most events of a pod tell of nothing that matters here.
+        """
+        if (pod["metadata"].get("annotations") or {}).get(ANNOTATION_UID) != iteration_uid:
+            return False
+        seen = pod_seen(pod, gone=gone)
+        if seen is None or not self._is_news(pod["metadata"]):
+            return False
+        known, self.pods[seen.uid] = self.pods.get(seen.uid), seen
+        return seen != known
+
+    def see_job(self, job: dict[str, Any], iteration_uid: str, *, gone: bool = False) -> bool:
+        """Note a Job as a watch, a list or the answer to our own request shows it. True: as of pods."""
         uid = job["metadata"]["uid"]
         if not self._is_news(job["metadata"]):
-            return
-        self.jobs.pop(uid, None)
-        self.foreign_jobs.pop(uid, None)
-        if gone:
-            return
-        if not owned_by(job, iteration_uid):
+            return False
+        known = self.jobs.pop(uid, None), self.foreign_jobs.pop(uid, None)
+        if not gone and not owned_by(job, iteration_uid):
             self.foreign_jobs[uid] = job["metadata"]["name"]
-        elif (seen := job_seen(job)) is not None:
+        elif not gone and (seen := job_seen(job)) is not None:
             self.jobs[uid] = seen
+        return known != (self.jobs.get(uid), self.foreign_jobs.get(uid))
 
     def miss(self, listed: Listed, known: Iterable[str]) -> list[str]:
         """Uids that a list would have shown if they still existed."""
@@ -96,6 +113,10 @@ class _StoreView:
     exits: dict[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)
     draft: Manifest | None = None
     reviewed: str | None = None
+
+
+def _version(body: dict[str, Any]) -> int:
+    return int(body["metadata"]["resourceVersion"])
 
 
 def identity(body: dict[str, Any]) -> Iteration:
@@ -192,8 +213,8 @@ async def observe(
     status: Status,
 ) -> Observed:
     """One look at everything. ApiException: the API server refused; a store that is away is part of the result."""
-    if memory.listed_at is None or time.monotonic() - memory.listed_at >= platform.resync_seconds:
-        memory.doubt()  # until the lists are complete
+    if not memory.is_recent(platform.resync_seconds):
+        memory.listed_at = None  # until the lists are complete
         await _list(gateway, memory, iteration)
     jobs = tuple(memory.jobs.values())
     seen = Observed(

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from dpe_operator.conditions import ACCEPTED, shorten, with_condition
 from dpe_operator.decide import decide
 from dpe_operator.gateway import Conflict, Created, Gateway
 from dpe_operator.observe import Memory, identity, observe
-from dpe_operator.plan import Note, Plan
+from dpe_operator.plan import Child, Note, Plan
 from dpe_operator.platform import Platform
 from dpe_operator.queueing import Queue
 from dpe_operator.storage import Storage
@@ -94,23 +94,30 @@ class Operator:
                 loop.wake.set()
 
 
+async def _create(operator: Operator, loop: Loop, iteration: Iteration, children: Sequence[Child]) -> set[str]:
+    """Create children side by side. Returns the names that somebody else has."""
+    made = await asyncio.gather(*(operator.gateway.create(iteration, child) for child in children))
+    for child, (created, body) in zip(children, made, strict=True):
+        if child.kind == "Job" and created is not Created.FOREIGN:
+            loop.memory.see_job(body, iteration.uid)  # its event may come after the next look
+    return {child.name for child, (created, _) in zip(children, made, strict=True) if created is Created.FOREIGN}
+
+
 async def act(
     operator: Operator, loop: Loop, iteration: Iteration, plan: Plan, write: Callable[[], Awaitable[None]]
 ) -> bool:
     """Do what a plan says, in its order. False: a name was taken, nothing was written down."""
-    taken = set()
-    if plan.create or plan.delete:
-        loop.memory.doubt()  # what is seen does not show it yet
-    for child in plan.create:
-        created = await operator.gateway.create(iteration, child)
-        if created is Created.FOREIGN:
-            taken.add(child.name)
-            break
-    if taken:
-        loop.memory.conflicts = frozenset(taken)
-        return False
+    if plan.delete:
+        loop.memory.doubt()  # of pods that nobody has seen yet the next attempt must know
+    jobs = [child for child in plan.create if child.kind == "Job"]
+    for children in ([child for child in plan.create if child.kind != "Job"], jobs):  # pods find what they mount
+        taken = await _create(operator, loop, iteration, children)
+        if taken:
+            loop.memory.doubt()
+            loop.memory.conflicts = frozenset(taken)
+            return False
+    await asyncio.gather(*(operator.gateway.note(iteration, note) for note in plan.notes))
     for note in plan.notes:
-        await operator.gateway.note(iteration, note)
         log.info("%s/%s: %s: %s", iteration.namespace, iteration.name, note.reason, note.message)
     await write()
     for ref in plan.delete:
@@ -122,9 +129,13 @@ async def act(
 
 async def reconcile(operator: Operator, loop: Loop) -> float | None:
     """One pass. Seconds until the next one, None: only when woken. Conflict: read again at once."""
-    body = await operator.gateway.iteration(loop.namespace, loop.name)
+    platform = operator.pace()
+    body = loop.memory.body if loop.memory.is_recent(platform.resync_seconds) else None
+    if body is None:
+        body = await operator.gateway.iteration(loop.namespace, loop.name)
     if body is None or body["metadata"]["uid"] != loop.uid:
         return None
+    loop.memory.see_iteration(body)
     iteration = identity(body)
     written = body.get("status") or {}
     try:
@@ -138,7 +149,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
 
     async def write(new: Status | None) -> None:
         if new is not None:
-            await operator.gateway.write_status(iteration, version, written, new.wire())
+            loop.memory.see_iteration(await operator.gateway.write_status(iteration, version, written, new.wire()))
 
     try:
         spec = Spec.model_validate(body["spec"])
@@ -153,7 +164,6 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         await write(None if refused == status else refused)
         return operator.platform.resync_seconds
     loop.refers_to = spec.model.iteration_ref.name if spec.model.iteration_ref is not None else None
-    platform = operator.pace()
     seen = await observe(operator.gateway, operator.storage, platform, loop.memory, iteration, spec, status)
     # nothing is awaited from here until the queue knows the decision: no other loop sees the same place free
     plan = decide(spec, status, replace(seen, others=operator.queue.entries), platform, datetime.now(UTC))

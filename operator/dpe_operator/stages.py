@@ -286,9 +286,15 @@ def show_progress(turn: Turn, stage: Stage) -> None:
     turn.update(stage, message=message)
 
 
+def _has_succeeded(turn: Turn, job: JobSeen) -> bool:
+    """All its pods have ended well, so that none will follow: its own status says so a second or two later."""
+    pods = turn.seen.pods_of(job.stage, job.attempt)
+    return sum(pod.phase == "Succeeded" for pod in pods) >= turn.pod_count(job.stage)
+
+
 def still_stopping(turn: Turn, stage: Stage) -> list[str]:
     """Names of what is left of earlier attempts and may still run; a pod on a lost node does not count."""
-    jobs = [j.name for j in turn.seen.jobs_of(stage) if j.is_live]
+    jobs = [j.name for j in turn.seen.jobs_of(stage) if j.is_live and not _has_succeeded(turn, j)]
     pods = [p.name for p in turn.seen.pods_of(stage) if not p.is_over and not p.is_stuck(turn.now)]
     return [*jobs, *pods]
 

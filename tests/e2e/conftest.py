@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ from dpe_api.names import Stage
 from dpe_api.status import Phase, Status
 from dpe_jobs.store import Store
 from tests.e2e.timeline import Timeline
-from tests.e2e.world import World, example
+from tests.e2e.world import World, example, wait_for
+from tests.monitoring.scraping import Prometheus, scrape
 from tests.patience import deadline
 
 
@@ -30,6 +32,9 @@ class Turn:
     root: str
     status: Status
     timeline: Timeline
+    start: float
+    end: float
+    """From when to when it was watched, seconds since the epoch."""
 
 
 @pytest.fixture(scope="session")
@@ -61,12 +66,22 @@ def world(
 
 
 @pytest.fixture(scope="session")
-def first_turn(world: World) -> Turn:
+def prometheus(cluster: Cluster, world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
+    """Scrapes operator and stages from before the first turn on."""
+    with scrape(cluster.kubeconfig, world.namespace, tmp_path_factory.mktemp("prometheus")) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def first_turn(world: World, prometheus: Prometheus) -> Turn:
     """The example's first iteration, run once for all tests that look at it; the operator dies while it diagnoses."""
-    name = "shapes-1"
+    name, start = "shapes-1", time.time()
     with Timeline(world.api, world.namespace) as timeline:
         world.create(name, example("iteration-1.yaml"))
         world.wait_stage_running(name, Stage.DIAGNOSIS, deadline_s=300)
         world.kill_operator()
         status = world.wait_phase(name, Phase.SUCCEEDED, deadline_s=1200)
-    return Turn(name, world.artifacts(name), status, timeline)
+    # what the operator counts comes a moment after the status
+    done = f'dpe_iteration_phase{{namespace="{world.namespace}",iteration="{name}",phase="{Phase.SUCCEEDED}"}}'
+    wait_for(lambda: prometheus.query(done), 30, lambda: "Prometheus does not see the end of the turn")
+    return Turn(name, world.artifacts(name), status, timeline, start, time.time())

@@ -16,7 +16,7 @@ from tests.cluster.operators import Lab, give_doubles
 from tests.monitoring.scraping import Prometheus, scrape, silent
 from tests.patience import deadline
 
-from dpe_api.names import BATCH_STAGES, Stage
+from dpe_api.names import BATCH_STAGES, MANIFEST, Stage
 from dpe_api.status import Phase
 from dpe_jobs.store import Store
 
@@ -30,7 +30,7 @@ OF_REAL_STAGES = (
     "dpe_request_errors_total",
     'dpe_tokens_total{job="dpe-stages"',
 )
-"""Series that a double of a stage does not have."""
+"""Series that a double of a stage does not have; tests/e2e/test_monitoring.py looks at a real turn."""
 
 
 @pytest.fixture
@@ -87,7 +87,29 @@ def until(what, prometheus: Prometheus, deadline_s: float = 90) -> None:
         time.sleep(0.5)
 
 
-def test_prometheus_sees_operator_and_stages_fills_the_panels_and_misses_an_operator_that_goes_away(
+def diagnosed(lab: Lab) -> str:
+    """Address of the diagnosis' manifest."""
+    return f"{lab.root()}/{Stage.DIAGNOSIS}/{MANIFEST}"
+
+
+def upgrade(lab: Lab) -> None:
+    """`helm upgrade` with another value: another operator, which starts what comes next."""
+    before = {pod.metadata.uid for pod in operators_of(lab)}
+    changed = ("--reuse-values", "--set", "deadlines.noProgress=1234", "--wait", "--timeout", "100s")
+    done = helm("upgrade", "dpe", str(CHART), "-n", lab.namespace, "--skip-crds", *changed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lab.until(lambda: operators_of(lab) and not before & {pod.metadata.uid for pod in operators_of(lab)})
+
+
+def operators_of(lab: Lab) -> list[client.V1Pod]:
+    """Pods of the operator."""
+    found: list[client.V1Pod] = lab.core.list_namespaced_pod(
+        lab.namespace, label_selector="app.kubernetes.io/component=operator"
+    ).items
+    return found
+
+
+def test_prometheus_sees_a_turn_with_an_upgrade_in_its_middle_fills_the_panels_and_misses_an_operator_that_goes_away(
     lab: Lab, prometheus: Prometheus, api: client.ApiClient
 ) -> None:
     start = time.time()
@@ -101,8 +123,14 @@ def test_prometheus_sees_operator_and_stages_fills_the_panels_and_misses_an_oper
         until(
             lambda own=own: prometheus.query(f'dpe_stage_progress_ratio{{job="dpe-operator",{own}}} == 0'), prometheus
         )
+        if stage is Stage.GENERATION:
+            before = lab.body()["metadata"]["uid"], lab.status().artifacts, lab.store.get(diagnosed(lab))
+            upgrade(lab)
         lab.wish(stage, 1)
     lab.until(lambda: lab.status().phase is Phase.SUCCEEDED, 120)
+    assert {(s.attempt, s.failures, s.disruptions) for s in lab.status().stages} == {(1, 0, 0)}
+    assert {name[-2:] for name in lab.jobs()} == {"-1"}
+    assert (lab.body()["metadata"]["uid"], lab.status().artifacts, lab.store.get(diagnosed(lab))) == before
     done = f'dpe_iteration_phase{{namespace="{lab.namespace}",iteration="turn",phase="Succeeded"}} == 1'
     until(lambda: prometheus.query(done), prometheus)
     served = prometheus.over(f'up{{job="dpe-stages",stage="{Stage.SERVE_BASE}"}}', start, time.time())

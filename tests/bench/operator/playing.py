@@ -90,7 +90,8 @@ class Players:
     cluster: Cluster
     store: Store
     moments: dict[tuple[str, str, str], float] = field(default_factory=dict)
-    """(iteration, stage, "created" | "over"), seconds: a Job was seen; its pods became ready or ended."""
+    """(iteration, stage, "created" | "over" | "gone"), seconds: its Job was seen; its pods became ready or ended; the
+    last of them exists no more."""
     attempts: dict[tuple[str, str], int] = field(default_factory=dict)
     phases: dict[str, str] = field(default_factory=dict)
     bodies: dict[str, Json] = field(default_factory=dict)
@@ -153,6 +154,9 @@ class Players:
         self._left[key] = found["spec"]["parallelism"]
 
     def _pod(self, what: str, found: Json) -> None:
+        if what == "DELETED":
+            labels = found["metadata"]["labels"]
+            self.moments[labels[LABEL_ITERATION], labels[LABEL_STAGE], "gone"] = time.monotonic()
         if what == "ADDED" and not (found.get("status") or {}).get("startTime"):
             self._run(self._life(found["metadata"]["name"], found["metadata"]["labels"]))
 

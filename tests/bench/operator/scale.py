@@ -36,13 +36,19 @@ from dpe_jobs.store import Store
 NAMESPACE = "bench"
 CRD = Path(__file__).parents[3] / "crds" / "dpe.dev_dpeiterations.yaml"
 HAND_OFFS = {
-    "model server ready -> diagnosis": (Stage.SERVE_BASE, Stage.DIAGNOSIS),
-    "diagnosis over -> generation": (Stage.DIAGNOSIS, Stage.GENERATION),
-    "generation over -> training (the server's pods go between)": (Stage.GENERATION, Stage.TRAINING),
-    "training over -> model server": (Stage.TRAINING, Stage.SERVE_CANDIDATE),
-    "model server ready -> evaluation": (Stage.SERVE_CANDIDATE, Stage.EVALUATION),
-    "evaluation over -> end (the server's pods go between)": (Stage.EVALUATION, "end"),
+    "diagnosis over -> generation": (Stage.DIAGNOSIS, "over", Stage.GENERATION),
+    "model server's pods gone -> training": (Stage.SERVE_BASE, "gone", Stage.TRAINING),
+    "training over -> model server": (Stage.TRAINING, "over", Stage.SERVE_CANDIDATE),
+    "model server ready -> evaluation": (Stage.SERVE_CANDIDATE, "over", Stage.EVALUATION),
+    "model server's pods gone -> end": (Stage.SERVE_CANDIDATE, "gone", "end"),
 }
+"""What is the operator's: from what it waits for to what it does then."""
+WHOLE = {
+    "generation over -> training": (Stage.GENERATION, "over", Stage.TRAINING),
+    "evaluation over -> end": (Stage.EVALUATION, "over", "end"),
+}
+"""With the time that Kubernetes takes to delete the model server's pods in between."""
+Moments = dict[str, tuple[str, str, str]]
 
 
 class Operator:
@@ -130,15 +136,13 @@ async def until(what: Callable[[], bool], limit_s: float, why: Callable[[], str]
     return time.monotonic() - began
 
 
-def hand_offs(players: Players, names: list[str]) -> dict[str, list[float]]:
-    """Seconds by kind."""
-    found: dict[str, list[float]] = {kind: [] for kind in HAND_OFFS}
-    for kind, (before, after) in HAND_OFFS.items():
-        for name in names:
-            over, created = players.moments.get((name, before, "over")), players.moments.get((name, after, "created"))
-            if over is not None and created is not None:
-                found[kind].append(max(0.0, created - over))
-    return found
+def between(players: Players, names: list[str], kinds: Moments) -> dict[str, list[float]]:
+    """Seconds by kind; KeyError when a moment was not seen."""
+    moments = players.moments
+    return {
+        kind: [max(0.0, moments[name, after, "created"] - moments[name, before, what]) for name in names]
+        for kind, (before, what, after) in kinds.items()
+    }
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
@@ -201,11 +205,12 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             await until(
                 lambda: all((n, "end", "created") in players.moments for n in timed), arguments.limit_s, why, playing
             )
-            found = hand_offs(players, timed)
-            live = {k: v for k, v in found.items() if k != "model server ready -> diagnosis"}
-            figures["hand_offs_s"] = {kind: quantiles(values) for kind, values in live.items()}
-            figures["hand_offs_s"]["all"] = quantiles([v for values in live.values() for v in values])
-            figures["per_hand_off"] = difference(before, operator.state(), 5 * len(timed))
+            found = between(players, timed, HAND_OFFS)
+            figures["hand_offs_s"] = {kind: quantiles(values) for kind, values in found.items()}
+            figures["hand_offs_s"]["all"] = quantiles([v for values in found.values() for v in values])
+            whole = between(players, timed, WHOLE)
+            figures["with_the_server_stopped_s"] = {kind: quantiles(values) for kind, values in whole.items()}
+            figures["per_hand_off"] = difference(before, operator.state(), len(HAND_OFFS) * len(timed))
 
             figures["rss_mib_before_restart"] = round(operator.state()["rss_mib"])
             operator.stop()

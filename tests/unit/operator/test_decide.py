@@ -442,3 +442,23 @@ def test_iterations_that_wait_for_each_other_are_told_so():
     accepted = condition(plan.status.conditions, "Accepted")
     assert accepted is not None
     assert (accepted.reason, accepted.message) == ("IterationCycle", cycle.message)
+
+
+def test_the_candidate_is_served_as_soon_as_all_trainers_have_ended_well_whatever_their_job_says_yet():
+    it = world()
+    while not any(p.stage is Stage.TRAINING and p.phase == "Running" for p in it.pods.values()):
+        it.finish_work()
+        it.control()
+        it.turn()
+        it.control()
+        it.run_pods()
+        it.pass_time(6)
+    it.publish(Stage.TRAINING)
+    first, *rest = [p for p in it.pods.values() if p.stage is Stage.TRAINING]
+    assert rest
+    it.end_pod(first.uid, 0)
+    assert not names(it.turn())
+    for pod in rest:
+        it.end_pod(pod.uid, 0)
+    assert it.jobs["shapes-1-training-1"].is_live
+    assert "shapes-1-serve-candidate-1" in names(it.turn())

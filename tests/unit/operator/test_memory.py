@@ -1,5 +1,6 @@
 """Jobs and pods as events and lists show them, whichever comes first."""
 
+import time
 from typing import Any
 
 from dpe_api.names import LABEL_ATTEMPT, LABEL_STAGE
@@ -57,3 +58,37 @@ def test_a_deleted_pod_is_remembered_as_gone_with_what_was_last_seen():
     memory.see_pod(thing("p", 1, status={"phase": "Running"}), OWN)
     memory.see_pod(thing("p", 2, status={"phase": "Running"}), OWN, gone=True)
     assert (memory.pods["p"].gone, memory.pods["p"].phase) == (True, "Running")
+
+
+def test_only_what_decisions_look_at_is_news():
+    memory = Memory()
+    running = {"phase": "Running"}
+    assert memory.see_pod(thing("p", 1, status=running), OWN)
+    assert not memory.see_pod(thing("p", 2, status={**running, "hostIP": "10.0.0.1"}), OWN)
+    assert memory.see_pod(thing("p", 3, status={"phase": "Succeeded"}), OWN)
+    assert not memory.see_pod(thing("p", 2, status=running), OWN), "older than what is known"
+    assert memory.see_pod(thing("p", 4, status={"phase": "Succeeded"}), OWN, gone=True)
+    assert memory.see_job(thing("j", 1), OWN)
+    assert not memory.see_job(thing("j", 2, status={"active": 2, "ready": 1}), OWN)
+    complete = [{"type": "Complete", "status": "True", "lastTransitionTime": "2026-01-01T13:00:00Z"}]
+    assert memory.see_job(thing("j", 3, status={"conditions": complete}), OWN)
+    assert memory.see_job(thing("j", 4), OWN, gone=True)
+    assert memory.see_job(thing("f", 5, owner="another"), OWN)
+    assert not memory.see_job(thing("f", 6, owner="another"), OWN)
+
+
+def test_of_the_iteration_itself_the_newest_sight_counts_until_something_puts_it_in_doubt():
+    memory = Memory()
+    for version in (5, 7, 6):
+        memory.see_iteration(thing("i", version))
+    assert memory.body is not None
+    assert memory.body["metadata"]["resourceVersion"] == "7"
+    assert not memory.is_recent(30), "Jobs and pods were never listed"
+    memory.listed_at = time.monotonic()
+    assert memory.is_recent(30)
+    assert not memory.is_recent(0)
+    memory.doubt()
+    assert (memory.body, memory.is_recent(30)) == (None, False)
+    memory.see_iteration(thing("i", 8))
+    memory.see_iteration(thing("i", 9), gone=True)
+    assert memory.body is None
