@@ -245,7 +245,7 @@ def matrix(lab: Lab) -> Matrix:
     cordon(lab, "n2", yes=True)  # what a lost node takes must be on it
     for stage in Stage:
         it.hold(stage, hold=True)
-        lab.create(it.name(stage), training={"nodes": 1, "gpusPerNode": 0}, serving={"gpusPerReplica": 0})
+        lab.create_at(stage, it.name(stage), training={"nodes": 1, "gpusPerNode": 0}, serving={"gpusPerReplica": 0})
     for stage in Stage:
         lab.until(lambda stage=stage: it.works(stage), LIMIT_S)
     watcher = threading.Thread(target=look_for_twins, daemon=True)

@@ -16,14 +16,16 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 from dev.cluster import lifecycle, object_store
+from dev.cluster.config import CONTROL_PLANE
 from dev.cluster.config import Cluster as Instance
+from dev.cluster.processes import Processes
 from kubernetes import client, config
 from tests.bench.operator.playing import Cluster, Players
 from tests.cluster.operators import free_port
@@ -48,7 +50,33 @@ WHOLE = {
     "evaluation over -> end": (Stage.EVALUATION, "over", "end"),
 }
 """With the time that Kubernetes takes to delete the model server's pods in between."""
-Moments = dict[str, tuple[str, str, str]]
+Kinds = Mapping[str, tuple[Stage, str, Stage | str]]
+
+
+def cpu_s(process: psutil.Process) -> float:
+    """Seconds of processor time that a process has used."""
+    used = process.cpu_times()
+    return float(used.user + used.system)
+
+
+class Shares:
+    """Processors that everything on this machine keeps busy, from here to `used`."""
+
+    def __init__(self, instance: Instance, operator: psutil.Process) -> None:
+        pids = {name: Processes(instance).alive(name) for name in (*CONTROL_PLANE[:3], "minio")}
+        self._processes = {name: psutil.Process(pid) for name, pid in pids.items() if pid}
+        self._processes |= {"operator": operator, "this bench": psutil.Process()}
+        self._before, self._began = self._now(), time.monotonic()
+
+    def _now(self) -> dict[str, float]:
+        all_of_it = psutil.cpu_times()
+        found = {name: cpu_s(process) for name, process in self._processes.items()}
+        return found | {"the machine": sum(all_of_it) - all_of_it.idle - all_of_it.iowait}
+
+    def used(self) -> dict[str, float]:
+        """Mean by process."""
+        seconds = time.monotonic() - self._began
+        return {name: round((value - self._before[name]) / seconds, 2) for name, value in self._now().items()}
 
 
 class Operator:
@@ -92,13 +120,17 @@ class Operator:
             return 0.0
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((name + "{", name + " ")))
 
+    def rss_mib(self) -> float:
+        """Memory that it holds now."""
+        assert self.process is not None
+        return float(self.process.memory_info().rss / 2**20)
+
     def state(self) -> dict[str, float]:
         """What it has used so far."""
         assert self.process is not None
-        used = self.process.cpu_times()
         return {
-            "cpu_s": used.user + used.system,
-            "rss_mib": self.process.memory_info().rss / 2**20,
+            "cpu_s": cpu_s(self.process),
+            "rss_mib": self.rss_mib(),
             "requests": self.metric("dpe_api_requests_total"),
             "errors": self.metric("dpe_reconcile_errors_total"),
         }
@@ -124,7 +156,14 @@ def prepare(instance: Instance) -> Store:
     return store
 
 
-async def until(what: Callable[[], bool], limit_s: float, why: Callable[[], str], playing: asyncio.Task[None]) -> float:
+async def until(
+    what: Callable[[], bool],
+    limit_s: float,
+    why: Callable[[], str],
+    playing: asyncio.Task[None],
+    *,
+    every_s: float = 0.1,
+) -> float:
     """Seconds until it held; SystemExit when it takes too long. What ended the playing is raised."""
     began = time.monotonic()
     while not what():
@@ -132,11 +171,11 @@ async def until(what: Callable[[], bool], limit_s: float, why: Callable[[], str]
             playing.result()
         if time.monotonic() - began > limit_s:
             raise SystemExit(f"not within {limit_s:.0f} s: {why()}")
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(every_s)
     return time.monotonic() - began
 
 
-def between(players: Players, names: list[str], kinds: Moments) -> dict[str, list[float]]:
+def between(players: Players, names: list[str], kinds: Kinds) -> dict[str, list[float]]:
     """Seconds by kind; KeyError when a moment was not seen."""
     moments = players.moments
     return {
@@ -198,7 +237,7 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             figures["quiet_cpu_share"] = round((after["cpu_s"] - before["cpu_s"]) / arguments.quiet_s, 3)
 
             timed = names[: arguments.timed]
-            before = operator.state()
+            before, shares = operator.state(), Shares(instance, operator.process)
             for name in timed:
                 players.release(name)
                 await asyncio.sleep(1 / arguments.rate)
@@ -212,25 +251,35 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             figures["with_the_server_stopped_s"] = {kind: quantiles(values) for kind, values in whole.items()}
             figures["per_hand_off"] = difference(before, operator.state(), len(HAND_OFFS) * len(timed))
 
-            figures["rss_mib_before_restart"] = round(operator.state()["rss_mib"])
+            figures["processors_busy"] = shares.used()
+            figures["rss_mib_before_restart"] = round(operator.rss_mib())
             operator.stop()
             operator.start()
-            took = await until(lambda: operator.metric("dpe_iterations") >= len(names), 300, why, playing)
-            figures["start_up_s"] = round(took, 1)
+            began = time.monotonic()
+            known = len(names)
+            await until(lambda: operator.metric("dpe_iterations") >= known, 300, why, playing, every_s=1)
+            figures["start_up_s"] = round(time.monotonic() - began, 1)
+            before = operator.state()
             last = names[: arguments.through]
             for name in last:
                 players.release(name)
             rss: list[float] = []
 
             def over() -> bool:
-                rss.append(operator.state()["rss_mib"])
+                rss.append(operator.rss_mib())
                 return all((n, "end", "created") in players.moments for n in last)
 
             took = await until(
                 over, arguments.limit_s, lambda: f"{sorted(set(players.phases.values()))} {why()}", playing
             )
             figures["run_through"] = {"iterations": len(last), "seconds": round(took, 1)}
-            figures["rss_mib"] = {"median": round(statistics.median(rss)), "max": round(max(rss))}
+            figures["run_through"] |= difference(before, operator.state(), len(last))
+            tenth = max(1, len(rss) // 10)
+            figures["rss_mib"] = {
+                "first_tenth": round(statistics.median(rss[:tenth])),
+                "last_tenth": round(statistics.median(rss[-tenth:])),
+                "max": round(max(rss)),
+            }
             figures["phases"] = {
                 p: list(players.phases.values()).count(p) for p in sorted(set(players.phases.values()))
             }
@@ -253,7 +302,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--live", type=int, default=1000, help="iterations (default: %(default)s)")
     parser.add_argument("--timed", type=int, default=100, help="of them, whose hand-offs are timed while all live")
-    parser.add_argument("--rate", type=float, default=1.0, help="iterations let go a second while timed")
+    # a thousand iterations that take an hour each
+    parser.add_argument("--rate", type=float, default=0.28, help="iterations let go a second while timed")
     parser.add_argument("--through", type=int, help="of them, that run to their end at last (default: all)")
     parser.add_argument("--quiet-s", type=float, default=60, help="seconds in which nothing happens")
     parser.add_argument("--limit-s", type=float, default=3000, help="longest wait")
