@@ -32,7 +32,7 @@ class Memory:
     message or the charge of one attempt, never correctness.
 
     Jobs and pods are kept up to date by events and by what our own writes bring back, and listed where something may
-    have been missed: at first, after a deletion (pods not seen yet may go on), after an error, and every resync.
+    have been missed: at first, after a deletion (pods not seen yet may go on), after an error, and now and then.
     """
 
     jobs: dict[str, JobSeen] = field(default_factory=dict)
@@ -57,9 +57,9 @@ class Memory:
         """The next look reads and lists again."""
         self.listed_at, self.body = None, None
 
-    def is_recent(self, resync_seconds: float) -> bool:
-        """Nothing puts in doubt what is known, and it is not too long ago that all of it was read."""
-        return self.listed_at is not None and time.monotonic() - self.listed_at < resync_seconds
+    def is_recent(self, seconds: float) -> bool:
+        """Nothing puts in doubt what is known, and it is not longer ago that all of it was read."""
+        return self.listed_at is not None and time.monotonic() - self.listed_at < seconds
 
     def see_iteration(self, body: dict[str, Any], *, gone: bool = False) -> None:
         """Note the iteration itself, as a watch, a read or the answer to our own write shows it."""
@@ -134,8 +134,9 @@ def identity(body: dict[str, Any]) -> Iteration:
     )
 
 
-async def _list(gateway: Gateway, memory: Memory, iteration: Iteration) -> None:
-    """Jobs first, then pods, as `decide` expects."""
+async def list_children(gateway: Gateway, memory: Memory, iteration: Iteration) -> None:
+    """Bring the memory up to date: Jobs first, then pods, as `decide` expects."""
+    memory.listed_at = None  # until the lists are complete
     began = time.monotonic()
     jobs = await gateway.jobs(iteration)
     for job in jobs.items:
@@ -212,10 +213,7 @@ async def observe(
     spec: Spec,
     status: Status,
 ) -> Observed:
-    """One look at everything. ApiException: the API server refused; a store that is away is part of the result."""
-    if not memory.is_recent(platform.resync_seconds):
-        memory.listed_at = None  # until the lists are complete
-        await _list(gateway, memory, iteration)
+    """One look at everything that is known and stored. A store that is away is part of the result."""
     jobs = tuple(memory.jobs.values())
     seen = Observed(
         iteration=iteration,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,7 +19,7 @@ from dpe_operator import metrics
 from dpe_operator.conditions import ACCEPTED, shorten, with_condition
 from dpe_operator.decide import decide
 from dpe_operator.gateway import Conflict, Created, Gateway
-from dpe_operator.observe import Memory, identity, observe
+from dpe_operator.observe import Memory, identity, list_children, observe
 from dpe_operator.plan import Child, Note, Plan
 from dpe_operator.platform import Platform
 from dpe_operator.queueing import Queue
@@ -29,6 +30,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after errors of the API server
 LOOKS_PER_S = 20  # beside those that events cause: with many iterations, each is polled less often
+LISTS_PER_S = 4  # each costs the API server a look at every Job and pod of the namespace
 STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
 
 
@@ -47,6 +49,8 @@ class Loop:
     refers_to: str | None = None
     due: float = field(default_factory=time.monotonic)
     """time.monotonic() by which the next look should have begun."""
+    trust: float = field(default_factory=lambda: random.uniform(0.5, 1.0))
+    """Its share of the longest time without a list: iterations that began together do not list together for ever."""
 
 
 @dataclass(slots=True)
@@ -76,6 +80,10 @@ class Operator:
             return facts
         longer = {n: max(least, getattr(facts, n)) for n in ("poll_seconds", "resync_seconds")}
         return facts.model_copy(update=longer)
+
+    def relist_s(self) -> float:
+        """How long events are trusted at most without a list, in seconds; the more iterations, the longer."""
+        return max(self.platform.resync_seconds, len(self.loops) / LISTS_PER_S)
 
     def enqueue(self, body: dict[str, Any]) -> None:
         """Tell the queue what an iteration is now, and wake those whose turn it is."""
@@ -129,8 +137,8 @@ async def act(
 
 async def reconcile(operator: Operator, loop: Loop) -> float | None:
     """One pass. Seconds until the next one, None: only when woken. Conflict: read again at once."""
-    platform = operator.pace()
-    body = loop.memory.body if loop.memory.is_recent(platform.resync_seconds) else None
+    is_recent = loop.memory.is_recent(loop.trust * operator.relist_s())
+    body = loop.memory.body if is_recent else None
     if body is None:
         body = await operator.gateway.iteration(loop.namespace, loop.name)
     if body is None or body["metadata"]["uid"] != loop.uid:
@@ -164,6 +172,9 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         await write(None if refused == status else refused)
         return operator.platform.resync_seconds
     loop.refers_to = spec.model.iteration_ref.name if spec.model.iteration_ref is not None else None
+    platform = operator.pace()
+    if not is_recent:
+        await list_children(operator.gateway, loop.memory, iteration)
     seen = await observe(operator.gateway, operator.storage, platform, loop.memory, iteration, spec, status)
     # nothing is awaited from here until the queue knows the decision: no other loop sees the same place free
     plan = decide(spec, status, replace(seen, others=operator.queue.entries), platform, datetime.now(UTC))
