@@ -139,11 +139,10 @@ def remains(lab: Lab, name: str) -> list[str]:
 
 def begin(lab: Lab, name: str, when: Stage | str) -> None:
     """Create an iteration that comes to a stage and stays there, or runs to its end."""
-    if when == "end":
-        return lab.create_at(Stage.EVALUATION, name)
-    stage = Stage(when)
-    lab.wish(stage, 1, name, hold=True)
-    return lab.create_at(stage, name)
+    stage = Stage.EVALUATION if when == "end" else Stage(when)
+    if when != "end":
+        lab.wish(stage, 1, name, hold=True)
+    lab.create_at(stage, name, training={"nodes": 1, "gpusPerNode": 0}, serving={"gpusPerReplica": 0})
 
 
 def has_come(lab: Lab, name: str, when: Stage | str) -> bool:
