@@ -48,6 +48,8 @@ def _write(folder: Path) -> None:
         known._save_modelinfo_to_cache(info, source)
         if known._load_modelinfo_from_cache(source) is None:
             raise SystemExit(f"vLLM did not keep what it found out about {name} in {folder}")
+    for file in folder.rglob("*.json"):
+        file.chmod(0o644)  # vLLM writes them for its own user alone, and takes one that it cannot read for missing
 
 
 if __name__ == "__main__":

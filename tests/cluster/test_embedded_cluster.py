@@ -1,6 +1,8 @@
 """The embedded cluster itself, on an instance of its own beside the developer's: these tests break it on purpose."""
 
+import json
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from dev import image as local_image
+from dev import paths
 from dev.cluster import lifecycle, nodes
 from dev.cluster.config import GPU_RESOURCE, GPUS_PER_NODE, Cluster
 from dev.cluster.processes import Processes, wait_until
@@ -132,6 +135,16 @@ def test_a_restricted_pod_imports_torch_and_this_project(core: client.CoreV1Api,
     program = "import os, torch, dpe_api, dpe_jobs; print(torch.ones(2).sum().item(), os.getuid(), dpe_jobs.__file__)"
     said = output(core, room, manifest("imports", own_image, [PYTHON, "-c", program]), deadline_s=120)
     assert said.split() == ["2.0", "65532", "/app/dpe_jobs/__init__.py"]
+
+
+def test_a_restricted_pod_can_read_what_vllm_found_out_of_the_served_models(
+    core: client.CoreV1Api, room: str, own_image: str
+) -> None:
+    configs = [paths.CHECKOUT / folder / "config.json" for folder in ("examples/shapes/base", "tests/e2e/qwen3")]
+    names = [json.loads(path.read_text())["architectures"][0] for path in configs]
+    command = " && ".join(f"cat /opt/venv/share/vllm/modelinfos/*-{name}.json" for name in names)
+    said = output(core, room, manifest("reads", own_image, ["/bin/sh", "-c", command]))
+    assert re.findall(r'"architecture": "(\w+)"', said) == names
 
 
 def test_the_restricted_profile_refuses_a_host_path(core: client.CoreV1Api, room: str, own_image: str) -> None:
