@@ -14,7 +14,7 @@ from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, one, refused, rende
 from tests.patience import deadline
 
 from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION, Stage
-from dpe_operator.platform import Platform
+from dpe_operator.platform import ModelCache, Platform
 
 pytestmark = pytest.mark.cluster
 
@@ -108,6 +108,11 @@ def test_rights_and_credentials_go_to_every_watched_namespace_and_nowhere_else()
     assert places["Secret"] == {"vision", "speech", "science"}
     assert places["Deployment"] == places["ServiceAccount"] == {"science"}
     assert not [d for d in documents if d["kind"].startswith("Cluster")]
+
+
+def test_values_of_a_release_from_before_the_cache_of_models_have_none() -> None:
+    """`helm upgrade --reuse-values` brings no defaults of the new chart."""
+    assert platform("--set", "modelCache=null").model_cache == ModelCache()
 
 
 def test_a_change_of_the_platform_restarts_the_operator_and_nothing_else_does() -> None:

@@ -85,7 +85,7 @@ app.kubernetes.io/component: operator
   "training" (include "dpe.container" (list . "training") | fromJson)
   "pods" $pods
   "pools" .Values.pools
-  "modelCache" .Values.modelCache
+  "modelCache" (.Values.modelCache | default dict)
   "limits" .Values.limits
   "downloads" .Values.downloads
   "deadlines" .Values.deadlines

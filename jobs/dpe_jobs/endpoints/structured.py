@@ -97,9 +97,8 @@ def find_object(text: str) -> dict[str, Any]:
     The last, because what comes before it may quote something.
     """
     try:
-        whole = json.loads(
-            text, strict=False
-        )  # models write tabs and ends of lines into strings, and grammars let them
+        # models write tabs and ends of lines into strings, and grammars let them
+        whole = json.loads(text, strict=False)
     except (ValueError, RecursionError):
         text = _THOUGHTS.sub("", text[:_LONGEST_REPLY])
     else:

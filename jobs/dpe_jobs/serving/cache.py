@@ -20,8 +20,8 @@ from dpe_jobs.store import Store
 
 log = logging.getLogger(__name__)
 
-IN_USE_S = 24 * 3600.0
-"""A model that was asked for this recently stays: its pod may read files of it as long as it runs."""
+IN_USE_S = 14 * 24 * 3600.0
+"""A model that was asked for this recently stays: a pod reads it as long as it runs, a training at its very end."""
 _POLL_S = 0.5
 _UNFINISHED = ".part-"
 
@@ -115,7 +115,7 @@ def _room(cache: Path, wanted: int, most_bytes: int) -> bool:
     for used, size, folder in sorted(models):
         if taken + wanted <= most_bytes or used >= long_ago:
             break
-        log.info("%s leaves the cache: it was not asked for in %.0f hours", folder.name, (time.time() - used) / 3600)
+        log.info("%s leaves the cache: it was not asked for in %.0f days", folder.name, (time.time() - used) / 86400)
         shutil.rmtree(folder)
         (cache / f".lock-{folder.name}").unlink(missing_ok=True)
         taken -= size

@@ -416,7 +416,8 @@ def test_an_attempt_that_was_created_but_not_written_down_is_taken_over(died_aft
     assert len(it.jobs) == 1
 
 
-def test_the_candidate_is_served_only_when_the_trainers_are_off_their_gpus():
+def trained():
+    """The trainers have published the model and are about to end."""
     it = world()
     while not any(p.stage is Stage.TRAINING and p.phase == "Running" for p in it.pods.values()):
         it.finish_work()
@@ -426,6 +427,11 @@ def test_the_candidate_is_served_only_when_the_trainers_are_off_their_gpus():
         it.run_pods()
         it.pass_time(6)
     it.publish(Stage.TRAINING)
+    return it
+
+
+def test_the_candidate_is_served_only_when_the_trainers_are_off_their_gpus():
+    it = trained()
     assert not names(it.turn())
     assert "waits until shapes-1-training-1" in (entry(it, Stage.SERVE_CANDIDATE).message or "")
     it.finish_work()
@@ -445,15 +451,7 @@ def test_iterations_that_wait_for_each_other_are_told_so():
 
 
 def test_the_candidate_is_served_as_soon_as_all_trainers_have_ended_well_whatever_their_job_says_yet():
-    it = world()
-    while not any(p.stage is Stage.TRAINING and p.phase == "Running" for p in it.pods.values()):
-        it.finish_work()
-        it.control()
-        it.turn()
-        it.control()
-        it.run_pods()
-        it.pass_time(6)
-    it.publish(Stage.TRAINING)
+    it = trained()
     first, *rest = [p for p in it.pods.values() if p.stage is Stage.TRAINING]
     assert rest
     it.end_pod(first.uid, 0)
