@@ -1,7 +1,8 @@
 """A ledger of finished items in the object store: a restart pays for no item twice.
 
 Part files are JSON lines, named so that attempts never overwrite each other. A pod that is lost loses at most what came
-since the last flush (30 s or 50 items), and the part that was just being put.
+since the last flush (30 s or 50 items), and the part that was just being put. To be looked up, rows are in a table on
+disk: memory does not grow with a run.
 """
 
 import json
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from dpe_jobs.scratch import open_tables
 from dpe_jobs.store import Store, StoreError, StoreUnreachable, join
 
 log = logging.getLogger(__name__)
@@ -20,6 +22,7 @@ log = logging.getLogger(__name__)
 FLUSH_ITEMS = 50
 FLUSH_S = 30.0
 ENDING_OUTAGE_S = 10.0  # the kubelet kills 30 s after SIGTERM
+_PAGE = 256  # rows that are in memory at a time while all are read
 
 
 class Ledger:
@@ -28,47 +31,64 @@ class Ledger:
     def __init__(self, store: Store, folder: str, *, key: str = "id") -> None:
         """Load what earlier attempts finished. A torn last line cannot occur: parts are put whole."""
         self._store, self._folder, self._key = store, folder, key
-        self._rows: dict[str, dict[str, Any]] = {}
-        self._pending: list[dict[str, Any]] = []
+        self._rows = open_tables("CREATE TABLE rows (id TEXT PRIMARY KEY, line BLOB)")  # in the order of their coming
+        self._count = 0
+        self._pending: list[bytes] = []
         self._lock = threading.Lock()  # of the rows, held for moments
         self._putting = threading.Lock()  # one part at a time: while it is put, rows are still taken in
         self._flushed = time.monotonic()
         self._writer, self._sequence = uuid.uuid4().hex[:12], 0
         for info in store.list(folder):
             for line in store.get(info.uri).splitlines():
-                row = json.loads(line)
-                self._rows.setdefault(row[key], row)
-        self.resumed = len(self._rows)
+                self._add(json.loads(line)[key], line)
+        self.resumed = self._count
         """Items that earlier attempts had finished."""
         self.on_append: Callable[[], object] = lambda: None
         """Called after each new row: who waits for them may tell that they come."""
         if self.resumed:
             log.info("ledger %s: %d items are finished already", folder, self.resumed)
 
+    def _add(self, item_id: str, line: bytes) -> bool:
+        """Take in a row; False when its id has one."""
+        new = self._rows.execute("INSERT OR IGNORE INTO rows VALUES (?, ?)", (item_id, line)).rowcount == 1
+        self._count += new
+        return new
+
     def __contains__(self, item_id: str) -> bool:
-        return item_id in self._rows
+        return self.get(item_id) is not None
 
     def __getitem__(self, item_id: str) -> dict[str, Any]:
-        return self._rows[item_id]
+        row = self.get(item_id)
+        if row is None:
+            raise KeyError(item_id)
+        return row
 
     def get(self, item_id: str) -> dict[str, Any] | None:
         """The row of a finished item, or None."""
-        return self._rows.get(item_id)
+        with self._lock:
+            found = self._rows.execute("SELECT line FROM rows WHERE id = ?", (item_id,)).fetchone()
+        return None if found is None else json.loads(found[0])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(list(self._rows.values()))
+        """The rows there are now, in the order of their coming."""
+        end, page = self._count, "SELECT rowid, line FROM rows WHERE rowid > ? ORDER BY rowid LIMIT ?"
+        place = 0  # rows are numbered from 1, and none is ever removed
+        while place < end:
+            with self._lock:
+                rows = self._rows.execute(page, (place, min(_PAGE, end - place))).fetchall()
+            for place, line in rows:  # noqa: B007 - where the next page begins
+                yield json.loads(line)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._count
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Record one finished item; the first row of an id wins. Flushes every 50 items or 30 s."""
+        line = json.dumps(row, ensure_ascii=False).encode()
         with self._lock:
-            item_id = row[self._key]
-            if item_id in self._rows:
+            if not self._add(row[self._key], line):
                 return
-            self._rows[item_id] = dict(row)
-            self._pending.append(dict(row))
+            self._pending.append(line)
             due = len(self._pending) >= FLUSH_ITEMS or time.monotonic() - self._flushed >= FLUSH_S
         if due:
             self.flush()
@@ -78,18 +98,17 @@ class Ledger:
         """Put what is pending into the store, as one part file."""
         with self._putting:
             with self._lock:
-                rows, self._pending = self._pending, []
+                lines, self._pending = self._pending, []
                 self._flushed = time.monotonic()
-            if not rows:
+            if not lines:
                 return
             name = f"{self._writer}-{self._sequence:06d}.jsonl"
             self._sequence += 1
-            data = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
             try:
-                self._store.put(join(self._folder, name), data)
+                self._store.put(join(self._folder, name), b"".join(line + b"\n" for line in lines))
             except BaseException:
                 with self._lock:
-                    self._pending = rows + self._pending
+                    self._pending = lines + self._pending
                 raise
 
     def __enter__(self) -> Self:
@@ -98,6 +117,13 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        try:
+            self._end(error)
+        finally:
+            with self._lock:
+                self._rows.close()
+
+    def _end(self, error: BaseException | None) -> None:
         if error is None:
             self.flush()
             return

@@ -9,6 +9,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -242,7 +243,8 @@ async def ask_sets(
 
 def paid(*ledgers: Iterable[Mapping[str, Any]]) -> Tokens:
     """Tokens of all answers in ledgers, those of earlier attempts included."""
-    rows = [row for ledger in ledgers for row in ledger]
-    return Tokens(
-        prompt=sum(r.get("prompt_tokens", 0) for r in rows), completion=sum(r.get("completion_tokens", 0) for r in rows)
-    )
+    prompt = completion = 0
+    for row in chain.from_iterable(ledgers):
+        prompt += row.get("prompt_tokens", 0)
+        completion += row.get("completion_tokens", 0)
+    return Tokens(prompt=prompt, completion=completion)

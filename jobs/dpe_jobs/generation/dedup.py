@@ -7,7 +7,8 @@ saved as JPEG of quality 75 (1.1, 95% below 1.8) or moved by one pixel (1.6).
 """
 
 import hashlib
-from collections import defaultdict
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,13 @@ from PIL import Image
 from dpe_jobs.generation.quality.texts import NEAR as NEARLY
 from dpe_jobs.generation.quality.texts import similarity
 from dpe_jobs.graders import normalise
+from dpe_jobs.scratch import open_tables
 
 Thumbnail = NDArray[np.int16]
 
 NEAR = 2.0  # grey levels of 256, mean over the thumbnail
 _SIDE = 16  # pixels
+_COMPARED = 512  # thumbnails in memory at a time
 
 
 def pixel_digest(image: Image.Image) -> str:
@@ -35,64 +38,66 @@ def thumbnail(image: Image.Image) -> Thumbnail:
     return np.asarray(small, dtype=np.int16).reshape(-1)
 
 
-class NearIndex:
-    """Thumbnails, found again when they differ by less than NEAR on average.
+class Seen:
+    """Picture and question of every candidate, by category and number, which may come in any order.
 
-    Sorted into bins by mean brightness: two that are near differ by less than NEAR in it, so that the bin of one and
-    its neighbours hold all that can be near.
+    A candidate repeats another one of its category when that has a lower number, whatever became of it: whoever comes
+    first, the same ones are called repeated once all are known. The same picture may be asked about twice, in other
+    words. Samples of earlier rounds have numbers below 0. They are in a table on disk, about 1.2 kB each.
     """
 
     def __init__(self) -> None:
-        self._bins: dict[int, list[tuple[int, Thumbnail]]] = defaultdict(list)
+        self._db = open_tables(
+            "CREATE TABLE seen (category TEXT, number INTEGER, words INTEGER, question TEXT, digest BLOB, "
+            "brightness REAL, picture BLOB)",
+            "CREATE INDEX by_picture ON seen (digest)",
+            "CREATE INDEX by_question ON seen (words, brightness)",
+        )
 
-    @staticmethod
-    def _bin(picture: Thumbnail) -> int:
-        return int(picture.mean() // NEAR)
+    def __enter__(self) -> Self:
+        return self
 
-    def __contains__(self, picture: Thumbnail) -> bool:
-        return self.holds(picture)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._db.close()
 
-    def holds(self, picture: Thumbnail, below: int | None = None) -> bool:
-        """Whether one is near; `below`: among those that were added with a lower number."""
-        middle = self._bin(picture)
-        near = [
-            other
-            for b in (middle - 1, middle, middle + 1)
-            for number, other in self._bins.get(b, ())
-            if below is None or number < below
-        ]
-        return bool(near) and bool((np.abs(np.stack(near) - picture).mean(axis=1) < NEAR).any())
-
-    def add(self, picture: Thumbnail, number: int = 0) -> None:
+    def add(self, category: str, number: int, question: str, digest: str, picture: Thumbnail) -> None:
         """Remember one."""
-        self._bins[self._bin(picture)].append((number, picture))
+        text, values = normalise(question), picture.astype(np.uint8)
+        row = (category, number, _words(category, text), text, bytes.fromhex(digest), picture.mean(), values.tobytes())
+        self._db.execute("INSERT INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
-
-class Questions:
-    """Picture and question of one category's candidates, by their numbers, which may come in any order.
-
-    A candidate repeats another one when that has a lower number, whatever became of it: whoever comes first, the same
-    ones are called repeated once all are known. The same picture may be asked about twice, in other words.
-    Samples of earlier rounds have numbers below 0.
-    """
-
-    def __init__(self) -> None:
-        self._exact: dict[tuple[str, str], int] = {}
-        self._asked: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        self._near: dict[str, NearIndex] = defaultdict(NearIndex)
-
-    def add(self, number: int, question: str, digest: str, picture: Thumbnail) -> None:
-        """Remember one."""
-        text = normalise(question)
-        self._exact[text, digest] = min(number, self._exact.get((text, digest), number))
-        self._asked[digest].append((number, text))
-        self._near[text].add(picture, number)
-
-    def repeats(self, number: int, question: str, digest: str, picture: Thumbnail) -> str | None:
+    def repeats(self, category: str, number: int, question: str, digest: str, picture: Thumbnail) -> str | None:
         """`Duplicate` or `NearDuplicate` of one with a lower number; None when it is new."""
         text = normalise(question)
-        if self._exact.get((text, digest), number) < number:
+        same = "SELECT question FROM seen WHERE digest = ? AND category = ? AND number < ?"
+        asked = {known for (known,) in self._db.execute(same, (bytes.fromhex(digest), category, number))}
+        if text in asked:
             return "Duplicate"
-        if any(other < number and similarity(text, known) >= NEARLY for other, known in self._asked.get(digest, ())):
+        if any(similarity(text, known) >= NEARLY for known in asked):
             return "NearDuplicate"
-        return "NearDuplicate" if text in self._near and self._near[text].holds(picture, number) else None
+        return "NearDuplicate" if self._is_near(category, number, text, picture) else None
+
+    def _is_near(self, category: str, number: int, text: str, picture: Thumbnail) -> bool:
+        """Whether the same was asked of nearly the same picture.
+
+        Two that are near differ by less than NEAR in their mean brightness.
+        """
+        mean = picture.mean()
+        found = self._db.execute(
+            "SELECT picture FROM seen WHERE words = ? AND brightness BETWEEN ? AND ? "
+            "AND category = ? AND question = ? AND number < ?",
+            (_words(category, text), mean - NEAR, mean + NEAR, category, text, number),
+        )
+        while some := found.fetchmany(_COMPARED):
+            others = np.frombuffer(b"".join(values for (values,) in some), np.uint8).reshape(len(some), -1)
+            if (np.abs(others.astype(np.int16) - picture).mean(axis=1) < NEAR).any():
+                return True
+        return False
+
+
+def _words(category: str, text: str) -> int:
+    """64 bits for a question of a category: what is looked up is short, however long the question."""
+    named = hashlib.sha256(f"{category}\x1f{text}".encode()).digest()
+    return int.from_bytes(named[:8], "big", signed=True)

@@ -4,7 +4,6 @@ What the served model answered is in the ledger, so that no attempt asks it agai
 """
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -14,7 +13,7 @@ from dpe_api.launch import GenerationLaunch
 from dpe_jobs import asking
 from dpe_jobs.client import ModelClient
 from dpe_jobs.generation.candidates import Candidate, Verdict
-from dpe_jobs.generation.dedup import Questions, pixel_digest, thumbnail
+from dpe_jobs.generation.dedup import Seen, Thumbnail, pixel_digest, thumbnail
 from dpe_jobs.generation.quality.inspector import Inspector
 from dpe_jobs.generation.quality.reserved import Earlier
 from dpe_jobs.generation.roles import Rejection
@@ -32,6 +31,11 @@ def difficulty(pass_rate: float, band: SolverFilter) -> Rejection | None:
     return None
 
 
+def _key(candidate: Candidate) -> tuple[str, int, str, str, Thumbnail]:
+    target = candidate.target
+    return target.category, target.number, candidate.written.question, candidate.digest, candidate.thumbnail
+
+
 class Judge:
     """One run's judgement: it remembers every candidate, so that none comes twice."""
 
@@ -41,14 +45,15 @@ class Judge:
         client: ModelClient,
         ledger: Ledger,
         inspector: Inspector,
+        seen: Seen,
         earlier: Iterable[Earlier] = (),
     ) -> None:
-        """`earlier` are samples of earlier rounds, which must not come again either."""
+        """`seen` is empty yet; `earlier` are samples of earlier rounds, which must not come again either."""
         self._launch, self._client, self._ledger, self._inspector = launch, client, ledger, inspector
-        self._seen: dict[str, Questions] = defaultdict(Questions)
+        self._seen = seen
         for sample in earlier:
             digest, small = pixel_digest(sample.image), thumbnail(sample.image)
-            self._seen[sample.category].add(-1, sample.question, digest, small)
+            seen.add(sample.category, -1, sample.question, digest, small)
 
     def look(self, candidate: Candidate) -> Rejection | None:
         """What is known without asking anybody. A candidate that is sound is remembered."""
@@ -57,9 +62,7 @@ class Judge:
         rejection = self._inspector.look(candidate)
         if rejection is not None:
             return rejection
-        self._seen[candidate.target.category].add(
-            candidate.target.number, candidate.written.question, candidate.digest, candidate.thumbnail
-        )
+        self._seen.add(*_key(candidate))
         return self.repeats(candidate)
 
     def repeats(self, candidate: Candidate) -> Rejection | None:
@@ -67,9 +70,7 @@ class Judge:
 
         Once all of those were, the answer is final; before that a None is not, and sparing a request is all it is for.
         """
-        reason = self._seen[candidate.target.category].repeats(
-            candidate.target.number, candidate.written.question, candidate.digest, candidate.thumbnail
-        )
+        reason = self._seen.repeats(*_key(candidate))
         return (
             None if reason is None else Rejection(reason, "an earlier candidate or round asks the same of this picture")
         )

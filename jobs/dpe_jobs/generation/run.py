@@ -10,14 +10,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dpe_api.artifacts import GenerationSummary, InputRef, Manifest, OutputFile, Tokens
+from dpe_api.artifacts import GenerationSummary, InputRef, Manifest, OutputFile
 from dpe_api.generation_spec import Review
 from dpe_api.launch import GenerationLaunch, Launch
 from dpe_api.names import DRAFT, REVIEW, Exit
 from dpe_jobs import prompts
 from dpe_jobs.client import ModelClient, RequestFailed
+from dpe_jobs.diagnosis.ask import paid
 from dpe_jobs.generation import card, page, review
 from dpe_jobs.generation.agents.staff import Staff
+from dpe_jobs.generation.dedup import Seen
 from dpe_jobs.generation.findings import read_findings
 from dpe_jobs.generation.gallery import SHOWN, Gallery
 from dpe_jobs.generation.judge import Judge
@@ -131,8 +133,9 @@ async def fill(flow: Flow, store: Store, staff: Staff, ledger: Ledger, inspector
         except RequestFailed as error:
             raise Transient("ModelNotReady", str(error)) from error
         earlier = earlier_samples(store, launch.model.uri)
-        judge = await asyncio.to_thread(Judge, launch, client, ledger, inspector, earlier)
-        await Stream(replace(flow, team=team), judge).run()
+        with Seen() as seen:
+            judge = await asyncio.to_thread(Judge, launch, client, ledger, inspector, seen, earlier)
+            await Stream(replace(flow, team=team), judge).run()
         await asyncio.to_thread(flow.progress.set, flow.schedule.kept)
 
 
@@ -140,7 +143,6 @@ def summarise(schedule: Schedule, files: SampleFiles, ledger: Ledger, staff: Sta
     """The summary of a stage or of a shard. Tokens are those of all attempts."""
     categories = schedule.report()
     rejected: Counter[str] = sum((Counter(c.rejected) for c in categories), Counter())
-    paid = [*ledger, *staff.ledger]
     return GenerationSummary(
         target=schedule.target,
         candidates=sum(c.candidates for c in categories),
@@ -150,9 +152,7 @@ def summarise(schedule: Schedule, files: SampleFiles, ledger: Ledger, staff: Sta
         sources=dict(sorted(files.sources.items())),
         licences=few_licences(files.licences),
         categories=categories,
-        tokens=Tokens(
-            prompt=sum(row["prompt_tokens"] for row in paid), completion=sum(row["completion_tokens"] for row in paid)
-        ),
+        tokens=paid(ledger, staff.ledger),
         spending=staff.spent,
     )
 

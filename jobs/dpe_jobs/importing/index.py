@@ -1,7 +1,8 @@
 """Text -> number on disk: which ids there were, and where; memory does not grow with the number of rows."""
 
-import sqlite3
 from pathlib import Path
+
+from dpe_jobs.scratch import open_tables
 
 
 def _bytes(key: str) -> bytes:
@@ -12,10 +13,8 @@ class Index:
     """A table in a scratch file. Nothing of it outlives the import, so nothing is synced. One thread at a time."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute("CREATE TABLE entries (key BLOB PRIMARY KEY, value INTEGER) WITHOUT ROWID")
+        table = "CREATE TABLE entries (key BLOB PRIMARY KEY, value INTEGER) WITHOUT ROWID"
+        self._db = open_tables(table, path=path)
         self._db.execute("BEGIN")
 
     def add(self, key: str, value: int) -> int | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from PIL import ImageDraw
 
-from dpe_jobs.generation.dedup import NearIndex, Questions, pixel_digest, thumbnail
+from dpe_jobs.generation.dedup import Seen, pixel_digest, thumbnail
 from dpe_jobs.generation.planner import choose_knobs
 from dpe_jobs.generation.render import Drawn, SceneProgram, legible
 from dpe_jobs.generation.render.scene import loads
@@ -94,14 +94,14 @@ def test_questions_are_sentences_and_answers_vary(program, category):
 
 @every_category
 def test_draws_are_hardly_ever_alike(program, category):
-    questions, pictures, repeated, near = Questions(), NearIndex(), 0, 0
+    seen, repeated, near = Seen(), 0, 0
     for number, (_, drawn) in enumerate(draws(program, category)):
-        small = thumbnail(drawn.image)
-        key = (number, drawn.written.question, pixel_digest(drawn.image), small)
-        questions.add(*key)
-        repeated += questions.repeats(*key) is not None
-        near += small in pictures
-        pictures.add(small)
+        picture = (pixel_digest(drawn.image), thumbnail(drawn.image))
+        asked, shown = ("asked", number, drawn.written.question, *picture), ("shown", number, "", *picture)
+        seen.add(*asked)
+        seen.add(*shown)
+        repeated += seen.repeats(*asked) is not None
+        near += seen.repeats(*shown) is not None
     assert repeated <= 0.02 * DRAWS
     assert near <= 0.05 * DRAWS, "a new picture would be taken for one of the probe"
 

@@ -2,6 +2,7 @@ import threading
 
 import pytest
 from tests.fakes.memory_store import MemoryStore
+from tests.memory import growth
 
 from dpe_jobs import ledger as module
 from dpe_jobs.ledger import Ledger
@@ -132,3 +133,32 @@ def test_rows_are_taken_in_while_a_part_is_put(monkeypatch):
         go_on.set()
         flushing.join()
     assert {row["id"] for row in Ledger(store, FOLDER)} == {"a", "b"}
+
+
+def test_all_rows_are_read_in_the_order_of_their_coming_while_others_come():
+    store = MemoryStore()
+    with Ledger(store, FOLDER) as ledger:
+        for i in range(600):
+            ledger.append({"id": f"{(7 * i) % 600}", "n": i})
+        rows = iter(ledger)
+        first = next(rows)
+        ledger.append({"id": "later"})
+        assert [row["n"] for row in (first, *rows)] == list(range(600))
+        with pytest.raises(KeyError, match="unknown"):
+            ledger["unknown"]
+
+
+def test_memory_does_not_grow_with_the_rows(monkeypatch):
+    store = MemoryStore()
+    monkeypatch.setattr(store, "put", lambda uri, data: None)
+
+    def take_in(numbers: range) -> None:
+        for number in numbers:
+            ledger.append({"id": f"{number}", "rollouts": [f"{number} {'x' * 80}"] * 9})
+
+    with Ledger(store, FOLDER) as ledger:
+        take_in(range(4000))
+        grown = growth(lambda: take_in(range(4000, 14_000)))
+        assert len(ledger) == 14_000
+        assert ledger["7"]["rollouts"][0].startswith("7 ")
+    assert grown < 10_000 * 200, "bytes: less than the rollouts, of 700 bytes each row"

@@ -28,11 +28,13 @@ async def open_clients(
 
 def account_of(endpoint: Endpoint, ledger: Ledger, *, share: float = 1.0) -> Account:
     """An account from which what earlier attempts spent is gone."""
-    paid = [row for row in ledger if row.get("endpoint") == endpoint.name]
-    spent = Tokens(
-        prompt=sum(row["prompt_tokens"] for row in paid), completion=sum(row["completion_tokens"] for row in paid)
-    )
-    return Account(endpoint, spent, sum(row["calls"] for row in paid), share=share)
+    prompt = completion = calls = 0
+    for row in ledger:
+        if row.get("endpoint") == endpoint.name:
+            prompt += row["prompt_tokens"]
+            completion += row["completion_tokens"]
+            calls += row["calls"]
+    return Account(endpoint, Tokens(prompt=prompt, completion=completion), calls, share=share)
 
 
 def spending(clients: Mapping[str, ModelClient]) -> list[EndpointSpending]:
