@@ -61,33 +61,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest group, the whole turn, starts first."""
-    # what nobody may run beside comes last, when the other workers are done
-    items.sort(key=lambda item: item.get_closest_marker("breaks_cluster") is not None)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: _group(item.path) != "e2e")
 
 
-@pytest.hookimpl(wrapper=True, tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
-    """While a test breaks what the cluster's tests share, no other worker has one of them running."""
-    if "cluster" not in getattr(item, "fixturenames", ()):
-        return (yield)
-    with (_users(Cluster.from_env()) / "in-use").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX if item.get_closest_marker("breaks_cluster") else fcntl.LOCK_SH)
-        return (yield)
-
-
-def _users(it: Cluster) -> Path:
-    """Folder in which the workers tell each other that they use the cluster."""
-    users = it.state.with_name(it.state.name + ".tests")
-    users.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return users
-
-
 @contextmanager
 def _alone(it: Cluster) -> Iterator[Path]:
-    """Whoever holds this may start or stop the cluster; gives the folder that says who uses it."""
-    users = _users(it)
+    """Whoever holds this may start or stop the cluster; gives the folder in which the workers say that they use it."""
+    users = it.state.with_name(it.state.name + ".tests")
+    users.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (users / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield users

@@ -7,10 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,67 +51,6 @@ def free_port(host: str = "127.0.0.1") -> int:
         it.bind((host, 0))
         port: int = it.getsockname()[1]
         return port
-
-
-@contextmanager
-def proxy(host: str, target: tuple[str, int]) -> Iterator["Proxy"]:
-    """A TCP proxy on an address that pods reach, too."""
-    it = Proxy(host, target)
-    try:
-        yield it
-    finally:
-        it.close()
-
-
-class Proxy:
-    """Forwards connections, until it is cut."""
-
-    def __init__(self, host: str, target: tuple[str, int]) -> None:
-        self._target, self._open = target, True
-        self._links: list[socket.socket] = []
-        self._listener = socket.create_server((host, 0))
-        self.address = f"http://{host}:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                near, _ = self._listener.accept()
-            except OSError:
-                return
-            if not self._open:
-                near.close()
-                continue
-            far = socket.create_connection(self._target)
-            self._links += [near, far]
-            for source, sink in ((near, far), (far, near)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
-
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                sink.sendall(data)
-        except OSError:
-            return  # the other side was cut
-        finally:
-            sink.close()
-
-    def cut(self) -> None:
-        """The other side is away: open connections break, new ones are closed at once."""
-        self._open = False
-        for link in self._links:
-            link.close()
-        self._links.clear()
-
-    def mend(self) -> None:
-        """It is back."""
-        self._open = True
-
-    def close(self) -> None:
-        """Stop listening."""
-        self.cut()
-        self._listener.close()
 
 
 @dataclass
@@ -244,6 +181,10 @@ class Lab:
         """Pods of a stage that run."""
         found = self.core.list_namespaced_pod(self.namespace, label_selector=f"{LABEL_STAGE}={stage}").items
         return [p for p in found if p.status.phase == "Running" and p.metadata.deletion_timestamp is None]
+
+    def serves(self, stage: Stage) -> bool:
+        """A pod of a model server is ready. One that only starts has not learnt to stop when told: that takes 30 s."""
+        return any(p.status.container_statuses[0].ready for p in self.pods(stage))
 
     # a run of several
 

@@ -94,7 +94,7 @@ def test_a_name_that_somebody_else_has_is_reported_and_theirs_is_left_alone(lab:
     found = getattr(lab.core, f"read_namespaced_{kind}")(name, lab.namespace)
     assert not found.metadata.owner_references
     getattr(lab.core, f"delete_namespaced_{kind}")(name, lab.namespace)
-    lab.until(lambda: bool(lab.pods(Stage.SERVE_BASE)))
+    lab.until(lambda: lab.serves(Stage.SERVE_BASE))
 
 
 def test_two_operators_by_mistake_do_nothing_twice(lab: Lab) -> None:

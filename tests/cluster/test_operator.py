@@ -6,6 +6,7 @@ import pytest
 from kubernetes.client import ApiException
 from tests.cluster import operators
 from tests.cluster.operators import Lab
+from tests.proxy import proxy
 
 from dpe_api.names import BATCH_STAGES, GROUP, PLURAL, VERSION, Exit, Stage
 from dpe_api.status import Phase, StageState
@@ -203,7 +204,7 @@ def test_a_second_iteration_waits_for_the_first_and_continues_from_its_model(lab
 
 def test_a_store_that_is_away_for_a_while_fails_nothing(idle, cluster):
     parts = urlsplit(cluster.s3_endpoint)
-    with operators.proxy(parts.hostname, (parts.hostname, parts.port)) as way:
+    with proxy(parts.hostname, (parts.hostname, parts.port)) as way:
         idle.platform["objectStore"]["endpoint"] = way.address
         idle.start()
         idle.wish(Stage.DIAGNOSIS, 1, hold=True)
@@ -225,7 +226,7 @@ def test_a_job_of_somebody_else_is_not_taken_over(lab):
     lab.create()
     lab.until(lambda: "NameTaken" in (lab.status().stage_status(Stage.SERVE_BASE).message or ""))
     lab.batch.delete_namespaced_job("turn-serve-base-1", lab.namespace, propagation_policy="Background")
-    lab.until(lambda: bool(lab.pods(Stage.SERVE_BASE)))
+    lab.until(lambda: lab.serves(Stage.SERVE_BASE))
 
 
 def test_deleting_an_iteration_removes_its_pods_and_keeps_its_artifacts(lab):

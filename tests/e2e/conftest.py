@@ -6,8 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from dev.cluster import lifecycle
 from dev.cluster.config import Cluster
 from examples.shapes.demo import BUCKET, Demo, Timings
@@ -22,6 +25,7 @@ from tests.e2e.timeline import Timeline
 from tests.e2e.world import World, example, wait_for
 from tests.monitoring.scraping import Prometheus, scrape
 from tests.patience import deadline
+from tests.proxy import Proxy, proxy
 
 
 @dataclass(frozen=True)
@@ -38,16 +42,64 @@ class Turn:
 
 
 @pytest.fixture(scope="session")
+def way(cluster: Cluster) -> Iterator[Proxy]:
+    """What is between the pods and the object store."""
+    parts = urlsplit(cluster.s3_endpoint)
+    with proxy(str(parts.hostname), (str(parts.hostname), int(parts.port or 80))) as it:
+        yield it
+
+
+@pytest.fixture(scope="session")
+def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this machine that both nodes see, for pods to keep models in."""
+    folder = tmp_path_factory.mktemp("models")
+    folder.chmod(0o777)
+    return folder
+
+
+def give_model_cache(target: Target, folder: Path) -> None:
+    """What docs/install.md asks for: a claim of a volume that all nodes share, and the chart told of it."""
+    everybody = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
+    volume = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": target.namespace},
+        "spec": everybody
+        | {
+            "capacity": {"storage": "1Gi"},
+            "hostPath": {"path": str(folder)},
+            "claimRef": {"namespace": target.namespace, "name": "models"},
+        },
+    }
+    claim = {
+        "apiVersion": "v1",
+        "kind": "PersistentVolumeClaim",
+        "metadata": {"name": "models"},
+        "spec": everybody | {"volumeName": target.namespace, "resources": {"requests": {"storage": "1Gi"}}},
+    }
+    target.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([volume, claim]))
+    values = {"modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "models"}}}}
+    upgrade = ("upgrade", "dpe", "charts/dpe", "--skip-crds", "--reuse-values", "--wait", "--timeout", "5m", "-f", "-")
+    target.helm(*upgrade, stdin=yaml.safe_dump(values))
+
+
+@pytest.fixture(scope="session")
 def world(
     cluster: Cluster,
     api: client.ApiClient,
     image: str,
     store: Store,
+    way: Proxy,
+    model_cache: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
-    """What `make demo` installs, in a namespace of its own; gone afterwards, artifacts included."""
+    """What `make demo` installs, and a cache of models, in a namespace of its own that is gone afterwards."""
     namespace = f"e2e-{secrets.token_hex(3)}"
-    environment = {**lifecycle.environment(cluster), "DPE_NAMESPACE": namespace, "DPE_IMAGE": image}
+    environment = lifecycle.environment(cluster) | {
+        "DPE_NAMESPACE": namespace,
+        "DPE_IMAGE": image,
+        "DPE_S3_ENDPOINT": way.address,
+    }
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environment.items():
             patch.setenv(name, value)
@@ -55,6 +107,7 @@ def world(
         timings = Timings(tmp_path_factory.mktemp("demo") / "timings.json")
         demo = Demo(Target.from_env(), Console(file=sys.stderr), timings, deadline(600))
         demo.install()
+        give_model_cache(demo.target, model_cache)
         demo.upload()
         yield World(api, namespace, store, BUCKET)
         if os.environ.get("KEEP_E2E"):  # for a look at what a failed test left behind
@@ -62,6 +115,7 @@ def world(
         demo.target.kubectl("delete", "dpei", "--all", "--timeout=120s")
         demo.target.helm("uninstall", "dpe", "--wait", "--timeout", "2m")
         demo.target.kubectl("delete", "namespace", namespace, "--wait=false")
+        demo.target.kubectl("delete", "persistentvolume", namespace, "--wait=false")
         store.delete(found.uri for found in store.list(f"s3://{BUCKET}/{namespace}"))
 
 

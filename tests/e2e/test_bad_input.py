@@ -3,7 +3,6 @@
 import io
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -11,8 +10,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from dev.cluster import lifecycle
-from dev.cluster.config import Cluster
 
 from dpe_api.artifacts import Manifest
 from dpe_api.names import Stage
@@ -140,30 +137,3 @@ def test_a_model_that_is_not_what_its_manifest_says_is_refused(world: World, scr
     )
     assert "sha256" in (status.stage_status(Stage.SERVE_BASE).message or ""), world.story("flipped-bit")
     world.delete("flipped-bit")
-
-
-@pytest.mark.breaks_cluster
-def test_object_store_away_for_a_minute_costs_nothing_but_time(world: World, cluster: Cluster) -> None:
-    name = "no-store"
-    world.create(name, small())
-    world.wait_stage_running(name, Stage.TRAINING, deadline_s=400)
-    lifecycle.stop_control_plane(cluster, "minio")
-    began = time.monotonic()
-    try:
-        wait_for(
-            lambda: [e for e in world.status(name).stages if "StoreUnavailable" in (e.message or "")],
-            90,
-            lambda: world.story(name),
-        )
-        wait_for(lambda: time.monotonic() - began >= 60, 90, lambda: "a minute does not pass")
-        assert not world.status(name).phase.is_final, world.story(name)
-    finally:
-        lifecycle.start_control_plane(cluster, "minio")
-    # what comes after the stage that met the outage is not looked at
-    status = wait_for(
-        lambda: (s := world.status(name)).stage_status(Stage.TRAINING).state is StageState.DONE and s,
-        400,
-        lambda: world.story(name),
-    )
-    assert all(s.failures == 0 for s in status.stages), world.story(name)
-    world.delete(name)

@@ -1,6 +1,7 @@
 """One whole turn of the spiral on two real nodes, and the next one after it while the operator is killed."""
 
 import json
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,8 +18,9 @@ from dpe_jobs.diagnosis.sample import PROBE
 from dpe_jobs.store import join
 from tests.browser.chromium import check_figures, complaints, look
 from tests.e2e.conftest import Turn
-from tests.e2e.world import World, example
+from tests.e2e.world import World, example, wait_for
 from tests.fakes.openai_server import Asked, serving
+from tests.proxy import Proxy
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
@@ -120,8 +122,13 @@ def test_nothing_is_left_running_after_success(first_turn: Turn, world: World) -
     assert live == []
 
 
-def test_second_iteration_survives_operator_kills_in_every_stage(first_turn: Turn, world: World) -> None:
+def test_second_iteration_survives_operator_kills_in_every_stage(
+    first_turn: Turn, world: World, model_cache: Path
+) -> None:
     name = "shapes-2"
+    assert first_turn.status.model is not None
+    kept = model_cache / world.store.input_ref(first_turn.status.model.uri).sha256
+    before_it = kept.stat()
     world.create(name, example("iteration-2.yaml"))
     for stage in Stage:
         if stage is Stage.DIAGNOSIS:
@@ -142,6 +149,9 @@ def test_second_iteration_survives_operator_kills_in_every_stage(first_turn: Tur
     assert len(jobs) == len(set(jobs)) <= len(Stage)
     assert published(world, world.artifacts(name)) == published(world, first_turn.root)
     assert not wrong(world, status)
+    after_it = kept.stat()
+    assert after_it.st_ino == before_it.st_ino, "the model was in the cache and was downloaded again"
+    assert after_it.st_mtime > before_it.st_mtime, "nobody asked the cache for the model"
 
 
 def teacher(asked: Asked) -> list[str]:
@@ -151,38 +161,69 @@ def teacher(asked: Asked) -> list[str]:
     return [json.dumps({"error_type": "visual_recognition", "weakness": "mixes up neighbouring hues"})]
 
 
-def test_deleted_pod_of_each_stage_of_a_turn_of_qwen3_vl_resumes_without_charge(
-    first_turn: Turn, world: World, cluster: Cluster
+def test_a_run_on_qwen3_vl_loses_every_pod_once_and_the_store_for_a_minute_and_nothing_else(
+    first_turn: Turn, world: World, way: Proxy, cluster: Cluster
 ) -> None:
     with serving(teacher, cluster.gateway) as model:
-        bruise(first_turn, world, f"{model.url}/v1")
+        bruise(first_turn, world, way, f"{model.url}/v1")
         looks = [a for a in model.requests if "numbered lines" not in a.system]
         assert len({(a.question, a.image) for a in looks}) >= 40
 
 
-def bruise(first_turn: Turn, world: World, endpoint: str) -> None:
-    """One iteration of a Qwen3-VL whose wrong answers an endpoint looks at, and whose every pod is deleted once."""
-    name, model = "bruised", f"s3://{world.bucket}/models/qwen3"
+def bruise(first_turn: Turn, world: World, way: Proxy, endpoint: str) -> None:
+    """One round of a run whose wrong answers an endpoint looks at; MinIO is away while it trains."""
+    model = f"s3://{world.bucket}/models/qwen3"
     publish_folder(world.store, QWEN3, model, model_manifest(QWEN3))
-    spec = example(
+    template = example(
         "iteration-1.yaml",
-        model={"uri": model},
         diagnosis={"attribution": {"endpoint": "teacher", "maxCalls": 60}},
         endpoints=[{"name": "teacher", "url": endpoint, "model": "fake"}],
         generation={"targetSamples": 64, "maxCandidates": 1500},
         training={"maxSteps": 8, "checkpointEverySteps": 2},
         evaluation={"gate": {"maxRegression": 1.0}},
     )
-    world.create(name, spec)
+    del template["model"]
+    world.create_run("bruised", {"model": {"uri": model}, "maxIterations": 1, "template": template})
+    name = "bruised-1"
+    wait_for(lambda: world.exists(name), 60, lambda: f"the run makes no round: {world.run_status('bruised')}")
     for stage in Stage:
-        pod = world.wait_stage_running(name, stage, deadline_s=240)
-        world.delete_pod(pod)
+        world.delete_pod(world.wait_stage_running(name, stage, deadline_s=240))
+        if stage is Stage.TRAINING:
+            lose_store(world, way, name)
     status = world.wait_phase(name, Phase.SUCCEEDED, deadline_s=600)
     assert published(world, world.artifacts(name)) == published(world, first_turn.root)
     for stage in BATCH_STAGES:
         entry = status.stage_status(stage)
         assert entry.state is StageState.DONE
-        assert entry.failures == 0, f"{stage}: a deleted pod was charged: {world.story(name)}"
+        assert entry.failures == 0, f"{stage}: something was charged: {world.story(name)}"
     assert status.diagnosis is not None
     assert any("mixes up neighbouring hues" in weakness for weakness in status.diagnosis.weaknesses)
     assert not wrong(world, status)
+
+    run = wait_for(
+        lambda: (it := world.run_status("bruised")).phase.is_complete and it, 60, lambda: f"it goes on: {run}"
+    )
+    (only,) = run.rounds
+    assert (only.iteration, only.phase, only.accepted) == (name, Phase.SUCCEEDED, True)
+    assert run.model is not None
+    assert status.model is not None
+    assert (run.model.uri, run.model.round) == (status.model.uri, 1)
+    assert run.page is not None
+    assert world.store.find(run.page) is not None
+
+
+def lose_store(world: World, way: Proxy, name: str) -> None:
+    """For a minute of the training nothing reaches MinIO."""
+    world.wait_stage_running(name, Stage.TRAINING, deadline_s=240)
+    way.cut()
+    began = time.monotonic()
+    try:
+        wait_for(
+            lambda: "StoreUnavailable" in (world.status(name).stage_status(Stage.TRAINING).message or ""),
+            90,
+            lambda: world.story(name),
+        )
+        time.sleep(max(0.0, 60 - (time.monotonic() - began)))
+        assert not world.status(name).phase.is_final, world.story(name)
+    finally:
+        way.mend()

@@ -10,7 +10,8 @@ import yaml
 from kubernetes import client
 from kubernetes.client import ApiException
 
-from dpe_api.names import GROUP, LABEL_ITERATION, LABEL_STAGE, PLURAL, VERSION, Stage, artifact_root
+from dpe_api.names import GROUP, LABEL_ITERATION, LABEL_STAGE, PLURAL, RUN_PLURAL, VERSION, Stage, artifact_root
+from dpe_api.run_status import RunStatus
 from dpe_api.status import Phase, StageState, Status
 from dpe_jobs.store import Store
 from tests.patience import deadline
@@ -65,6 +66,16 @@ class World:
         }
         self._custom.create_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, body)
 
+    def create_run(self, name: str, spec: dict[str, Any]) -> None:
+        """Create a run of several rounds."""
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": "DPERun", "metadata": {"name": name}, "spec": spec}
+        self._custom.create_namespaced_custom_object(GROUP, VERSION, self.namespace, RUN_PLURAL, body)
+
+    def run_status(self, name: str) -> RunStatus:
+        """Status of a run."""
+        body = self._custom.get_namespaced_custom_object(GROUP, VERSION, self.namespace, RUN_PLURAL, name)
+        return RunStatus.model_validate(body.get("status") or {})
+
     def patch_spec(self, name: str, spec: dict[str, Any]) -> None:
         """Merge-patch the spec."""
         self._custom.patch_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, name, {"spec": spec})
@@ -72,6 +83,16 @@ class World:
     def get(self, name: str) -> dict[str, Any]:
         """The resource as it is."""
         return self._custom.get_namespaced_custom_object(GROUP, VERSION, self.namespace, PLURAL, name)
+
+    def exists(self, name: str) -> bool:
+        """Whether there is such an iteration."""
+        try:
+            self.get(name)
+        except ApiException as error:
+            if error.status != 404:
+                raise
+            return False
+        return True
 
     def status(self, name: str) -> Status:
         """Its status."""
