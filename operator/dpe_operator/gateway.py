@@ -17,6 +17,7 @@ Rights that it needs, in each namespace that it watches (kopf's own watches incl
 import asyncio
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -58,7 +59,7 @@ class Created(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Objects, and the resourceVersion at which they were all there was."""
+    """Objects of a list or of a page of it, and the resourceVersion at which the list is all there was."""
 
     items: list[dict[str, Any]]
     version: int
@@ -107,6 +108,11 @@ def _path(namespace: str, plural: str, name: str | None = None) -> str:
     """Address of our resources, or of one of them."""
     collection = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}"
     return collection if name is None else f"{collection}/{name}"
+
+
+def _of(iteration: str | None) -> str:
+    """Selects the children of one iteration, or of all."""
+    return LABEL_ITERATION if iteration is None else f"{LABEL_ITERATION}={iteration}"
 
 
 def _said(error: ApiException) -> str:
@@ -172,18 +178,26 @@ class Gateway:
 
     async def iterations(self, namespace: str, *, metadata_only: bool = False) -> list[dict[str, Any]]:
         """All DPEIterations of a namespace, or `metadata` of each."""
-        return await self._pages(_path(namespace, PLURAL), metadata_only=metadata_only)
+        pages = self._pages(_path(namespace, PLURAL), accept=_METADATA if metadata_only else _JSON)
+        return [body async for page in pages for body in page.items]
 
-    async def _pages(self, path: str, *, metadata_only: bool) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
+    def iteration_pages(self, namespace: str) -> AsyncIterator[Listed]:
+        """All DPEIterations of a namespace, a page at a time."""
+        return self._pages(_path(namespace, PLURAL))
+
+    async def _pages(self, path: str, selector: str = "", accept: str = _JSON) -> AsyncIterator[Listed]:
+        """All pages show one and the same resourceVersion."""
         more = ""
         while True:
-            query = [("limit", str(_PAGE)), *([("continue", more)] if more else [])]
-            page = await self._request("GET", path, query=query, accept=_METADATA if metadata_only else _JSON)
-            found += page["items"] or []  # null, not an empty list, when only metadata is asked for
+            query = [("limit", str(_PAGE)), *([("labelSelector", selector)] if selector else [])]
+            page = await self._request(
+                "GET", path, query=[*query, *([("continue", more)] if more else [])], accept=accept
+            )
+            # null, not an empty list, when only metadata is asked for
+            yield Listed(page["items"] or [], int(page["metadata"]["resourceVersion"]))
             more = page["metadata"].get("continue") or ""
             if not more:
-                return found
+                return
 
     async def iterations_of(self, run: Run) -> list[dict[str, Any]]:
         """DPEIterations that carry the run's label, a namesake's included."""
@@ -198,24 +212,20 @@ class Gateway:
     async def runs(self, namespace: str, *, metadata_only: bool = False) -> list[dict[str, Any]]:
         """All DPERuns of a namespace, or `metadata` of each; none where the definition is not installed."""
         try:
-            return await self._pages(_path(namespace, RUN_PLURAL), metadata_only=metadata_only)
+            pages = self._pages(_path(namespace, RUN_PLURAL), accept=_METADATA if metadata_only else _JSON)
+            return [body async for page in pages for body in page.items]
         except ApiException as error:
             if error.status == 404:
                 return []
             raise
 
-    async def _labelled(self, collection: str, iteration: Iteration) -> Listed:
-        query = [("labelSelector", f"{LABEL_ITERATION}={iteration.name}")]
-        found = await self._request("GET", collection.format(iteration.namespace), query=query)
-        return Listed(found["items"], int(found["metadata"]["resourceVersion"]))
+    def jobs(self, namespace: str, iteration: str | None = None) -> AsyncIterator[Listed]:
+        """Jobs that carry the label of this iteration, or of any, those of namesakes included."""
+        return self._pages(_COLLECTIONS["Job"].format(namespace), _of(iteration))
 
-    async def jobs(self, iteration: Iteration) -> Listed:
-        """Jobs that carry the iteration's label, a namesake's included."""
-        return await self._labelled(_COLLECTIONS["Job"], iteration)
-
-    async def pods(self, iteration: Iteration) -> Listed:
-        """Pods that carry the iteration's label, a namesake's included."""
-        return await self._labelled("/api/v1/namespaces/{}/pods", iteration)
+    def pods(self, namespace: str, iteration: str | None = None) -> AsyncIterator[Listed]:
+        """Pods that carry the label of this iteration, or of any, those of namesakes included."""
+        return self._pages(f"/api/v1/namespaces/{namespace}/pods", _of(iteration))
 
     async def secret_keys(self, namespace: str, name: str) -> set[str] | None:
         """The keys of a Secret, or None when it does not exist. The values are not kept.

@@ -30,10 +30,11 @@ from dpe_api.names import (
 from dpe_operator import metrics
 from dpe_operator.gateway import Gateway, connect
 from dpe_operator.health import HEALTH_PORT, Health, serve_health
+from dpe_operator.loops import Loop
 from dpe_operator.manifests.common import MANAGER
 from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
 from dpe_operator.queueing import Queue
-from dpe_operator.reconcile import RETRY_S, Loop, Operator, run
+from dpe_operator.reconcile import RETRY_S, Operator, run
 from dpe_operator.runs.reconcile import reconcile_run
 from dpe_operator.storage import Storage
 
@@ -85,6 +86,8 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     async def iteration_changed(
         namespace: str, name: str, labels: Mapping[str, str], body: kopf.Body, event: Any, **_: Any
     ) -> None:
+        # kopf keeps each iteration as its last event showed it, and half of that are fields that nobody here reads
+        event["object"]["metadata"].pop("managedFields", None)
         above = operator.runs.get((namespace, labels.get(LABEL_RUN, "")))
         if above is not None:
             above.wake.set()

@@ -3,8 +3,9 @@
 The cluster comes first, then the store: whatever a Job published before it was seen to end is seen, too.
 """
 
+import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +17,7 @@ from dpe_api.generation_spec import Review
 from dpe_api.names import ANNOTATION_REVIEW, BATCH_STAGES, DRAFT, REVIEWED, Stage
 from dpe_api.spec import Spec
 from dpe_api.status import StageState, Status
-from dpe_operator.gateway import Gateway, Listed
+from dpe_operator.gateway import Gateway
 from dpe_operator.manifests.common import ANNOTATION_UID
 from dpe_operator.platform import Platform
 from dpe_operator.pods import job_seen, moment, owned_by, pod_seen
@@ -43,10 +44,13 @@ class Memory:
     """Last sight of pods, by uid: one that vanishes is known by it."""
     versions: dict[str, int] = field(default_factory=dict)
     """resourceVersion of the newest sight by uid: a list may be older than an event that came while it was read."""
-    body: dict[str, Any] | None = None
-    """The iteration, as it was last seen; None: read it. What is decided on an older one cannot be written down."""
+    _body: bytes | None = None
+    """The iteration as it was last seen, as JSON: a tenth of what the objects take. None: read it."""
+    _body_version: int = 0
     listed_at: float | None = None
     """time.monotonic() of the last list that nothing has put in doubt."""
+    doubted_at: float = float("-inf")
+    """time.monotonic() of the last doubt: what a list that began before brings is not enough."""
     watching_since: datetime | None = None
     conflicts: frozenset[str] = frozenset()
     """Names that could not be created because somebody else has them."""
@@ -55,7 +59,7 @@ class Memory:
 
     def doubt(self) -> None:
         """The next look reads and lists again."""
-        self.listed_at, self.body = None, None
+        self.listed_at, self._body, self.doubted_at = None, None, time.monotonic()
 
     def is_recent(self, seconds: float) -> bool:
         """Nothing puts in doubt what is known, and it is not longer ago that all of it was read."""
@@ -64,9 +68,18 @@ class Memory:
     def see_iteration(self, body: dict[str, Any], *, gone: bool = False) -> None:
         """Note the iteration itself, as a watch, a read or the answer to our own write shows it."""
         if gone:
-            self.body = None
-        elif self.body is None or _version(body) >= _version(self.body):
-            self.body = body
+            self.forget_iteration()
+        elif self._body is None or _version(body) >= self._body_version:
+            metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
+            self._body, self._body_version = json.dumps({**body, "metadata": metadata}).encode(), _version(body)
+
+    def iteration(self) -> dict[str, Any] | None:
+        """The iteration as it was last seen; None: read it. What is decided on an older one cannot be written down."""
+        return None if self._body is None else json.loads(self._body)
+
+    def forget_iteration(self) -> None:
+        """It is gone."""
+        self._body = None
 
     def _is_news(self, metadata: dict[str, Any]) -> bool:
         uid, version = metadata["uid"], int(metadata["resourceVersion"])
@@ -100,10 +113,23 @@ class Memory:
             self.jobs[uid] = seen
         return known != (self.jobs.get(uid), self.foreign_jobs.get(uid))
 
-    def miss(self, listed: Listed, known: Iterable[str]) -> list[str]:
-        """Uids that a list would have shown if they still existed."""
-        there = {body["metadata"]["uid"] for body in listed.items}
-        return [uid for uid in known if uid not in there and self.versions.get(uid, 0) <= listed.version]
+    def miss_jobs(self, there: Set[str], version: int) -> bool:
+        """Note that a list of this resourceVersion has no others than those. True: one is gone."""
+        gone = self._missing([*self.jobs, *self.foreign_jobs], there, version)
+        for uid in gone:
+            self.jobs.pop(uid, None)
+            self.foreign_jobs.pop(uid, None)
+        return bool(gone)
+
+    def miss_pods(self, there: Set[str], version: int) -> bool:
+        """The same of pods."""
+        gone = self._missing([uid for uid, pod in self.pods.items() if not pod.gone], there, version)
+        for uid in gone:
+            self.pods[uid] = replace(self.pods[uid], gone=True)
+        return bool(gone)
+
+    def _missing(self, known: Iterable[str], there: Set[str], version: int) -> list[str]:
+        return [uid for uid in known if uid not in there and self.versions.get(uid, 0) <= version]
 
 
 @dataclass(slots=True)
@@ -132,24 +158,6 @@ def identity(body: dict[str, Any]) -> Iteration:
         created=moment(metadata["creationTimestamp"]),
         deleting="deletionTimestamp" in metadata,
     )
-
-
-async def list_children(gateway: Gateway, memory: Memory, iteration: Iteration) -> None:
-    """Bring the memory up to date: Jobs first, then pods, as `decide` expects."""
-    memory.listed_at = None  # until the lists are complete
-    began = time.monotonic()
-    jobs = await gateway.jobs(iteration)
-    for job in jobs.items:
-        memory.see_job(job, iteration.uid)
-    for uid in memory.miss(jobs, [*memory.jobs, *memory.foreign_jobs]):
-        memory.jobs.pop(uid, None)
-        memory.foreign_jobs.pop(uid, None)
-    pods = await gateway.pods(iteration)
-    for pod in pods.items:
-        memory.see_pod(pod, iteration.uid)
-    for uid in memory.miss(pods, memory.pods):
-        memory.pods[uid] = replace(memory.pods[uid], gone=True)
-    memory.listed_at = began
 
 
 def _ended_attempts(status: Status, jobs: Iterable[JobSeen]) -> list[tuple[Stage, int]]:

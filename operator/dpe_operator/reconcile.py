@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,10 +15,12 @@ from urllib3.exceptions import HTTPError
 from dpe_api.spec import Spec
 from dpe_api.status import Status
 from dpe_operator import metrics
+from dpe_operator.census import Census
 from dpe_operator.conditions import ACCEPTED, shorten, with_condition
 from dpe_operator.decide import decide
 from dpe_operator.gateway import Conflict, Created, Gateway
-from dpe_operator.observe import Memory, identity, list_children, observe
+from dpe_operator.loops import Loop
+from dpe_operator.observe import identity, observe
 from dpe_operator.plan import Child, Note, Plan
 from dpe_operator.platform import Platform
 from dpe_operator.queueing import Queue
@@ -29,28 +30,9 @@ from dpe_operator.world import Iteration
 log = logging.getLogger(__name__)
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after errors of the API server
-LOOKS_PER_S = 20  # beside those that events cause: with many iterations, each is polled less often
-LISTS_PER_S = 4  # each costs the API server a look at every Job and pod of the namespace
+LOOKS_PER_S = 10  # beside those that events cause: with many iterations, each is polled less often
+LISTS_PER_S = 4  # of few; a crowd is listed at once
 STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
-
-
-@dataclass(slots=True)
-class Loop:
-    """One iteration's or one run's place in this process."""
-
-    namespace: str
-    name: str
-    uid: str
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    memory: Memory = field(default_factory=Memory)
-    generation: int = 0
-    review: str = ""
-    """The annotation dpe.dev/review that was looked at last."""
-    refers_to: str | None = None
-    due: float = field(default_factory=time.monotonic)
-    """time.monotonic() by which the next look should have begun."""
-    trust: float = field(default_factory=lambda: random.uniform(0.5, 1.0))
-    """Its share of the longest time without a list: iterations that began together do not list together for ever."""
 
 
 @dataclass(slots=True)
@@ -65,6 +47,10 @@ class Operator:
     """Of iterations, by namespace and name."""
     runs: dict[tuple[str, str], Loop] = field(default_factory=dict)
     """Of runs, by namespace and name."""
+    census: Census = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.census = Census(self.gateway, self.loops)
 
     def stale(self) -> list[str]:
         """Names of iterations and runs that are not looked at in time."""
@@ -137,13 +123,13 @@ async def act(
 
 async def reconcile(operator: Operator, loop: Loop) -> float | None:
     """One pass. Seconds until the next one, None: only when woken. Conflict: read again at once."""
-    is_recent = loop.memory.is_recent(loop.trust * operator.relist_s())
-    body = loop.memory.body if is_recent else None
+    trusted_s = operator.relist_s()
+    body = loop.memory.iteration() if loop.memory.is_recent(loop.trust * trusted_s) else None
     if body is None:
-        body = await operator.gateway.iteration(loop.namespace, loop.name)
-    if body is None or body["metadata"]["uid"] != loop.uid:
+        await operator.census.refresh(loop, trusted_s / 2)
+        body = loop.memory.iteration()
+    if body is None:
         return None
-    loop.memory.see_iteration(body)
     iteration = identity(body)
     written = body.get("status") or {}
     try:
@@ -173,8 +159,6 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         return operator.platform.resync_seconds
     loop.refers_to = spec.model.iteration_ref.name if spec.model.iteration_ref is not None else None
     platform = operator.pace()
-    if not is_recent:
-        await list_children(operator.gateway, loop.memory, iteration)
     seen = await observe(operator.gateway, operator.storage, platform, loop.memory, iteration, spec, status)
     # nothing is awaited from here until the queue knows the decision: no other loop sees the same place free
     plan = decide(spec, status, replace(seen, others=operator.queue.entries), platform, datetime.now(UTC))

@@ -190,6 +190,8 @@ capabilities: {drop: [ALL]}
 # the uid has no passwd entry
 - {name: LOGNAME, value: dpe}
 - {name: PYTHONUNBUFFERED, value: "1"}
+# of each thread that talks to a server an arena would keep what its largest answer took
+- {name: MALLOC_ARENA_MAX, value: "2"}
 - name: DPE_NAMESPACES
   value: {{ (include "dpe.namespaces" . | fromJson).items | join "," | quote }}
 - name: DPE_S3_ACCESS_KEY

@@ -11,8 +11,9 @@ from dpe_api.run_spec import RunSpec
 from dpe_api.run_status import RunStatus
 from dpe_api.status import Status
 from dpe_operator.gateway import Created, Gateway, NotAdmitted, owned
+from dpe_operator.loops import Loop
 from dpe_operator.observe import Memory
-from dpe_operator.reconcile import Loop, Operator
+from dpe_operator.reconcile import Operator
 from dpe_operator.runs.decide import decide
 from dpe_operator.runs.iteration import ANNOTATION_SUSPENDED
 from dpe_operator.runs.world import RoundSeen, RunPlan, RunSeen

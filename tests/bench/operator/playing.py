@@ -80,6 +80,8 @@ class Cluster:
                     raise RuntimeError(f"watch of {kind}: {answer.status} {await answer.text()}")
                 async for line in answer.content:
                     event = json.loads(line)
+                    if event["type"] == "ERROR":  # it has fallen behind: what exists comes again
+                        break
                     yield event["type"], event["object"]
 
 

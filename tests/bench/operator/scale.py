@@ -89,6 +89,7 @@ class Operator:
             "KUBECONFIG": str(instance.kubeconfig),
             "DPE_S3_ACCESS_KEY": user.access_key,
             "DPE_S3_SECRET_KEY": user.secret_key,
+            "MALLOC_ARENA_MAX": "2",  # as in the chart
         }
         facts = given.platform(
             objectStore={"endpoint": instance.s3_endpoint, "bucket": "dpe", "credentialsSecret": "store"}

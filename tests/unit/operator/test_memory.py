@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 from dpe_api.names import LABEL_ATTEMPT, LABEL_STAGE
-from dpe_operator.gateway import Listed
 from dpe_operator.manifests.common import ANNOTATION_UID
 from dpe_operator.observe import Memory
 
@@ -39,8 +38,13 @@ def test_what_a_list_does_not_show_is_gone_unless_it_is_younger_than_the_list():
     memory = Memory()
     for uid, version in (("old", 5), ("young", 12)):
         memory.see_pod(thing(uid, version), OWN)
-    assert memory.miss(Listed([], 10), memory.pods) == ["old"]
-    assert memory.miss(Listed([thing("old", 5)], 10), memory.pods) == []
+        memory.see_job(thing(f"job-{uid}", version), OWN)
+    assert not memory.miss_pods({"old"}, 10)
+    assert memory.miss_pods(set(), 10)
+    assert {uid: pod.gone for uid, pod in memory.pods.items()} == {"old": True, "young": False}
+    assert not memory.miss_pods(set(), 10), "it is known already"
+    assert memory.miss_jobs(set(), 10)
+    assert list(memory.jobs) == ["job-young"]
 
 
 def test_pods_and_jobs_of_a_namesake_are_told_apart():
@@ -81,14 +85,15 @@ def test_of_the_iteration_itself_the_newest_sight_counts_until_something_puts_it
     memory = Memory()
     for version in (5, 7, 6):
         memory.see_iteration(thing("i", version))
-    assert memory.body is not None
-    assert memory.body["metadata"]["resourceVersion"] == "7"
+    seen = memory.iteration()
+    assert seen is not None
+    assert seen["metadata"]["resourceVersion"] == "7"
     assert not memory.is_recent(30), "Jobs and pods were never listed"
     memory.listed_at = time.monotonic()
     assert memory.is_recent(30)
     assert not memory.is_recent(0)
     memory.doubt()
-    assert (memory.body, memory.is_recent(30)) == (None, False)
+    assert (memory.iteration(), memory.is_recent(30)) == (None, False)
     memory.see_iteration(thing("i", 8))
     memory.see_iteration(thing("i", 9), gone=True)
-    assert memory.body is None
+    assert memory.iteration() is None

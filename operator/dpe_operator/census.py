@@ -1,0 +1,123 @@
+"""Brings what loops remember of iterations, Jobs and pods up to date, by lists.
+
+One of few asks for its own. Where many are to be listed, at the start above all, one list of the namespace serves them
+all: a request costs the operator ten times what an object in a list does, and the API server looks at every object of
+the namespace for each.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+from dpe_api.names import LABEL_ITERATION
+from dpe_operator.gateway import Gateway, Listed
+from dpe_operator.loops import Loop
+from dpe_operator.observe import Memory
+
+log = logging.getLogger(__name__)
+
+CROWD = 16  # so many are listed together
+
+
+class Census:
+    """Lists, for one loop or for all of a namespace. Errors of the API server go to every loop that waits."""
+
+    def __init__(self, gateway: Gateway, loops: Mapping[tuple[str, str], Loop]) -> None:
+        """`loops` by namespace and name, as they are when a list begins."""
+        self._gateway, self._loops = gateway, loops
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._next: dict[str, asyncio.Task[None]] = {}
+
+    async def refresh(self, loop: Loop, older_than_s: float) -> None:
+        """Read the loop's iteration, then its Jobs, then its pods, as `decide` expects; all of it later than now.
+
+        One that nothing has put in doubt does not wait for a list of all: that only finds what a watch has lost. It is
+        read where a crowd has lists older than `older_than_s`.
+        """
+        in_doubt = loop.memory.listed_at is None
+        others = [it for (namespace, _), it in self._loops.items() if namespace == loop.namespace]
+        wanted = [it for it in others if not it.waits_for_events and not it.memory.is_recent(older_than_s)]
+        crowd = [it for it in wanted if it.memory.listed_at is None] if in_doubt else wanted
+        if len(crowd) < CROWD:
+            await self._one(loop)
+        elif in_doubt:
+            await asyncio.shield(self._all(loop.namespace))  # the others wait on when one of them is told to stop
+        elif loop.namespace not in self._running:
+            self._all(loop.namespace).add_done_callback(_log)
+
+    async def _one(self, loop: Loop) -> None:
+        loop.memory.listed_at = None  # until the lists are complete
+        began = time.monotonic()
+        body = await self._gateway.iteration(loop.namespace, loop.name)
+        if body is None or body["metadata"]["uid"] != loop.uid:
+            loop.memory.forget_iteration()
+            return
+        loop.memory.see_iteration(body)
+        await self._children(loop.namespace, {loop.name: loop}, loop.name)
+        loop.memory.listed_at = began
+
+    def _all(self, namespace: str) -> asyncio.Task[None]:
+        """A list that begins after now: those who ask while one is read share the next one."""
+        if namespace not in self._next:
+            self._next[namespace] = asyncio.create_task(self._turn(namespace, self._running.get(namespace)))
+        return self._next[namespace]
+
+    async def _turn(self, namespace: str, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.wait([before])
+        mine = self._running[namespace] = self._next.pop(namespace)
+        try:
+            await self._list(namespace)
+        finally:
+            if self._running[namespace] is mine:
+                del self._running[namespace]
+
+    async def _list(self, namespace: str) -> None:
+        loops = {name: loop for (there, name), loop in self._loops.items() if there == namespace}
+        began = time.monotonic()
+        async for page in self._gateway.iteration_pages(namespace):
+            for body in page.items:
+                loop = loops.get(body["metadata"]["name"])
+                if loop is not None and loop.uid == body["metadata"]["uid"]:
+                    loop.memory.see_iteration(body)
+        await self._children(namespace, loops, None)
+        for loop in loops.values():
+            if loop.memory.doubted_at < began:
+                loop.memory.listed_at = began
+
+    async def _children(self, namespace: str, loops: Mapping[str, Loop], name: str | None) -> None:
+        there, version = await _note(self._gateway.jobs(namespace, name), loops, Memory.see_job)
+        for loop in loops.values():
+            _tell(loop, loop.memory.miss_jobs(there, version))
+        there, version = await _note(self._gateway.pods(namespace, name), loops, Memory.see_pod)
+        for loop in loops.values():
+            _tell(loop, loop.memory.miss_pods(there, version))
+
+
+async def _note(
+    pages: AsyncIterator[Listed], loops: Mapping[str, Loop], see: Callable[[Memory, dict[str, Any], str], bool]
+) -> tuple[set[str], int]:
+    """Uids of all that there is, and the resourceVersion at which that holds."""
+    there, version = set(), 0
+    async for page in pages:
+        version = page.version
+        for thing in page.items:
+            there.add(thing["metadata"]["uid"])
+            loop = loops.get(thing["metadata"]["labels"][LABEL_ITERATION])
+            if loop is not None:
+                _tell(loop, see(loop.memory, thing, loop.uid))
+    return there, version
+
+
+def _log(task: asyncio.Task[None]) -> None:
+    """Nobody waits for it: the next one is another try."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.warning("cannot list what is there: %s", error)
+
+
+def _tell(loop: Loop, is_news: bool) -> None:
+    """Wake one that trusted its events: who waits for the list looks anyway."""
+    if is_news and loop.memory.listed_at is not None:
+        loop.wake.set()

@@ -1,0 +1,32 @@
+"""The place that one iteration or run has in this process."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+
+from dpe_operator.observe import Memory
+
+
+@dataclass(slots=True)
+class Loop:
+    """One iteration's or one run's place in this process."""
+
+    namespace: str
+    name: str
+    uid: str
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    memory: Memory = field(default_factory=Memory)
+    generation: int = 0
+    review: str = ""
+    """The annotation dpe.dev/review that was looked at last."""
+    refers_to: str | None = None
+    due: float = field(default_factory=time.monotonic)
+    """time.monotonic() by which the next look should have begun; infinite: it waits for events alone."""
+    trust: float = field(default_factory=lambda: random.uniform(0.5, 1.0))
+    """Its share of the longest time without a list: iterations that began together do not list together for ever."""
+
+    @property
+    def waits_for_events(self) -> bool:
+        """No time is set for its next look."""
+        return self.due == float("inf")
