@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 OUTAGE_S = 180.0  # a store that is away for less than this costs nothing but time
 _CHUNK = 1 << 20  # bytes
 _LARGEST_PUT = 5 << 30  # bytes: S3 takes no larger object in one request
+_PART = 16 << 20  # bytes: what is larger goes in parts, four of them in memory
+_MOST_PARTS = 10_000  # S3 takes no more
 _MEDIA_TYPES = {
     ".json": "application/json",
     ".jsonl": "application/jsonl",
@@ -292,12 +294,8 @@ class Store:
     def upload(self, path: Path, uri: str) -> OutputFile:
         """Upload one file; the result's path is the file's name. A missing local file is an error at once."""
         size = path.stat().st_size
-        if size > _LARGEST_PUT:
-            bucket, key = split_uri(uri)
-            digest = sha256_file(path)
-            self._call(lambda: self._client.fput_object(bucket, key, str(path), content_type=media_type(key)), uri)
-        else:
-            digest = self._call(lambda: self._stream(path, size, uri), uri)
+        send = self._stream if size <= _LARGEST_PUT else self._send_parts
+        digest = self._call(lambda: send(path, size, uri), uri)
         return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(uri))
 
     def _stream(self, path: Path, size: int, uri: str) -> str:
@@ -305,6 +303,16 @@ class Store:
         with path.open("rb") as file:
             body = _Hashing(file)
             self._check_put(uri, *self._put(uri, body, {"Content-Length": str(size)}))
+        return body.digest.hexdigest()
+
+    def _send_parts(self, path: Path, size: int, uri: str) -> str:
+        """The same in parts, for what is too large for one request: still read and hashed once."""
+        bucket, key = split_uri(uri)
+        part = max(_PART, -(-size // _MOST_PARTS))
+        with path.open("rb") as file:
+            body = _Hashing(file)
+            # minio-py needs nothing of a stream but read()
+            self._client.put_object(bucket, key, body, size, media_type(key), part_size=part)  # type: ignore[arg-type]
         return body.digest.hexdigest()
 
     def upload_tree(self, folder: Path, uri: str, threads: int = 4) -> builtins.list[OutputFile]:

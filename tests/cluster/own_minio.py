@@ -5,6 +5,7 @@ import secrets
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import urllib3
@@ -18,15 +19,17 @@ from dpe_jobs.store import Store
 class Minio:
     """A MinIO that may be stopped and started; its data stays."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, host: str = "127.0.0.1", within: Sequence[str] = ()) -> None:
+        """`within` begins the server's command line: `ip netns exec NAME` for a network of its own, where `host` is."""
+        self._within = within
         with socket.create_server(("127.0.0.1", 0)) as free:
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+            self.address = f"{host}:{free.getsockname()[1]}"
         self.data, self.key, self.secret = data, "tester", secrets.token_hex(16)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         env = {**os.environ, "MINIO_ROOT_USER": self.key, "MINIO_ROOT_PASSWORD": self.secret, "MINIO_BROWSER": "off"}
-        command = [paths.binary("minio"), "server", "--quiet", "--address", self.address, self.data]
+        command = [*self._within, paths.binary("minio"), "server", "--quiet", "--address", self.address, self.data]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = deadline(60)
         while not self._ready():

@@ -12,6 +12,7 @@ from tests.cluster.own_minio import Minio
 
 from dpe_api.artifacts import Manifest
 from dpe_api.launch import StoreAddress
+from dpe_jobs import store as module
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.store import (
     AlreadyPublished,
@@ -123,6 +124,19 @@ def test_trees_go_up_and_come_down_verified(store, bucket, tmp_path):
     assert not list(target.rglob("*.part"))
     raw = store.get(f"{bucket}/model/manifest.json")
     assert verified.sha256 == hashlib.sha256(raw).hexdigest() != listed.sha256
+
+
+def test_a_file_too_large_for_one_request_goes_in_parts_and_comes_down_verified(store, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_LARGEST_PUT", 6 << 20)
+    monkeypatch.setattr(module, "_PART", 5 << 20)  # S3 takes no smaller one
+    path, data = tmp_path / "optimizer.pt", secrets.token_bytes(17 << 20)
+    path.write_bytes(data)
+    output = store.upload(path, f"{bucket}/large/{path.name}")
+    assert (output.size, output.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    (listed,) = store.list(f"{bucket}/large")
+    assert listed.etag.endswith("-4"), "four parts"
+    store.download(f"{bucket}/large/{path.name}", tmp_path / "back", output.sha256)
+    assert (tmp_path / "back").read_bytes() == data
 
 
 def test_a_file_that_was_changed_after_publishing_is_refused(store, bucket, tmp_path):
