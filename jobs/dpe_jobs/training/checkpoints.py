@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 SHAPE = "shape.json"
 METRICS = "metrics.jsonl"
-_AT_ONCE = 8  # files on their way
+_UPLOADS = 8  # files at once
 _POLL_S = 0.2
 _FOLDER = re.compile(r"step-(\d+)-attempt-(\d+)")
 _FILES = TypeAdapter(list[OutputFile])
@@ -81,7 +81,7 @@ def restore(store: Store, launch: TrainingLaunch, output: Path) -> int | None:
     for place in complete(store, launch):
         target = local_folder(output, place.step)
         try:
-            store.fetch_tree(folder(launch, place), target, _AT_ONCE)
+            store.fetch_tree(folder(launch, place), target)
         except (NotFound, ChecksumMismatch) as error:
             log.warning("checkpoint of step %d is not usable, trying an older one: %s", place.step, error)
             shutil.rmtree(target, ignore_errors=True)
@@ -108,7 +108,7 @@ def upload(
 
     # large ones first, else the largest is sent alone at the end
     files = sorted((p for p in local.rglob("*") if p.is_file()), key=lambda p: (-p.stat().st_size, p))
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with ThreadPoolExecutor(_UPLOADS) as pool:
         outputs = list(pool.map(one, (p.relative_to(local).as_posix() for p in files)))
     store.put(_part(launch, place, pod), _FILES.dump_json(outputs, by_alias=True))
     return outputs

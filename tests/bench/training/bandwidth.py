@@ -1,6 +1,6 @@
 """Checkpoints up and down beside raw MinIO: `python -m tests.bench.training.bandwidth`.
 
-Raw: PUT and GET over presigned addresses with as many connections, of the same files in pieces of the same size, from
+Raw: PUT and GET over presigned addresses, eight at once, of the same files in pieces of the same size, from
 and to disk, without a checksum. Ours: `checkpoints.upload` with the sha256 of every file, and `restore`, which verifies
 them. In turns, each from a disk that has nothing left to write; the best of each, for other work on the machine only
 ever takes away. With --gbit (as root, with iproute2) MinIO is behind a link of that speed, in a network of its own.
