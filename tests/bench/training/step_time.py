@@ -108,7 +108,9 @@ def main() -> None:
         finally:
             minio.stop()
     print(f"{arguments.runs} runs of {arguments.steps} steps of 128 completions, one rank; medians")
-    print(f"ours {statistics.median(mine):.3f} s, plain TRL {statistics.median(theirs):.3f} s a step")
+    for name, seconds in (("ours", mine), ("plain TRL", theirs)):
+        low, median, high = statistics.quantiles(seconds, n=4)
+        print(f"{name}: {median:.3f} s a step, quartiles {low:.3f} and {high:.3f}")
     print(f"ratio {statistics.median(mine) / statistics.median(theirs):.3f}")
     stall = statistics.median(with_one) - statistics.median(without)
     print(f"a checkpoint holds the ranks up for {stall:.3f} s, {stall / EVERY:.3f} s a step at one in {EVERY} steps")
