@@ -81,7 +81,7 @@ def test_a_run_survives_what_happens_to_operator_status_and_iterations(lab):
     lab.until(lambda: lab.status("spiral-2").phase is Phase.DIAGNOSING)
     lab.delete("spiral-2")
     lab.until(lambda: uids(lab).get("spiral-2") not in (None, before["spiral-2"]))
-    assert "IterationDeleted" in [reason for reason, _ in lab.events("spiral", "DPERun")]
+    lab.until(lambda: "IterationDeleted" in [reason for reason, _ in lab.events("spiral", "DPERun")])
     for stage in BATCH_STAGES:
         lab.wish(stage, 1, "spiral-2")
     lab.until(lambda: ended(lab), 200)
