@@ -98,7 +98,11 @@ class Memory:
         seen = pod_seen(pod, gone=gone)
         if seen is None or not self._is_news(pod["metadata"]):
             return False
-        known, self.pods[seen.uid] = self.pods.get(seen.uid), seen
+        known = self.pods.get(seen.uid)
+        if known is not None and known.deleted_at is not None and seen.deleted_at is not None:
+            # when the kubelet has killed it, it deletes it again, and that moment is after the end that it brought
+            seen = replace(seen, deleted_at=min(known.deleted_at, seen.deleted_at))
+        self.pods[seen.uid] = seen
         return seen != known
 
     def see_job(self, job: dict[str, Any], iteration_uid: str, *, gone: bool = False) -> bool:

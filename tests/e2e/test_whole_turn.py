@@ -213,7 +213,8 @@ def bruise(first_turn: Turn, world: World, way: Proxy, endpoint: str) -> None:
 
 
 def lose_store(world: World, way: Proxy, name: str) -> None:
-    """For a minute of the training nothing reaches MinIO."""
+    """For a minute of the training's second attempt nothing reaches MinIO."""
+    wait_for(lambda: world.status(name).stage_status(Stage.TRAINING).attempt > 1, 120, lambda: world.story(name))
     world.wait_stage_running(name, Stage.TRAINING, deadline_s=240)
     way.cut()
     began = time.monotonic()

@@ -4,10 +4,13 @@ import time
 from typing import Any
 
 from dpe_api.names import LABEL_ATTEMPT, LABEL_STAGE
+from dpe_operator.failures import Verdict, judge
 from dpe_operator.manifests.common import ANNOTATION_UID
 from dpe_operator.observe import Memory
+from dpe_operator.pods import job_seen, moment
 
 OWN = "uid-of-iteration"
+FAILED = [{"type": "Failed", "status": "True", "lastTransitionTime": "2026-01-01T12:01:05Z"}]
 LABELS = {LABEL_STAGE: "diagnosis", LABEL_ATTEMPT: "1"}
 
 
@@ -62,6 +65,27 @@ def test_a_deleted_pod_is_remembered_as_gone_with_what_was_last_seen():
     memory.see_pod(thing("p", 1, status={"phase": "Running"}), OWN)
     memory.see_pod(thing("p", 2, status={"phase": "Running"}), OWN, gone=True)
     assert (memory.pods["p"].gone, memory.pods["p"].phase) == (True, "Running")
+
+
+def test_a_pod_that_was_killed_when_its_grace_was_over_had_been_told_to_stop_before_it_ended():
+    """As the API server tells it: the kubelet deletes what it has killed once more, without grace."""
+    memory = Memory()
+    end = {"exitCode": 137, "reason": "Error", "finishedAt": "2026-01-01T12:01:03Z"}
+    sights: list[tuple[str, int, dict[str, Any]]] = [
+        ("2026-01-01T12:01:03Z", 30, {"running": {"startedAt": "2026-01-01T12:00:25Z"}}),
+        ("2026-01-01T12:01:03Z", 30, {"terminated": end}),
+        ("2026-01-01T12:01:04Z", 0, {"terminated": end}),
+    ]
+    for version, (deleted, grace, state) in enumerate(sights, 1):
+        phase = "Failed" if "terminated" in state else "Running"
+        states = [{"name": "main", "state": state}]
+        pod = thing("p", version, status={"phase": phase, "containerStatuses": states})
+        pod["metadata"] |= {"deletionTimestamp": deleted, "deletionGracePeriodSeconds": grace}
+        memory.see_pod(pod, OWN)
+    job = job_seen(thing("j", 9, status={"conditions": FAILED}))
+    found = judge(job, list(memory.pods.values()), (), 1, moment("2026-01-01T12:01:05Z"))
+    assert found is not None
+    assert (found.verdict, found.reason) == (Verdict.DISRUPTED, "PodStopped")
 
 
 def test_only_what_decisions_look_at_is_news():
