@@ -277,6 +277,7 @@ def test_maths_out_of_time_is_wrong_in_any_thread_and_leaves_the_thread_alive(mo
     def work():
         found.append(grade("\\boxed{(x+y+z+w)^{120}}", "x^2+3x+2", AnswerType.MATHS))
         found.append(sum(range(2_000_000)))  # an interrupt that came late would end this
+        monkeypatch.setattr(maths, "CPU_S", 30)  # the first one that is taken apart imports much
         found.append(grade("\\boxed{(x+1)(x+2)}", "x^2+3x+2", AnswerType.MATHS))
 
     thread = threading.Thread(target=work)
