@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -107,11 +108,16 @@ def test_a_pod_killed_while_it_downloads_leaves_nothing_that_looks_like_a_model(
     store: Counting, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = add(store, "base")
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "rename", lambda *_: os._exit(9))
-        if (pid := os.fork()) == 0:
+    if (pid := os.fork()) == 0:
+        # whatever happens, nothing of the test's own process goes on in this one
+        try:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(60)
+            monkeypatch.setattr(Path, "rename", lambda *_: os._exit(9))
             fetch(store, uri, tmp_path / "killed", models, MANY)
-        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     (left,) = kept(models)
     assert contents(left) == FILES
     fetch(store, uri, tmp_path / "next", models, MANY)
