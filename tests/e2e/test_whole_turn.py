@@ -201,7 +201,9 @@ def bruise(first_turn: Turn, world: World, way: Proxy, endpoint: str) -> None:
     assert not wrong(world, status)
 
     run = wait_for(
-        lambda: (it := world.run_status("bruised")).phase.is_complete and it, 60, lambda: f"it goes on: {run}"
+        lambda: (it := world.run_status("bruised")).phase.is_complete and it,
+        60,
+        lambda: f"it goes on: {world.run_status('bruised')}",
     )
     (only,) = run.rounds
     assert (only.iteration, only.phase, only.accepted) == (name, Phase.SUCCEEDED, True)
