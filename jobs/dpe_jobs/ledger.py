@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from dpe_jobs.scratch import open_tables
+from dpe_jobs.scratch import Tables
 from dpe_jobs.store import Store, StoreError, StoreUnreachable, join
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,10 @@ class Ledger:
     def __init__(self, store: Store, folder: str, *, key: str = "id") -> None:
         """Load what earlier attempts finished. A torn last line cannot occur: parts are put whole."""
         self._store, self._folder, self._key = store, folder, key
-        self._rows = open_tables("CREATE TABLE rows (id TEXT PRIMARY KEY, line BLOB)")  # in the order of their coming
+        self._rows = Tables("CREATE TABLE rows (id TEXT PRIMARY KEY, line BLOB)")  # in the order of their coming
         self._count = 0
         self._pending: list[bytes] = []
-        self._lock = threading.Lock()  # of the rows, held for moments
+        self._lock = threading.Lock()  # of what is pending, held for moments
         self._putting = threading.Lock()  # one part at a time: while it is put, rows are still taken in
         self._flushed = time.monotonic()
         self._writer, self._sequence = uuid.uuid4().hex[:12], 0
@@ -50,7 +50,7 @@ class Ledger:
 
     def _add(self, item_id: str, line: bytes) -> bool:
         """Take in a row; False when its id has one."""
-        new = self._rows.execute("INSERT OR IGNORE INTO rows VALUES (?, ?)", (item_id, line)).rowcount == 1
+        new = self._rows.change("INSERT OR IGNORE INTO rows VALUES (?, ?)", (item_id, line)) == 1
         self._count += new
         return new
 
@@ -65,18 +65,14 @@ class Ledger:
 
     def get(self, item_id: str) -> dict[str, Any] | None:
         """The row of a finished item, or None."""
-        with self._lock:
-            found = self._rows.execute("SELECT line FROM rows WHERE id = ?", (item_id,)).fetchone()
-        return None if found is None else json.loads(found[0])
+        found = self._rows.rows("SELECT line FROM rows WHERE id = ?", (item_id,))
+        return json.loads(found[0][0]) if found else None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         """The rows there are now, in the order of their coming."""
-        end, page = self._count, "SELECT rowid, line FROM rows WHERE rowid > ? ORDER BY rowid LIMIT ?"
-        place = 0  # rows are numbered from 1, and none is ever removed
-        while place < end:
-            with self._lock:
-                rows = self._rows.execute(page, (place, min(_PAGE, end - place))).fetchall()
-            for place, line in rows:  # noqa: B007 - where the next page begins
+        query = "SELECT line FROM rows WHERE rowid <= ? ORDER BY rowid"  # numbered from 1, and none is ever removed
+        for page in self._rows.pages(query, (self._count,), _PAGE):
+            for (line,) in page:
                 yield json.loads(line)
 
     def __len__(self) -> int:
@@ -120,8 +116,7 @@ class Ledger:
         try:
             self._end(error)
         finally:
-            with self._lock:
-                self._rows.close()
+            self._rows.close()
 
     def _end(self, error: BaseException | None) -> None:
         if error is None:

@@ -4,15 +4,60 @@ SQLite, because it comes with Python, and because it keeps 2 MB of a table in me
 """
 
 import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+Row = tuple[Any, ...]
 
 
-def open_tables(*statements: str, path: Path | None = None) -> sqlite3.Connection:
-    """A database of this process; without a `path` its file has no name, lies in TMPDIR and vanishes when it is closed.
+class Tables:
+    """A database of this process, for any of its threads; without a `path` its file has no name and lies in TMPDIR.
 
-    `statements` create its tables. Nothing is synced: nobody reads it after a crash. Threads must take turns.
+    Nothing is synced: nobody reads it after a crash. A stage that fails closes it while a thread may still look
+    something up; whoever asks afterwards gets a sqlite3.ProgrammingError. SQLite alone would not do that: a connection
+    that is closed under a running statement takes the process with it.
     """
-    db = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False)
-    for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", *statements):
-        db.execute(statement)
-    return db
+
+    def __init__(self, *statements: str, path: Path | None = None) -> None:
+        """`statements` create the tables."""
+        self._db = sqlite3.connect(path or "", isolation_level=None, check_same_thread=False)
+        self._turn = threading.Lock()
+        for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", *statements):
+            self._db.execute(statement)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove what has no name."""
+        with self._turn:
+            self._db.close()
+
+    def change(self, statement: str, values: Sequence[object] = ()) -> int:
+        """Number of rows that the statement wrote."""
+        with self._turn:
+            return self._db.execute(statement, values).rowcount
+
+    def rows(self, query: str, values: Sequence[object] = ()) -> list[Row]:
+        """All that are found."""
+        with self._turn:
+            return self._db.execute(query, values).fetchall()
+
+    def pages(self, query: str, values: Sequence[object], size: int) -> Iterator[list[Row]]:
+        """What is found, `size` rows in memory at a time; others get their turn between two pages."""
+        with self._turn:
+            found = self._db.execute(query, values)
+        while True:
+            with self._turn:
+                page = found.fetchmany(size)
+            if not page:
+                return
+            yield page

@@ -17,7 +17,7 @@ from PIL import Image
 from dpe_jobs.generation.quality.texts import NEAR as NEARLY
 from dpe_jobs.generation.quality.texts import similarity
 from dpe_jobs.graders import normalise
-from dpe_jobs.scratch import open_tables
+from dpe_jobs.scratch import Tables
 
 Thumbnail = NDArray[np.int16]
 
@@ -47,7 +47,7 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._db = open_tables(
+        self._tables = Tables(
             "CREATE TABLE seen (category TEXT, number INTEGER, words INTEGER, question TEXT, digest BLOB, "
             "brightness REAL, picture BLOB)",
             "CREATE INDEX by_picture ON seen (digest)",
@@ -60,19 +60,19 @@ class Seen:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._db.close()
+        self._tables.close()
 
     def add(self, category: str, number: int, question: str, digest: str, picture: Thumbnail) -> None:
         """Remember one."""
         text, values = normalise(question), picture.astype(np.uint8)
         row = (category, number, _words(category, text), text, bytes.fromhex(digest), picture.mean(), values.tobytes())
-        self._db.execute("INSERT INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        self._tables.change("INSERT INTO seen VALUES (?, ?, ?, ?, ?, ?, ?)", row)
 
     def repeats(self, category: str, number: int, question: str, digest: str, picture: Thumbnail) -> str | None:
         """`Duplicate` or `NearDuplicate` of one with a lower number; None when it is new."""
         text = normalise(question)
         same = "SELECT question FROM seen WHERE digest = ? AND category = ? AND number < ?"
-        asked = {known for (known,) in self._db.execute(same, (bytes.fromhex(digest), category, number))}
+        asked = {known for (known,) in self._tables.rows(same, (bytes.fromhex(digest), category, number))}
         if text in asked:
             return "Duplicate"
         if any(similarity(text, known) >= NEARLY for known in asked):
@@ -85,12 +85,13 @@ class Seen:
         Two that are near differ by less than NEAR in their mean brightness.
         """
         mean = picture.mean()
-        found = self._db.execute(
+        found = self._tables.pages(
             "SELECT picture FROM seen WHERE words = ? AND brightness BETWEEN ? AND ? "
             "AND category = ? AND question = ? AND number < ?",
             (_words(category, text), mean - NEAR, mean + NEAR, category, text, number),
+            _COMPARED,
         )
-        while some := found.fetchmany(_COMPARED):
+        for some in found:
             others = np.frombuffer(b"".join(values for (values,) in some), np.uint8).reshape(len(some), -1)
             if (np.abs(others.astype(np.int16) - picture).mean(axis=1) < NEAR).any():
                 return True

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dpe_jobs.scratch import open_tables
+from dpe_jobs.scratch import Tables
 
 
 def _bytes(key: str) -> bytes:
@@ -14,20 +14,19 @@ class Index:
 
     def __init__(self, path: Path) -> None:
         table = "CREATE TABLE entries (key BLOB PRIMARY KEY, value INTEGER) WITHOUT ROWID"
-        self._db = open_tables(table, path=path)
-        self._db.execute("BEGIN")
+        self._db = Tables(table, "BEGIN", path=path)
 
     def add(self, key: str, value: int) -> int | None:
         """The value that the key has already, which it keeps; None when it is new."""
         before = self.find(key)
         if before is None:
-            self._db.execute("INSERT INTO entries VALUES (?, ?)", (_bytes(key), value))
+            self._db.change("INSERT INTO entries VALUES (?, ?)", (_bytes(key), value))
         return before
 
     def find(self, key: str) -> int | None:
         """The value of a key, or None."""
-        found = self._db.execute("SELECT value FROM entries WHERE key = ?", (_bytes(key),)).fetchone()
-        return None if found is None else int(found[0])
+        found = self._db.rows("SELECT value FROM entries WHERE key = ?", (_bytes(key),))
+        return int(found[0][0]) if found else None
 
     def close(self) -> None:
         """Let go of the file."""
