@@ -18,11 +18,11 @@ from dev.cluster.config import Cluster
 from hypothesis import settings
 from kubernetes import client, config
 from selenium.webdriver.remote.webdriver import WebDriver
-from xdist.scheduler import LoadScopeScheduling
 
 from dpe_api.launch import StoreAddress
 from dpe_jobs.store import Store
 from tests.browser.chromium import chromium
+from tests.groups import Groups, group
 
 # other workers take the processor: a slow example is no finding
 settings.register_profile("shared-machine", deadline=None)
@@ -34,26 +34,6 @@ RESTRICTED = {
 }
 
 
-TESTS = Path(__file__).parent
-ALONE = ("embedded_cluster", "kill_matrix")
-"""Words in the names of files that need a worker of their own: they have another cluster to break."""
-
-
-def _group(path: Path) -> str:
-    """What runs in one worker: a folder of tests with a world in common, a file of unit tests."""
-    folder = path.relative_to(TESTS).parts[0]
-    if folder == "unit" or any(word in path.name for word in ALONE):
-        return str(path)
-    return folder
-
-
-class Groups(LoadScopeScheduling):
-    """Hands whole groups to workers. xdist's own `loadgroup` writes into what pytest 9.2 computes, and splits them."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return _group(TESTS.parent / nodeid.partition("::")[0])
-
-
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
     """Called where there are several workers."""
     return Groups(config, log)
@@ -62,7 +42,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Groups:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest group, the whole turn, starts first."""
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items.sort(key=lambda item: _group(item.path) != "e2e")
+        items.sort(key=lambda item: group(item.path) != "e2e")
 
 
 @contextmanager
