@@ -100,23 +100,37 @@ def _bounded(work: Callable[[], bool]) -> bool | None:
     thread = threading.get_ident()
     clock = time.pthread_getcpuclockid(thread)
     start = time.clock_gettime(clock)
-    done, lock = threading.Event(), threading.Lock()
-
-    def interrupt(error: type[BaseException] | None) -> None:
-        reference = None if error is None else ctypes.py_object(error)
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), reference)
+    # reentrant: what interrupts this thread may do so while it takes the lock
+    over, lock = threading.Event(), threading.RLock()
+    done = sent = False
 
     def watch() -> None:
-        while not done.wait(0.25):
+        nonlocal sent
+        while not over.wait(0.25):
             if time.clock_gettime(clock) - start > CPU_S:
                 with lock:
-                    if not done.is_set():
-                        interrupt(_OutOfTime)  # again each time: sympy may catch it
+                    if not done:
+                        sent = True  # again each time: sympy may catch it
+                        error = ctypes.py_object(_OutOfTime)
+                        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), error)
 
     def stop() -> None:
-        with lock:
-            done.set()
-            interrupt(None)
+        """Nothing more is sent, and what was sent has come.
+
+        It is not called back by setting NULL: Python 3.11 then looks for it at every call for as long as the process
+        lives, and a traced call (a debugger's, a profiler's) never begins.
+        """
+        nonlocal done
+        while True:
+            try:
+                with lock:
+                    done = True
+                for _ in range(100 if sent else 0):
+                    continue  # where a loop jumps back, what was sent is raised
+            except _OutOfTime:
+                continue
+            break
+        over.set()
 
     try:
         try:

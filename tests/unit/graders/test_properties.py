@@ -1,7 +1,10 @@
 """What holds for any answer: dress does not matter, another answer is not this one, and no response breaks a grader."""
 
 import gc
+import os
 import string
+import subprocess
+import sys
 import threading
 import time
 
@@ -284,6 +287,31 @@ def test_maths_out_of_time_is_wrong_in_any_thread_and_leaves_the_thread_alive(mo
     thread.start()
     thread.join(60)
     assert found == [False, 1999999000000, True]
+
+
+TRACED = """
+import sys
+from dpe_api.artifacts import AnswerType
+from dpe_jobs import graders
+from dpe_jobs.graders import maths
+
+def called(): return 7
+
+for limit, hard in ((30, False), (0.2, True)):
+    maths.CPU_S = limit
+    if hard: maths.tractable = lambda text: True
+    graders.grade("\\\\boxed{(x+y+z+w)^{120}}" if hard else "\\\\boxed{(x+1)(x+2)}", "x^2+3x+2", AnswerType.MATHS)
+    sys.settrace(lambda *_: None)
+    print(called())
+    sys.settrace(None)
+"""
+
+
+def test_a_process_that_graded_maths_can_still_be_traced():
+    # Python 3.11 begins no traced call in a process that is told of an interrupt which nobody takes
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", TRACED], env=environment, capture_output=True, text=True, timeout=60)
+    assert (done.stdout.split(), done.stderr) == (["7", "7"], "")
 
 
 @pytest.mark.parametrize("response", ["\\boxed{\\frac{2}{4}}", "$0.5$"])
