@@ -25,6 +25,11 @@ from tests.proxy import Proxy
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 QWEN3 = Path(__file__).parent / "qwen3"
+SHORT: dict[str, dict[str, object]] = {
+    "generation": {"targetSamples": 64, "maxCandidates": 1500},
+    "training": {"maxSteps": 8, "checkpointEverySteps": 2},
+}
+"""For turns that need not make a model better: that is the first one's to show."""
 
 
 def published(world: World, root: str) -> set[str]:
@@ -129,7 +134,8 @@ def test_second_iteration_survives_operator_kills_in_every_stage(
     assert first_turn.status.model is not None
     kept = model_cache / world.store.input_ref(first_turn.status.model.uri).sha256
     before_it = kept.stat()
-    world.create(name, example("iteration-2.yaml"))
+    sections = example("iteration-1.yaml", **SHORT)
+    world.create(name, example("iteration-2.yaml", **{section: sections[section] for section in SHORT}))
     for stage in Stage:
         if stage is Stage.DIAGNOSIS:
             continue  # the answers are reused, so it is over at once: the first turn's was interrupted
@@ -178,8 +184,7 @@ def bruise(first_turn: Turn, world: World, way: Proxy, endpoint: str) -> None:
         "iteration-1.yaml",
         diagnosis={"attribution": {"endpoint": "teacher", "maxCalls": 60}},
         endpoints=[{"name": "teacher", "url": endpoint, "model": "fake"}],
-        generation={"targetSamples": 64, "maxCandidates": 1500},
-        training={"maxSteps": 8, "checkpointEverySteps": 2},
+        **SHORT,
         evaluation={"gate": {"maxRegression": 1.0}},
     )
     del template["model"]
