@@ -3,7 +3,7 @@
 ARG BASE=docker.io/vllm/vllm-openai:v0.32.0
 ARG BUILD_BASE=docker.io/library/python:3.11-slim-bookworm
 
-FROM ${BUILD_BASE} AS build
+FROM ${BUILD_BASE} AS project
 WORKDIR /src
 COPY images/requirements/build.txt images/requirements/
 RUN python3 -m venv /opt/build && /opt/build/bin/pip install --no-cache-dir --require-hashes --no-deps -r images/requirements/build.txt
@@ -14,12 +14,13 @@ COPY jobs jobs
 RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
 
 FROM ${BASE}
-COPY images/requirements/jobs.txt /tmp/requirements.txt
-COPY --from=build /wheels /tmp/wheels
 # /opt/dpe comes after vLLM's packages on the path: where both have one, vLLM's is used
+COPY images/requirements/jobs.txt /tmp/requirements.txt
 RUN python3 -m pip install --no-cache-dir --target /opt/dpe --require-hashes --no-deps -r /tmp/requirements.txt \
-    && python3 -m pip install --no-cache-dir --target /opt/dpe --no-deps --no-index /tmp/wheels/*.whl \
     && echo /opt/dpe > "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dpe.pth"
+# last, so that another version of this project is a layer of kilobytes
+COPY --from=project /wheels /tmp/wheels
+RUN python3 -m pip install --no-cache-dir --target /opt/dpe --no-deps --no-index /tmp/wheels/*.whl
 ENV PYTHONUNBUFFERED=1
 USER 65532:65532
 ENTRYPOINT []
