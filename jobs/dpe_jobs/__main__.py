@@ -9,9 +9,17 @@
 Stages import only what they need: a diagnosis pod has no torch, a training pod no web client.
 """
 
+import os
+import signal
+import sys
+
+if __name__ == "__main__":
+    # the first process of a container has no default for SIGTERM: a pod that is deleted while it still imports would
+    # sit out its grace, with what it holds. Stages install their own handlers when there is something to save
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+
 import argparse
 import importlib
-import sys
 
 from dpe_api.launch import read_launch
 from dpe_api.names import LAUNCH_PATH, Exit
