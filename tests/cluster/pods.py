@@ -15,7 +15,7 @@ def wait_for(condition: Callable[[], object], deadline_s: float, why: str) -> No
     end = deadline(deadline_s)
     while not condition():
         assert time.monotonic() < end, f"not in time: {why}"
-        time.sleep(0.2)
+        time.sleep(0.5)
 
 
 def manifest(

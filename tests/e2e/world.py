@@ -32,7 +32,7 @@ def wait_for(what: Callable[[], T | None], deadline_s: float, why: Callable[[], 
             return found
         if time.monotonic() > end:
             raise AssertionError(f"not in time: {why()}")
-        time.sleep(0.25)
+        time.sleep(0.5)
 
 
 @dataclass(frozen=True)
