@@ -229,6 +229,7 @@ def strike(matrix: Matrix, fault: str, number: int) -> None:
                 gained = (after[0] - before[stage][0], after[1] - before[stage][1])
                 matrix.cells[fault, stage] = Cell(seconds, *gained)
                 open_.discard(stage)
+        time.sleep(0.25)
 
 
 @pytest.fixture(scope="module")
