@@ -18,7 +18,7 @@ RUN /opt/build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels 
 
 FROM ${BASE}
 COPY --from=packages /opt/venv /opt/venv
-# last, so that another version of this project is a layer of kilobytes
+# last, so that another version of this project is a small layer and not all packages anew
 COPY --from=project /wheels /tmp/wheels
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-index /tmp/wheels/*.whl
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1

@@ -18,7 +18,7 @@ FROM ${BASE}
 COPY images/requirements/jobs.txt /tmp/requirements.txt
 RUN python3 -m pip install --no-cache-dir --target /opt/dpe --require-hashes --no-deps -r /tmp/requirements.txt \
     && echo /opt/dpe > "$(python3 -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/dpe.pth"
-# last, so that another version of this project is a layer of kilobytes
+# last, so that another version of this project is a small layer and not all packages anew
 COPY --from=project /wheels /tmp/wheels
 RUN python3 -m pip install --no-cache-dir --target /opt/dpe --no-deps --no-index /tmp/wheels/*.whl
 ENV PYTHONUNBUFFERED=1

@@ -27,7 +27,7 @@ FROM ${BASE}
 # Triton compiles its launchers with a C compiler when they are first used
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/*
 COPY --from=packages /opt/venv /opt/venv
-# last, so that another version of this project is a layer of kilobytes
+# last, so that another version of this project is a small layer and not all packages anew
 COPY --from=project /wheels /tmp/wheels
 RUN /opt/venv/bin/pip install --no-cache-dir --no-deps --no-index /tmp/wheels/*.whl
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1

@@ -15,7 +15,8 @@ import sys
 
 if __name__ == "__main__":
     # the first process of a container has no default for SIGTERM: a pod that is deleted while it still imports would
-    # sit out its grace, with what it holds. Stages install their own handlers when there is something to save
+    # sit out its grace, with what it holds. Stages install their own handlers when there is something to save.
+    # 143 is Exit.STOPPED, which is yet to be imported
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
 
 import argparse

@@ -7,8 +7,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 Row = tuple[Any, ...]
 
@@ -27,14 +26,6 @@ class Tables:
         self._turn = threading.Lock()
         for statement in ("PRAGMA journal_mode = OFF", "PRAGMA synchronous = OFF", *statements):
             self._db.execute(statement)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Remove what has no name."""

@@ -49,8 +49,9 @@ def build(part: str, archive: Path) -> str:
     # the machine's own certificates and pip settings, for where it reaches package indexes through a proxy
     mounted = [p for p in (_CERTIFICATES, Path("/etc/pip.conf")) if p.exists()]
     volumes = [word for path in mounted for word in ("-v", f"{path}:{path}:ro")]
+    # --force-rm: a build that fails leaves no container with its mounts
     # runc: crun, which Debian's buildah prefers, needs a newer cgroup layout than some machines have
-    how = ["--runtime", "runc", "--network", "host", "--layers", "--build-arg", f"BASE={BASE}"]
+    how = ["--runtime", "runc", "--network", "host", "--layers", "--force-rm", "--build-arg", f"BASE={BASE}"]
     buildah("build", *how, *volumes, "-f", paths.CHECKOUT / f"images/{part}.Dockerfile", "-t", name, paths.CHECKOUT)
     archive.unlink(missing_ok=True)
     # nobody pulls it: compressing takes longer than all the rest

@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -10,10 +11,11 @@ from dpe_jobs.scratch import Tables
 
 CLOSED_IN_THE_MIDST = """
 import sqlite3, threading
+from contextlib import closing
 from dpe_jobs.scratch import Tables
 
 for _ in range(100):
-    with Tables("CREATE TABLE t (n INTEGER)") as tables:
+    with closing(Tables("CREATE TABLE t (n INTEGER)")) as tables:
         for n in range(2000):
             tables.change("INSERT INTO t VALUES (?)", (n,))
         asking = threading.Event()
@@ -44,7 +46,7 @@ def test_tables_closed_while_a_thread_asks_are_an_error_there_and_not_the_end_of
 
 
 def test_pages_hold_every_row_once_and_let_others_write_between_them():
-    with Tables("CREATE TABLE t (n INTEGER PRIMARY KEY)") as tables:
+    with closing(Tables("CREATE TABLE t (n INTEGER PRIMARY KEY)")) as tables:
         for n in range(250):
             assert tables.change("INSERT INTO t VALUES (?)", (n,)) == 1
         pages = tables.pages("SELECT n FROM t WHERE n >= ? AND n < 250", (0,), 100)
