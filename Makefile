@@ -71,7 +71,7 @@ lint: setup-python ## ruff, mypy, import-linter, and whether generated files are
 	@$(PY) -m ruff check $(SOURCES)
 	@$(PY) -m ruff format --check $(SOURCES)
 	@$(PY) -m mypy
-	@$(PY) -m mypy --strict -p dev
+	@$(PY) -m mypy --strict -p dev -p examples -p tests.bench
 	@$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@$(PY) -m dpe_api.crd --check
 	@$(PY) -m dpe_api.reference --check

@@ -29,7 +29,8 @@ class Minio:
 
     def start(self) -> None:
         env = {**os.environ, "MINIO_ROOT_USER": self.key, "MINIO_ROOT_PASSWORD": self.secret, "MINIO_BROWSER": "off"}
-        command = [*self._within, paths.binary("minio"), "server", "--quiet", "--address", self.address, self.data]
+        minio = str(paths.binary("minio"))
+        command = [*self._within, minio, "server", "--quiet", "--address", self.address, str(self.data)]
         self.process = subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         end = deadline(60)
         while not self._ready():

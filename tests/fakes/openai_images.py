@@ -86,6 +86,7 @@ class FakeImages:
         fields, images = {}, []
         for part in parsed.iter_parts():
             name, data = part.get_param("name", header="content-disposition"), part.get_payload(decode=True)
+            assert isinstance(data, bytes), "a part of one piece"
             if part.get_filename():
                 assert name in ("image", "image[]"), name
                 assert part.get_content_type() == "image/png"

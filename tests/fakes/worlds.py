@@ -104,7 +104,7 @@ def _common(stage: Stage, attempt: int) -> dict[str, object]:
 
 
 def settings(**changes: object) -> Diagnosis:
-    return Diagnosis(rollouts_per_item=3, max_tokens=4, concurrency=4, **changes)  # type: ignore[arg-type]
+    return Diagnosis(rollouts_per_item=3, max_tokens=4, concurrency=4, **changes)
 
 
 def diagnosis(url: str, *, attempt: int = 1, uri: str = BASE_URI, **changes: object) -> DiagnosisLaunch:

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from tests.fakes import worlds
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.openai_server import Asked, serving
 
-from dpe_api.artifacts import InputRef, SetReport
+from dpe_api.artifacts import AnswerType, InputRef, SetReport
 from dpe_api.diagnosis_spec import Diagnosis, Probe
 from dpe_jobs.chat import Answers
 from dpe_jobs.client import RequestFailed
@@ -121,12 +122,8 @@ def in_place_of_the_client(model: ScriptedModel) -> Iterator[None]:
 
         async def __aexit__(self, *_: object) -> None: ...
 
-    original = procedure.ModelClient
-    procedure.ModelClient = Client  # type: ignore[assignment, misc]
-    try:
+    with patch.object(procedure, "ModelClient", Client):
         yield
-    finally:
-        procedure.ModelClient = original  # type: ignore[misc]
 
 
 class World:
@@ -137,7 +134,7 @@ class World:
         self.path = folder / "probe.parquet"
         image = worlds.picture("red")
         rows = (
-            Question(f"{c}-{n}", image, f"{c} {n}: what color?", worlds.COLORS[n % 3], worlds.AnswerType.EXACT, c)
+            Question(f"{c}-{n}", image, f"{c} {n}: what color?", worlds.COLORS[n % 3], AnswerType.EXACT, c)
             for c in design.names
             for n in range(design.probe_rows)
         )

@@ -69,7 +69,8 @@ def as_rows(category: NDArray[np.int64], codes: NDArray[np.int64], correct: NDAr
 
 def yekutieli(burdens: NDArray[np.float64]) -> NDArray[np.float64]:
     """q-values of Benjamini and Yekutieli (2001): those of BH times 1 + 1/2 + ... + 1/m, for any dependence."""
-    return exact.adjust(burdens) * (1 / np.arange(1, len(burdens) + 1)).sum()
+    harmonic = float((1 / np.arange(1, len(burdens) + 1)).sum())
+    return exact.adjust(burdens) * harmonic
 
 
 @dataclass(frozen=True, slots=True)

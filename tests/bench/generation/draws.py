@@ -18,21 +18,21 @@ from pathlib import Path
 from dpe_jobs.generation import writer
 from dpe_jobs.generation.dedup import pixel_digest, thumbnail
 from dpe_jobs.generation.planner import choose_knobs
-from dpe_jobs.generation.render import Generator
+from dpe_jobs.generation.render import PixelProgram, SceneProgram
 from dpe_jobs.generation.validator import trouble
 
 DRAWS = 200  # of each program
 ROUND = 10  # draws of one program before the next one's turn
 
 
-def programs() -> list[Generator]:
+def programs() -> list[PixelProgram | SceneProgram]:
     """All of pyproject.toml."""
     page = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     entries = tomllib.loads(page)["project"]["entry-points"]["dpe.generators"].values()
     return [getattr(importlib.import_module(e.split(":")[0]), e.split(":")[1])() for e in entries]
 
 
-def one(program: Generator, number: int, spent: dict[str, float]) -> None:
+def one(program: PixelProgram | SceneProgram, number: int, spent: dict[str, float]) -> None:
     """Make a candidate, part by part. Times in seconds, PNG in bytes."""
     category = program.categories()[number % len(program.categories())]
     knobs = choose_knobs(program.knobs(category), number, 0)

@@ -114,12 +114,25 @@ def labelled(image: Image.Image, part: float, rng: random.Random) -> Image.Image
     return marked
 
 
+def resizing(factor: float, by: Image.Resampling) -> Change:
+    """A change to this size."""
+    return lambda i, _: scaled(i, factor, by)
+
+
+def turning(way: Image.Transpose) -> Change:
+    """A turn or a mirror image."""
+    return lambda i, _: i.transpose(way)
+
+
+def saving(form: str, quality: int) -> Change:
+    """A file of this form, read again."""
+    return lambda i, _: saved(i, form, quality)
+
+
 FLIP, TURN = Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90
-RESIZED: tuple[Change, ...] = tuple(
-    lambda i, _, f=f, r=r: scaled(i, f, r) for f in (0.5, 0.75, 1.5, 2) for r in Image.Resampling
-)
-TURNED: tuple[Change, ...] = tuple(lambda i, _, t=t: i.transpose(t) for t in Image.Transpose)
-SAVED: tuple[Change, ...] = tuple(lambda i, _, form=form: saved(i, form, 50) for form in ("JPEG", "WEBP"))
+RESIZED = tuple(resizing(factor, by) for factor in (0.5, 0.75, 1.5, 2) for by in Image.Resampling)
+TURNED = tuple(turning(way) for way in Image.Transpose)
+SAVED = tuple(saving(form, 50) for form in ("JPEG", "WEBP"))
 
 
 def pairs(first: Sequence[Change], second: Sequence[Change]) -> tuple[Change, ...]:
@@ -129,17 +142,17 @@ def pairs(first: Sequence[Change], second: Sequence[Change]) -> tuple[Change, ..
 
 CHANGES: dict[str, tuple[Change, ...]] = {
     "resized": RESIZED,
-    "halved without a filter": (lambda i, _: scaled(i, 0.5, Image.Resampling.NEAREST),),
+    "halved without a filter": (resizing(0.5, Image.Resampling.NEAREST),),
     "JPEG 50-90, WebP 50": (
-        lambda i, _: saved(i, "JPEG", 90),
-        lambda i, _: saved(i, "JPEG", 50),
-        lambda i, _: saved(i, "WEBP", 50),
+        saving("JPEG", 90),
+        saving("JPEG", 50),
+        saving("WEBP", 50),
     ),
     "resized, JPEG or WebP 50": pairs(RESIZED, SAVED),
     "JPEG or WebP 50, resized": pairs(SAVED, RESIZED),
     "turned, resized": pairs(TURNED, RESIZED),
     "turned, JPEG or WebP 50": pairs(TURNED, SAVED),
-    "JPEG 25": (lambda i, _: saved(i, "JPEG", 25),),
+    "JPEG 25": (saving("JPEG", 25),),
     "flipped, turned": TURNED,
     "flipped, 0.7 x, JPEG 60": (lambda i, _: saved(scaled(i.transpose(FLIP), 0.7), "JPEG", 60),),
     "darker, flatter": (

@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -175,10 +176,10 @@ async def measure(pool: Pool, started: float, count: int) -> None:
     loads: list[float] = []
     empty = 0
     for number, query in enumerate(queries(count)):
-        hits = await timed(searches, lambda query=query, seed=number: pool.search(query, 32, seed=seed))
+        hits = await timed(searches, partial(pool.search, query, 32, seed=number))
         empty += not hits
         if hits:
-            await timed(loads, lambda hit=hits[0]: pool.load(hit))
+            await timed(loads, partial(pool.load, hits[0]))
     print(
         f"first search: {searches[0] * 1000:.0f} ms; then {count - 1}: {percentiles(searches[1:])}; {empty} found none"
     )

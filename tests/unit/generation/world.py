@@ -150,7 +150,8 @@ def summary(store: Store) -> GenerationSummary:
 
 
 def table(store: Store, name: str) -> list[dict[str, Any]]:
-    return pq.read_table(pa.BufferReader(store.get(f"{OUT}/{name}"))).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(store.get(f"{OUT}/{name}"))).to_pylist()
+    return rows
 
 
 def samples(store: Store) -> list[dict[str, Any]]:
