@@ -217,7 +217,7 @@ class Training(ApiModel):
         ),
     )
     nodes: Annotated[int, Field(ge=1, le=256)] = 2
-    """Pods, one on each node."""
+    """Pods, one on each node where the pool has room for that."""
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 8
     """GPUs of one pod, one rank each; 0 trains with one rank per pod on CPU."""
     pool: Name = "training"

@@ -14,6 +14,8 @@ from dpe_api.names import Exit, Stage
 from dpe_operator.platform import Backoff, Deadlines
 from dpe_operator.world import STUCK_AFTER, JobSeen, PodSeen
 
+NO_PROGRESS = "NoProgress"
+
 
 class Verdict(StrEnum):
     """`fatal`: another attempt would find the same; `charged`: retry, counted; `disrupted`: retry, not counted."""
@@ -75,6 +77,10 @@ def _vanished(pods: Sequence[PodSeen], reports: Sequence[ExitReport], expected: 
     return bool(unknown) or known < expected
 
 
+def _why_no_node(pod: PodSeen) -> str:
+    return pod.unschedulable or "waits for a node"
+
+
 def _message(end: _End) -> str:
     return f"pod {end.pod}: {end.message or f'ended with exit code {end.exit_code}'}"
 
@@ -102,6 +108,10 @@ def _verdict(
             return Outcome(Verdict.DISRUPTED, "NodeLost", f"pod {pod.name} does not stop: its node is lost")
     if job is None or job.deleting:
         return Outcome(Verdict.DISRUPTED, "JobDeleted", "its Job was deleted")
+    if any(e.exit_code == Exit.PEER_GONE for e in ends):  # the others hold no GPUs for ever while one waits for its own
+        for pod in pods:
+            if pod.scheduled_at is None:
+                return Outcome(Verdict.DISRUPTED, "Unschedulable", f"pod {pod.name}: {_why_no_node(pod)}")
     if any(p.deleted_at is not None for p in pods) or any(e.exit_code == Exit.STOPPED for e in ends):
         return Outcome(Verdict.DISRUPTED, "PodStopped", "a pod was told to stop from outside")
     if _vanished(pods, reports, expected):
@@ -143,14 +153,15 @@ class Wait:
 
 
 def _pod_wait(
-    pod: PodSeen, stage: Stage, progress: Progress | None, watching_since: datetime | None, deadlines: Deadlines
+    pod: PodSeen, stage: Stage, progress: Progress | None, starts: Sequence[datetime], deadlines: Deadlines
 ) -> tuple[Wait, int] | None:
+    """What one pod waits for. No progress is expected before the latest of `starts`."""
+
     def wait(reason: str, message: str, since: datetime, limit_s: int) -> tuple[Wait, int]:
         return Wait(reason, f"pod {pod.name}: {message}", since + timedelta(seconds=limit_s)), limit_s
 
     if pod.scheduled_at is None:
-        why = pod.unschedulable or "waits for a node"
-        return wait("Unschedulable", why, pod.created, deadlines.scheduling)
+        return wait("Unschedulable", _why_no_node(pod), pod.created, deadlines.scheduling)
     if pod.waiting is not None:
         reason = "ImagePull" if "Image" in pod.waiting.reason else "ContainerNotStarted"
         why = ": ".join(t for t in (pod.waiting.reason, pod.waiting.message) if t)
@@ -162,13 +173,11 @@ def _pod_wait(
             return None
         since = max(pod.started_at, pod.ready_changed or pod.started_at)
         return wait("NotReady", "the model server is not ready yet", since, deadlines.startup)
-    moments = [pod.started_at]
-    if watching_since is not None:
-        moments.append(watching_since)
+    moments = [pod.started_at, *starts]
     if progress is not None and progress.attempt == pod.attempt:
         moments.append(progress.updated_at)
     done = "" if progress is None else f" since {progress.done} of {progress.total} {progress.unit}"
-    return wait("NoProgress", f"no progress{done}", max(moments), deadlines.no_progress)
+    return wait(NO_PROGRESS, f"no progress{done}", max(moments), deadlines.no_progress)
 
 
 def longest_wait(
@@ -185,7 +194,12 @@ def longest_wait(
     if job.suspended:
         return None
     live = [p for p in pods if not p.is_over]
-    waits = [w for p in live if (w := _pod_wait(p, job.stage, progress, watching_since, deadlines)) is not None]
+    starts = [p.started_at for p in live if p.started_at is not None]
+    if watching_since is not None:
+        starts.append(watching_since)
+    waits = [w for p in live if (w := _pod_wait(p, job.stage, progress, starts, deadlines)) is not None]
+    if any(p.started_at is None for p in live):  # no pod of a gang gets on before all of them run
+        waits = [w for w in waits if w[0].reason != NO_PROGRESS]
     if not live:
         until = job.created + timedelta(seconds=deadlines.scheduling)
         waits = [(Wait("NoPods", f"Job {job.name} has no pod", until), deadlines.scheduling)]

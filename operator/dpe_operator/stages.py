@@ -7,7 +7,7 @@ from dpe_api.names import BATCH_STAGES, Stage, child_name
 from dpe_api.spec import Spec
 from dpe_api.status import Resolved, StageProgress, StageState, StageStatus, Status
 from dpe_operator.conditions import shorten
-from dpe_operator.failures import Outcome, Verdict, backoff_s, disruption_delay_s, judge, longest_wait
+from dpe_operator.failures import NO_PROGRESS, Outcome, Verdict, backoff_s, disruption_delay_s, judge, longest_wait
 from dpe_operator.manifests import build
 from dpe_operator.manifests.common import Attempt
 from dpe_operator.plan import Charge, Child, ChildRef, Note
@@ -281,7 +281,7 @@ def show_progress(turn: Turn, stage: Stage) -> None:
         message = f"Queued: Job {job.name} is suspended until its queue lets it in"
     elif job is not None and job.is_live:
         waits = longest_wait(job, turn.seen.pods_of(stage, entry.attempt), None, None, turn.platform.deadlines)
-        if waits is not None and waits[0].reason != "NoProgress":
+        if waits is not None and waits[0].reason != NO_PROGRESS:
             message = f"{waits[0].reason}: {waits[0].message}"
     turn.update(stage, message=message)
 

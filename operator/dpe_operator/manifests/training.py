@@ -1,4 +1,4 @@
-"""Training: an Indexed Job with one pod per node, and the headless Service by which its pods find each other."""
+"""Training: an Indexed Job spread over nodes, and the headless Service by which its pods find each other."""
 
 from dpe_api.launch import TrainingLaunch
 from dpe_api.names import METRICS_PORT, MODEL_DIR, RENDEZVOUS_PORT, Stage
@@ -32,10 +32,15 @@ def launch(attempt: Attempt) -> TrainingLaunch:
     )
 
 
-def _one_pod_per_node(attempt: Attempt) -> KubernetesObject:
+def _over_nodes(attempt: Attempt) -> KubernetesObject:
+    """One pod per node where the pool has room for that: after the loss of a node the others may take its pod."""
     own = {k: v for k, v in labels(attempt).items() if k.startswith("dpe.dev/")}
-    term = {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": own}}
-    return {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+    return {
+        "maxSkew": 1,
+        "topologyKey": "kubernetes.io/hostname",
+        "whenUnsatisfiable": "ScheduleAnyway",
+        "labelSelector": {"matchLabels": own},
+    }
 
 
 def children(attempt: Attempt) -> tuple[Child, ...]:
@@ -58,7 +63,7 @@ def children(attempt: Attempt) -> tuple[Child, ...]:
         init=[fetch_model(attempt)],
         with_model=True,
         subdomain=attempt.name,
-        affinity=_one_pod_per_node(attempt),
+        topologySpreadConstraints=[_over_nodes(attempt)],
     )
     return (
         config_map(attempt, launch(attempt)),

@@ -6,8 +6,8 @@ from tests.unit.operator.given import at, ended
 
 from dpe_api.artifacts import ExitReport
 from dpe_api.names import Stage
-from dpe_operator.failures import Outcome, Verdict, backoff_s, disruption_delay_s, judge
-from dpe_operator.platform import Backoff
+from dpe_operator.failures import Outcome, Verdict, backoff_s, disruption_delay_s, judge, longest_wait
+from dpe_operator.platform import Backoff, Deadlines
 from dpe_operator.world import JobSeen, PodSeen
 
 TRAINING = Stage.TRAINING
@@ -59,6 +59,12 @@ def said(index: int, code: int) -> ExitReport:
             Verdict.DISRUPTED,
             "PodStopped",
             id="a deleted pod that ends badly was still deleted",
+        ),
+        pytest.param(
+            [rank(0, 76), rank(1, phase="Pending", scheduled_at=None, started_at=None, gone=True)],
+            Verdict.DISRUPTED,
+            "Unschedulable",
+            id="a gang that was not complete in time",
         ),
         pytest.param([rank(0, 76), rank(1, 76)], Verdict.CHARGED, "Broke", id="nobody says why"),
         pytest.param(
@@ -125,3 +131,23 @@ def test_a_pod_is_stuck_only_after_its_grace_period():
     pod = rank(0, deleted_at=at(0))
     assert not pod.is_stuck(at(59))
     assert pod.is_stuck(at(0) + timedelta(seconds=60))
+
+
+def waited(pods: list[PodSeen]):
+    found = longest_wait(
+        given.job(TRAINING), pods, None, None, Deadlines(scheduling=3600, no_progress=1800, image_pull=300)
+    )
+    assert found is not None
+    return found[0]
+
+
+def test_a_gang_waits_for_its_pod_without_a_node_and_is_not_blamed_for_no_progress():
+    no_room = "0/2 nodes are available: 2 Insufficient nvidia.com/gpu"
+    wait = waited([rank(0), rank(1, phase="Pending", scheduled_at=None, started_at=None, unschedulable=no_room)])
+    assert (wait.reason, wait.until) == ("Unschedulable", at(3600))
+    assert no_room in wait.message
+
+
+def test_progress_of_a_gang_is_expected_from_the_start_of_its_last_pod_on():
+    wait = waited([rank(0), rank(1, scheduled_at=at(500), started_at=at(520))])
+    assert (wait.reason, wait.until) == ("NoProgress", at(520 + 1800))

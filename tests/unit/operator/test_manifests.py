@@ -151,15 +151,17 @@ def test_clients_are_given_the_address_of_one_model_server():
     assert found["Job"]["metadata"]["annotations"] == {"dpe.dev/served-by": "shapes-1-serve-base-1"}
 
 
-def test_training_is_a_gang_of_one_pod_per_node_behind_a_headless_service():
+def test_training_is_a_gang_that_spreads_over_nodes_behind_a_headless_service():
     found = children(Stage.TRAINING)
     job, service = found["Job"]["spec"], found["Service"]["spec"]
     assert (job["completionMode"], job["completions"], job["parallelism"]) == ("Indexed", 2, 2)
     assert (service["clusterIP"], service["publishNotReadyAddresses"]) == ("None", True)
     spec = job["template"]["spec"]
     assert spec["subdomain"] == "shapes-1-training-2"
-    (term,) = spec["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
-    assert term["topologyKey"] == "kubernetes.io/hostname"
+    (spread,) = spec["topologySpreadConstraints"]
+    # else the loss of one of two nodes would keep the gang from going on where there is room
+    assert (spread["topologyKey"], spread["whenUnsatisfiable"]) == ("kubernetes.io/hostname", "ScheduleAnyway")
+    assert spread["labelSelector"]["matchLabels"]["dpe.dev/attempt"] == "2", "an earlier attempt's pods do not count"
     launch = parse_launch(found["ConfigMap"]["data"]["launch.json"])
     assert launch.rendezvous_host == "shapes-1-training-2-0.shapes-1-training-2"
     env = {e["name"]: e.get("value") for e in spec["containers"][0]["env"]}
