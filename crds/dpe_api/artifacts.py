@@ -250,6 +250,9 @@ class CategorySamples(ApiModel):
     quota: int
     candidates: int
     kept: int
+    """Of the quota: GRPO trains on them."""
+    warmup: int = 0
+    """Kept beside the quota, for the warm-up."""
     rejected: dict[str, int]
     shortfall_reason: str | None = None
     """Why it got fewer samples than its weight asks for: NoGenerator (no source supplies the category; its quota went
@@ -262,10 +265,12 @@ class GenerationSummary(ApiModel):
     target: int
     candidates: int
     kept: int
+    warmup: int = 0
+    """Kept beside the target: samples of categories out of reach, for the warm-up of training."""
     shortfall: int
     rejected: dict[str, int]
     sources: dict[str, int] = Field(default_factory=dict)
-    """Kept samples by source: `render:shapes`, `pool:s3://bucket/folder`."""
+    """Kept samples by source, those for the warm-up too: `render:shapes`, `pool:s3://bucket/folder`."""
     licences: dict[str, int] = Field(default_factory=dict)
     """Kept samples by licence (SPDX; empty: unknown), the hundred most frequent; others as `LicenseRef-others`."""
     categories: list[CategorySamples]
@@ -273,6 +278,22 @@ class GenerationSummary(ApiModel):
     """Of the served model and of the agents."""
     spending: list[EndpointSpending] = Field(default_factory=list)
     """By the agents' endpoints."""
+
+
+class WarmupSummary(ApiModel):
+    """Summary of the supervised steps before GRPO."""
+
+    steps: int
+    samples: dict[str, int]
+    """Samples of categories out of reach that it learned from, by category."""
+    retention: int
+    """Samples of strong categories beside them."""
+    first_loss: float
+    """Nats per token of the answers, mean over the first fifth of the steps."""
+    last_loss: float
+    """Mean over the last fifth of the steps."""
+    seconds: float
+    """Of all steps together."""
 
 
 class TrainingSummary(ApiModel):
@@ -290,6 +311,8 @@ class TrainingSummary(ApiModel):
     """Of the largest rank."""
     ended_early: str | None = None
     """Why there were fewer steps than maxSteps; absent when there were not."""
+    warmup: WarmupSummary | None = None
+    """Absent: nothing was out of reach, or no warm-up was asked for."""
     tokens: Tokens = Field(default_factory=Tokens)
 
 

@@ -12,7 +12,7 @@ from dpe_api.endpoints import Endpoint
 from dpe_api.evaluation_spec import Benchmark, Evaluation
 from dpe_api.generation_spec import Generation
 from dpe_api.names import LAUNCH_PATH, Stage
-from dpe_api.training_spec import Training
+from dpe_api.training_spec import Training, Warmup
 
 
 class StoreAddress(ApiModel):
@@ -100,6 +100,8 @@ class GenerationLaunch(_Launch):
     """Most tokens of a prompt, its picture and its answer that serving and training leave room for."""
     answer_tokens: int
     """Longest answer while it is served or trained, in tokens."""
+    warmup: Warmup | None = None
+    """Of training: which samples are kept for it, beside the quotas; left out: none."""
     decontaminate: list[str]
     """s3:// folders of question sets whose images and questions must not be trained on."""
     downloads: Downloads = Field(default_factory=Downloads)
@@ -114,7 +116,7 @@ class TrainingLaunch(_ModelLaunch):
 
     stage: Literal[Stage.TRAINING]
     samples_artifact: str
-    """s3:// folder with samples/*.parquet."""
+    """s3:// folder with samples/*.parquet, and warmup/*.parquet where categories are out of reach."""
     training: Training
     max_pixels: int = 1_003_520
     """A larger image is scaled down, as it is for the diagnosis."""

@@ -146,6 +146,24 @@ class Rewards(ApiModel):
     """Functions of yours."""
 
 
+class Warmup(ApiModel):
+    """Supervised fine-tuning (TRL's SFTTrainer) before GRPO, on samples of the categories that are out of reach: there
+    rollouts are all wrong, and equal rewards give no gradient. Nothing is done in a round without such a category.
+    """
+
+    max_steps: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Optimizer steps."""
+    batch_size: Annotated[int, Field(ge=1, le=65536)] = 64
+    """Samples of one optimizer step, over all ranks."""
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-6
+    """Constant; the optimizer's other settings are those of GRPO."""
+    samples_per_category: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Samples that generation keeps of each category out of reach, beside its quota."""
+    retention_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Part of each batch that is retention samples, which anchor what the model can do: generation makes as many of the
+    strong categories, beside their quotas, as keep this share."""
+
+
 class Guards(ApiModel):
     """When a run has gone astray and stops with a reason, before it wastes a night. Windows are in optimizer steps."""
 
@@ -211,6 +229,12 @@ class Training(ApiModel):
             ".rewards.lengthPenaltyTokens",
         ),
         (
+            "!has(self.warmup) || self.warmup.batchSize % "
+            "(self.nodes * (self.gpusPerNode > 0 ? self.gpusPerNode : 1)) == 0",
+            "spec.training.warmup.batchSize must be a multiple of the number of ranks (nodes * gpusPerNode)",
+            ".warmup.batchSize",
+        ),
+        (
             "!has(self.freeze) || size(self.freeze) < 3",
             "spec.training.freeze: with all three parts frozen there is nothing to train: remove one",
             ".freeze",
@@ -247,7 +271,7 @@ class Training(ApiModel):
     loss_type: LossType = LossType.DAPO
     """How token losses are summed up."""
     beta: Annotated[float, Field(ge=0, le=10)] = 0.0
-    """Weight of the KL penalty against the base model."""
+    """Weight of the KL penalty against the model that GRPO starts from: the base, or what the warm-up made of it."""
     epsilon: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Clip range of the probability ratio, below 1 and, without epsilonHigh, above it."""
     epsilon_high: Annotated[float, Field(gt=0, le=10)] | None = None
@@ -284,5 +308,7 @@ class Training(ApiModel):
     """Newest complete checkpoints that stay in the store, beside the one with the best reward."""
     guards: Guards = Field(default_factory=Guards)
     """When a run has gone astray."""
+    warmup: Warmup | None = None
+    """Supervised steps before GRPO for the categories that are out of reach; left out: none."""
     trainer: Trainer = Field(default_factory=Trainer)
     """Further arguments of TRL's GRPOConfig."""

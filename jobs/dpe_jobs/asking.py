@@ -4,6 +4,7 @@ Diagnosis, the generation filter and training ask through here, so that all thre
 """
 
 import io
+import json
 import math
 import random
 import re
@@ -17,6 +18,7 @@ from dpe_jobs.graders.choice import reference
 from dpe_jobs.graders.text import normalise
 from dpe_jobs.seeds import derive
 
+ASKS_JSON = re.compile(r"\b(?:in|as|with|of|valid) (?:a )?JSON\b", re.I)
 _POINTS_ELSEWHERE = re.compile(
     r"\b(?:(?:all|none|any|both|neither|some) of (?:the )?(?:above|these|them|those)|[A-H] (?:and|or|&) [A-H]|above)\b",
     re.IGNORECASE,
@@ -59,6 +61,21 @@ def prompt(
         return question
     shown = choices if order is None else [choices[place] for place in order]
     return "\n".join([question, *(f"{letter}. {text}" for letter, text in zip(ascii_uppercase, shown, strict=False))])
+
+
+def response(question: str, answer: str, choices: Sequence[str], answer_type: AnswerType) -> str | None:
+    r"""The right answer as a model is to write it to `prompt`: the option's letter, `\boxed{}`, `<answer>` tags, JSON,
+    or the answer alone. None where a question wants what only a model can write: its thoughts in `<think>` tags.
+    """
+    if "<think>" in question:
+        return None
+    if answer_type is AnswerType.CHOICE and choices:
+        answer = ascii_uppercase[reference(answer, choices)]
+    if "<answer>" in question:
+        return f"<answer>{answer}</answer>"
+    if "\\boxed" in question:
+        return f"\\boxed{{{answer}}}"
+    return json.dumps({"answer": answer}) if ASKS_JSON.search(question) else answer
 
 
 def graded_as(

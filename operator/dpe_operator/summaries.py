@@ -120,6 +120,7 @@ def _generation(status: Status, summary: GenerationSummary) -> tuple[Status, str
     )
     line = f"kept {summary.kept} of {summary.candidates} candidates, target {summary.target}"
     line += f", {summary.shortfall} short" if summary.shortfall else ""
+    line += f", and {summary.warmup} for the warm-up" if summary.warmup else ""
     used_up = [spent.endpoint for spent in summary.spending if spent.budget_spent]
     line += f"; spec.endpoints: the budget of {', '.join(used_up)} is used up" if used_up else ""
     cost = status.cost.model_copy(update={"endpoints": [_endpoint_cost(spent) for spent in summary.spending[:32]]})
@@ -181,7 +182,8 @@ def absorb(status: Status, stage: Stage, manifest: Manifest) -> tuple[Status, st
         resumed = "" if summary.resumed_from_step is None else f", resumed from step {summary.resumed_from_step}"
         reward = f"reward {summary.first_reward:.3f} to {summary.last_reward:.3f}"
         early = "" if summary.ended_early is None else f", ended early: {summary.ended_early}"
-        return status, f"{summary.steps} steps on {summary.world_size} ranks, {reward}{resumed}{early}"
+        warm = "" if summary.warmup is None else f" after {summary.warmup.steps} of warm-up"
+        return status, f"{summary.steps} steps{warm} on {summary.world_size} ranks, {reward}{resumed}{early}"
     candidate = f"{status.artifacts}/{Stage.TRAINING}/model"
     return _evaluation(status, summary, headline, resolved.model_uri, candidate)
 

@@ -109,9 +109,11 @@ class World:
     def fill(self, samples: int = 24) -> None:
         """Upload the base model and drawn samples."""
         publish_folder(self.store, {p.name: p for p in BASE.iterdir()}, self.model_uri, "model")
-        path = self.folder / "part-00000.parquet"
+        path, hard = self.folder / "part-00000.parquet", self.folder / "warmup-00000.parquet"
         draw_samples(path, samples)
-        publish_folder(self.store, {"samples/part-00000.parquet": path}, self.samples_uri, "generation")
+        draw_samples(hard, 6, seed=1)
+        files = {"samples/part-00000.parquet": path, "warmup/000-00000.parquet": hard}
+        publish_folder(self.store, files, self.samples_uri, "generation")
 
     def launch(self, name: str, attempt: int = 0, nodes: int = 1, zero: int = 0, **training: object) -> TrainingLaunch:
         """A small run; `training` overrides fields of spec.training."""

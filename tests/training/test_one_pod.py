@@ -99,18 +99,22 @@ def test_an_attempt_lost_before_its_last_manifest_is_finished_without_training(
     assert pod.steps() == 0
 
 
-def test_sigterm_saves_leaves_with_143_and_the_next_attempt_goes_on(world: World) -> None:
-    launch = world.launch("stopped", max_steps=400, checkpoint_every_steps=1000)
+def test_sigterm_saves_leaves_with_143_and_the_next_attempt_goes_on_without_another_warm_up(world: World) -> None:
+    warmup = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-4}
+    launch = world.launch("stopped", max_steps=400, checkpoint_every_steps=1000, warmup=warmup)
     (pod,) = world.start(launch)
     wait_for("three steps", lambda: pod.steps() >= 3)
     pod.process.send_signal(signal.SIGTERM)
     assert pod.wait(25) == Exit.STOPPED, pod.output()
     assert pod.reason() == "Stopped"
+    assert "warm-up step 3 of 3" in pod.output()
     saved = complete(world.store, launch)[0].step
     assert saved >= 3
     (pod,) = world.start(launch.model_copy(update={"attempt": 1}))
     wait_for("a step after the saved one", lambda: pod.steps() > saved)
     assert f"resuming after step {saved}" in pod.output()
+    assert "warmed up already" in pod.output()
+    assert "warm-up step" not in pod.output()
     pod.process.send_signal(signal.SIGTERM)
     assert pod.wait(25) == Exit.STOPPED
 
@@ -157,6 +161,7 @@ def test_a_generation_that_did_not_finish_is_bad_data_before_anything_starts(wor
         },
         {
             "deepspeed": {"zero_stage": 3, "offload_optimizer": True, "offload_param": True},
+            "warmup": {"max_steps": 2, "batch_size": 4},
             "num_iterations": 2,
             "loss_type": "dr_grpo",
             "scale_rewards": "none",
@@ -169,7 +174,7 @@ def test_a_generation_that_did_not_finish_is_bad_data_before_anything_starts(wor
             "lr_scheduler_type": "cosine_with_min_lr",
         },
     ],
-    ids=["bf16-zero-1-kl-accumulation-checkpointing", "offload-reuse", "bf16-rewards-extra"],
+    ids=["bf16-zero-1-kl-accumulation-checkpointing", "offload-reuse-warmup", "bf16-rewards-extra"],
 )
 def test_the_other_settings_train_too(world: World, fields: dict[str, object], request: pytest.FixtureRequest) -> None:
     launch = world.launch(f"set-{request.node.callspec.id}", max_steps=2, **fields)  # type: ignore[arg-type]
@@ -177,7 +182,10 @@ def test_the_other_settings_train_too(world: World, fields: dict[str, object], r
     assert pod.wait() == 0, pod.output()
     manifest = world.store.manifest(launch.output)
     assert manifest is not None
-    assert TrainingSummary.model_validate(manifest.summary).steps == 2
+    summary = TrainingSummary.model_validate(manifest.summary)
+    assert summary.steps == 2
+    told = "warmup.jsonl" in {output.path for output in manifest.outputs}
+    assert (summary.warmup is not None) == ("warmup" in fields) == told
 
 
 def test_a_frozen_part_stays_as_it_was_and_the_others_learn(world: World, tmp_path: Path) -> None:
@@ -193,7 +201,10 @@ def test_a_frozen_part_stays_as_it_was_and_the_others_learn(world: World, tmp_pa
 @pytest.mark.parametrize("zero", [0, 3])
 def test_adapters_are_published_beside_a_model_that_has_them_merged(world: World, tmp_path: Path, zero: int) -> None:
     lora = {"r": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]}
-    launch = world.launch(f"lora-{zero}", max_steps=2, zero=zero, learning_rate=1e-2, lora=lora, freeze=["vision"])
+    warmup = {"max_steps": 2, "batch_size": 4, "learning_rate": 1e-2} if zero else None
+    launch = world.launch(
+        f"lora-{zero}", max_steps=2, zero=zero, learning_rate=1e-2, lora=lora, freeze=["vision"], warmup=warmup
+    )
     (pod,) = world.start(launch)
     assert pod.wait() == 0, pod.output()
     for part in ("model", "adapter"):
@@ -204,7 +215,9 @@ def test_adapters_are_published_beside_a_model_that_has_them_merged(world: World
         world.store.download(join(launch.output, output.path), tmp_path / output.path, output.sha256)
     assert {p.name for p in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    assert (config["base_model_name_or_path"], config["r"]) == (launch.model_uri, 4)
+    assert (config["base_model_name_or_path"], config["r"]) == (launch.model_uri, 8 if zero else 4), (
+        "the warm-up's and that of GRPO"
+    )
 
     base = AutoModelForImageTextToText.from_pretrained(BASE, dtype=torch.float32)
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}

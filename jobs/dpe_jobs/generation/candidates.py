@@ -66,6 +66,10 @@ class Verdict:
     rollouts: tuple[str, ...] = ()
     given_up: bool = False
     """Not even begun: others had filled the quota."""
+    hard: Rejection | None = None
+    """Why it is too hard for GRPO, in a category that gets a warm-up: that can learn from it."""
+    warmup: bool = False
+    """Decided: it is kept for the warm-up, and not for GRPO."""
 
 
 def name(target: Target, prefix: str) -> str:

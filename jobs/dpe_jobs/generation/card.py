@@ -16,7 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from dpe_api.artifacts import GenerationSummary
 from dpe_api.launch import GenerationLaunch
 from dpe_jobs.diagnosis.page import percent, short
-from dpe_jobs.generation.samples import REJECTED, SAMPLES
+from dpe_jobs.generation.samples import REJECTED, SAMPLES, WARMUP
 
 CARD = "README.md"
 _PUNCTUATION = re.compile(r"([!\"#$%&'()*+;<=>?@\[\\\]^`{|}~]|(?<!\w)_|_(?!\w))")
@@ -77,9 +77,14 @@ def front_matter(summary: GenerationSummary, launch: GenerationLaunch) -> dict[s
                 "default": True,
                 "data_files": [{"split": "train", "path": f"{SAMPLES}/*.parquet"}],
             },
-            {"config_name": "rejected", "data_files": [{"split": "train", "path": REJECTED}]},
+            *([_config(WARMUP, f"{WARMUP}/*.parquet")] if summary.warmup else []),
+            _config("rejected", REJECTED),
         ],
     }
+
+
+def _config(name: str, path: str) -> dict[str, object]:
+    return {"config_name": name, "data_files": [{"split": "train", "path": path}]}
 
 
 def hub_licences(expressions: Iterable[str]) -> list[str]:

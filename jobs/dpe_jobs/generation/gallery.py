@@ -18,6 +18,7 @@ from dpe_jobs.seeds import derive
 SHOWN = "gallery.jsonl"
 """What a shard chose, for the page of all."""
 KEPT = "Kept"
+WARMUP = "Warmup"
 MAX_SHOWN = 240  # candidates on the page; their pictures have at most failures.MAX_IMAGE_BYTES each
 PER_OUTCOME = 12  # of one category
 _PICTURED = 60  # categories of which candidates are shown; of all others there are counts
@@ -33,7 +34,7 @@ class Shown:
     id: str
     category: str
     outcome: str
-    """KEPT, or the reason of its rejection."""
+    """KEPT, WARMUP, or the reason of its rejection."""
     source: str
     weakness: str
     examples: tuple[str, ...]
@@ -64,8 +65,11 @@ def _order(candidate: str) -> tuple[int, str]:
     return derive(0, "gallery", candidate), candidate
 
 
-def _outcome(verdict: Verdict) -> str:
-    return KEPT if verdict.rejection is None else verdict.rejection.reason
+def outcome(verdict: Verdict) -> str:
+    """KEPT, WARMUP, or the reason of its rejection."""
+    if verdict.rejection is not None:
+        return verdict.rejection.reason
+    return WARMUP if verdict.warmup else KEPT
 
 
 def describe(verdict: Verdict, image: bytes | None) -> Shown:
@@ -74,7 +78,7 @@ def describe(verdict: Verdict, image: bytes | None) -> Shown:
     shown = Shown(
         id=verdict.id,
         category=target.category,
-        outcome=_outcome(verdict),
+        outcome=outcome(verdict),
         source=readable(target.source, _NAME),
         weakness=readable(target.aim.text),
         examples=tuple(target.aim.examples[:_FEW]),
@@ -108,7 +112,7 @@ class Gallery:
 
     def wants(self, verdict: Verdict) -> bool:
         """Whether a candidate with this outcome would be among the first few now. Once it is not, it never will be."""
-        return self._has_room(verdict.target.category, _outcome(verdict), _order(verdict.id))
+        return self._has_room(verdict.target.category, outcome(verdict), _order(verdict.id))
 
     def _has_room(self, category: str, outcome: str, order: tuple[int, str]) -> bool:
         if category not in self._chosen:

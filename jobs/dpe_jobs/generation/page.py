@@ -13,7 +13,7 @@ from dpe_jobs import pages
 from dpe_jobs.diagnosis.failures import Failure, find_failures, shrink
 from dpe_jobs.diagnosis.items import ITEMS
 from dpe_jobs.diagnosis.page import FILTERS
-from dpe_jobs.generation.gallery import KEPT, Gallery, Shown
+from dpe_jobs.generation.gallery import KEPT, WARMUP, Gallery, Shown
 from dpe_jobs.questions import read_questions
 from dpe_jobs.store import Store, join
 
@@ -33,7 +33,7 @@ class Group:
     @property
     def kept(self) -> bool:
         """They are samples."""
-        return self.outcome == KEPT
+        return self.outcome in (KEPT, WARMUP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ def write(
 
 
 def _category(samples: CategorySamples, shown: Iterable[Shown]) -> Category:
-    counts = {KEPT: samples.kept, **dict(sorted(samples.rejected.items(), key=lambda item: (-item[1], item[0])))}
+    reasons = sorted(samples.rejected.items(), key=lambda item: (-item[1], item[0]))
+    counts = {KEPT: samples.kept, WARMUP: samples.warmup, **dict(reasons)}
     mine = [one for one in shown if one.category == samples.name]
     groups = [
         Group(outcome, count, sorted((one for one in mine if one.outcome == outcome), key=lambda one: one.order))

@@ -22,7 +22,7 @@ from dpe_api.names import REVIEW, REVIEWED
 from dpe_jobs.diagnosis.failures import readable
 from dpe_jobs.generation.dedup import pixel_digest
 from dpe_jobs.generation.gallery import SHOWN, Gallery, read
-from dpe_jobs.generation.samples import REJECTED, REJECTED_SCHEMA, SAMPLES, concatenate, few_licences
+from dpe_jobs.generation.samples import FOLDERS, REJECTED, REJECTED_SCHEMA, WARMUP, concatenate, few_licences
 from dpe_jobs.questions import (
     FEATURES,
     IMAGE_FORMATS,
@@ -59,7 +59,7 @@ SCHEMA = pa.schema(
 
 def sample_outputs(outputs: Sequence[OutputFile]) -> list[OutputFile]:
     """The files of samples among what a generation published."""
-    return [output for output in outputs if output.path.startswith(f"{SAMPLES}/")]
+    return [output for output in outputs if output.path.partition("/")[0] in FOLDERS]
 
 
 def write(store: Store, artifact: str, samples: Sequence[OutputFile], path: Path) -> None:
@@ -173,14 +173,14 @@ def apply(
         path = scratch / "samples.parquet"
         draft.store.download(join(draft.uri, file.path), path, file.sha256)
         mine = _without(path, marks.dropped)
-        dropped += mine
+        dropped += [{**row, WARMUP: file.path.startswith(f"{WARMUP}/")} for row in mine]
         if not mine or pq.read_metadata(path).num_rows:
             put = draft.store.upload(path, join(draft.output, file.path))
             outputs.append(put.model_copy(update={"path": file.path}))
         progress.advance()
     wanted = {join(draft.output, file.path) for file in outputs}
     # an earlier attempt may have had other marks
-    there = draft.store.list(join(draft.output, SAMPLES))
+    there = [found for folder in FOLDERS for found in draft.store.list(join(draft.output, folder))]
     draft.store.delete(found.uri for found in there if found.uri not in wanted)
     for shown in read(draft.store.get(join(draft.uri, SHOWN))):
         remark = marks.dropped.get(shown.id)
@@ -228,16 +228,21 @@ def _left(row: Mapping[str, Any], remarks: Mapping[str, str]) -> dict[str, Any]:
 def _summary(draft: GenerationSummary, dropped: Sequence[Mapping[str, Any]]) -> GenerationSummary:
     """What is left of the draft's."""
     by_category = Counter(row["category"] for row in dropped)
+    of_warmup = Counter(row["category"] for row in dropped if row[WARMUP])
+    of_quotas = len(dropped) - of_warmup.total()
 
     def fewer(category: CategorySamples) -> CategorySamples:
         count = by_category[category.name]
         if not count:
             return category
+        warmup = of_warmup[category.name]
+        reason = REASON if count > warmup else None
         return category.model_copy(
             update={
-                "kept": category.kept - count,
+                "kept": category.kept - count + warmup,
+                "warmup": category.warmup - warmup,
                 "rejected": category.rejected | {REASON: count},
-                "shortfall_reason": category.shortfall_reason or REASON,
+                "shortfall_reason": category.shortfall_reason or reason,
             }
         )
 
@@ -245,8 +250,9 @@ def _summary(draft: GenerationSummary, dropped: Sequence[Mapping[str, Any]]) -> 
     licences = Counter(draft.licences) - Counter(row["licence"] or "" for row in dropped)
     return draft.model_copy(
         update={
-            "kept": draft.kept - len(dropped),
-            "shortfall": draft.shortfall + len(dropped),
+            "kept": draft.kept - of_quotas,
+            "warmup": draft.warmup - of_warmup.total(),
+            "shortfall": draft.shortfall + of_quotas,
             "rejected": draft.rejected | ({REASON: len(dropped)} if dropped else {}),
             "sources": dict(sorted(sources.items())),
             "licences": few_licences(licences),

@@ -27,7 +27,7 @@ from dpe_jobs.generation.quality.inspector import Inspector, checks
 from dpe_jobs.generation.quality.pictures import read_processor
 from dpe_jobs.generation.quality.reserved import earlier_samples, reserve
 from dpe_jobs.generation.samples import SampleFiles, few_licences
-from dpe_jobs.generation.schedule import Schedule
+from dpe_jobs.generation.schedule import Schedule, warmups
 from dpe_jobs.generation.shards import Shard, merge_galleries, merge_outputs, merge_summaries, shard_manifests
 from dpe_jobs.generation.stream import Flow, Spool, Stream
 from dpe_jobs.generation.team import check_supply, hire
@@ -90,6 +90,7 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
             check_supply(supplies, findings.quotas),
             shard.part(launch.generation.max_candidates),
             shard.part(launch.generation.target_samples),
+            {name: shard.part(wanted) for name, wanted in warmups(findings.quotas, launch.warmup).items()},
         )
         scratch, gallery = Path(name), Gallery(findings.quotas)
         with SampleFiles(store, launch.output, folder, scratch, schedule.lines, shard.name) as files:
@@ -133,8 +134,9 @@ async def fill(flow: Flow, store: Store, staff: Staff, ledger: Ledger, inspector
         except RequestFailed as error:
             raise Transient("ModelNotReady", str(error)) from error
         earlier = earlier_samples(store, launch.model.uri)
+        warmed = frozenset(line.category for line in flow.schedule.lines.values() if line.warmup)
         with Seen() as seen:
-            judge = await asyncio.to_thread(Judge, launch, client, ledger, inspector, seen, earlier)
+            judge = await asyncio.to_thread(Judge, launch, client, ledger, inspector, seen, earlier, warmed)
             await Stream(replace(flow, team=team), judge).run()
         await asyncio.to_thread(flow.progress.set, flow.schedule.kept)
 
@@ -147,6 +149,7 @@ def summarise(schedule: Schedule, files: SampleFiles, ledger: Ledger, staff: Sta
         target=schedule.target,
         candidates=sum(c.candidates for c in categories),
         kept=schedule.kept,
+        warmup=schedule.warmed,
         shortfall=schedule.target - schedule.kept,
         rejected=dict(sorted(rejected.items())),
         sources=dict(sorted(files.sources.items())),

@@ -1,5 +1,7 @@
 """What generation publishes: `samples/*.parquet` with pictures, and `rejected.parquet` with reasons.
 
+`warmup/*.parquet` are the samples of categories out of reach that training's warm-up learns from, and GRPO does not.
+
 Each category has files of its own, with its rows in the order of their numbers: what a file holds does not depend on
 which category was faster.
 """
@@ -24,6 +26,9 @@ PART_ROWS = 1000
 _BATCH_ROWS = 200
 _BATCH_BYTES = 8 * 1024 * 1024  # of pictures that wait to be written, for each category
 SAMPLES = "samples"
+WARMUP = "warmup"
+FOLDERS = (SAMPLES, WARMUP)
+"""Of samples that are trained on."""
 REJECTED = "rejected.parquet"
 MOST_LICENCES = 100  # that a summary tells apart
 OTHER_LICENCES = "LicenseRef-others"
@@ -187,11 +192,12 @@ class SampleFiles:
         self._store, self._output, self._own, self._folder, self._prefix = store, output, own, folder, prefix
         self._places = {category: place for place, category in enumerate(categories)}
         self._rejected: dict[str, _Rows] = {}
-        self._parts: dict[str, _Rows] = {}
-        self._count: dict[str, int] = dict.fromkeys(self._places, 0)
+        self._parts: dict[tuple[str, str], _Rows] = {}
+        """By folder and category, as are the parts so far."""
+        self._count: Counter[tuple[str, str]] = Counter()
         self._outputs: list[OutputFile] = []
         self.sources: Counter[str] = Counter()
-        """Kept samples by source."""
+        """Kept samples by source, those for the warm-up too."""
         self.licences: Counter[str] = Counter()
         """Kept samples by licence; at most twice MOST_LICENCES are told apart."""
 
@@ -207,15 +213,18 @@ class SampleFiles:
     def keep(self, verdict: Verdict, image: bytes) -> None:
         """Add a sample; its picture as PNG."""
         category = verdict.target.category
+        key = (WARMUP if verdict.warmup else SAMPLES), category
         self.sources[verdict.target.source] += 1
         self._count_licence("" if verdict.candidate is None else verdict.candidate.origin.licence)
-        part = self._parts.get(category)
+        part = self._parts.get(key)
         if part is None:
-            name = f"{self._prefix}{self._places[category]:03d}-{self._count[category]:05d}.parquet"
-            part = self._parts[category] = _Rows(self._folder / name, SAMPLE_SCHEMA)
+            folder = self._folder / key[0]
+            folder.mkdir(exist_ok=True)
+            name = f"{self._prefix}{self._places[category]:03d}-{self._count[key]:05d}.parquet"
+            part = self._parts[key] = _Rows(folder / name, SAMPLE_SCHEMA)
         part.add(sample_row(verdict, image), len(image))
         if part.count >= PART_ROWS:
-            self._upload_part(category)
+            self._upload_part(key)
 
     def _count_licence(self, licence: str) -> None:
         # people's pools may name a licence of its own for every picture
@@ -230,23 +239,24 @@ class SampleFiles:
             self._rejected[category] = _Rows(path, REJECTED_SCHEMA)
         self._rejected[category].add(rejected_row(verdict), 0)
 
-    def _upload_part(self, category: str) -> None:
-        part = self._parts.pop(category)
+    def _upload_part(self, key: tuple[str, str]) -> None:
+        part = self._parts.pop(key)
         part.close()
-        name = f"{SAMPLES}/{part.path.name}"
+        name = f"{key[0]}/{part.path.name}"
         output = self._store.upload(part.path, join(self._output, name))
         self._outputs.append(output.model_copy(update={"path": name}))
-        self._count[category] += 1
+        self._count[key] += 1
         part.path.unlink()
 
     def finish(self) -> list[OutputFile]:
         """Upload what is left, and remove parts that an earlier attempt had and this one has not."""
-        for category in list(self._parts):
-            self._upload_part(category)
+        for key in list(self._parts):
+            self._upload_part(key)
         mine = {join(self._output, output.path) for output in self._outputs}
-        beginning = join(self._output, SAMPLES, self._prefix)
-        there = [o.uri for o in self._store.list(join(self._output, SAMPLES)) if o.uri.startswith(beginning)]
-        self._store.delete(uri for uri in there if uri not in mine)
+        for folder in FOLDERS:
+            beginning = join(self._output, folder, self._prefix)
+            there = [o.uri for o in self._store.list(join(self._output, folder)) if o.uri.startswith(beginning)]
+            self._store.delete(uri for uri in there if uri not in mine)
         for rows in self._rejected.values():
             rows.close()
         whole = self._folder / REJECTED

@@ -3,15 +3,20 @@
 Candidates are begun and judged in any order and at any pace; what is kept is decided in the order of their numbers, so
 that it depends on neither: of each category the first ones that pass, up to its quota. What was begun beyond them, for
 nobody knew yet how many would pass, is Surplus.
+
+A category that is out of reach gets samples for a warm-up beside its quota: sound candidates that are too hard for
+GRPO, and those that its quota has no room for. Strong categories get some beside theirs, for retention.
 """
 
 import copy
 import math
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dpe_api.artifacts import CategorySamples, Quota
+from dpe_api.training_spec import Warmup
 from dpe_jobs.generation.roles import Feedback, Order, Rejection, Target
 
 NO_SOURCE = "NoGenerator"
@@ -21,6 +26,15 @@ SURPLUS = Rejection("Surplus", "")
 SMALLEST_BLOCK = 32  # targets: what a planner is asked for at a time, at least
 
 
+class Decision(NamedTuple):
+    """What becomes of a candidate."""
+
+    rejection: Rejection | None
+    """None: it is kept."""
+    warmup: bool = False
+    """It is kept for the warm-up, and not for GRPO."""
+
+
 @dataclass(slots=True)
 class Line:
     """How far one category is. Numbers below `settled` are decided, those below `begun` were begun."""
@@ -28,7 +42,11 @@ class Line:
     category: str
     quota: int
     cap: int
-    """Most candidates: its share of maxCandidates, so that a hopeless category starves no other."""
+    """Most candidates for the quota: its share of maxCandidates, so that a hopeless category starves no other."""
+    warmup: int = 0
+    """Samples that are wanted for the warm-up."""
+    warmup_cap: int = 0
+    """Most candidates for them, beyond `cap`."""
     supplied: bool = True
     """Some source can bring pictures for it."""
     scarce: bool = False
@@ -37,8 +55,12 @@ class Line:
     judged: int = 0
     passed: int = 0
     """Of the judged: without a reason against them."""
+    hard: int = 0
+    """Of the judged: sound, and too hard for GRPO."""
     settled: int = 0
     kept: int = 0
+    warmed: int = 0
+    """Kept for the warm-up."""
     rejected: Counter[str] = field(default_factory=Counter)
     dropped: int = 0
     """Begun, and given up before anything was made: no candidates."""
@@ -50,8 +72,8 @@ class Line:
     _planning: bool = False
     _snapshots: dict[int, Feedback] = field(default_factory=dict)
     """Feedback as it was when the key's number was next to be decided."""
-    _waiting: dict[int, tuple[bool, bool]] = field(default_factory=dict)
-    """Judged and not decided: whether it passed, and whether a candidate came of it."""
+    _waiting: dict[int, tuple[bool, bool, bool]] = field(default_factory=dict)
+    """Judged and not decided: whether it passed, whether it is only too hard, and whether a candidate came of it."""
 
     def __post_init__(self) -> None:
         self._snapshots[0] = Feedback()
@@ -59,12 +81,22 @@ class Line:
     @property
     def block(self) -> int:
         """Targets that are planned at a time."""
-        return max(SMALLEST_BLOCK, math.ceil(self.quota / 2))
+        return max(SMALLEST_BLOCK, math.ceil((self.quota + self.warmup) / 2))
+
+    @property
+    def met(self) -> bool:
+        """The quota is met."""
+        return self.kept >= self.quota
+
+    @property
+    def closed(self) -> bool:
+        """The quota takes no more: it is met, or its candidates are used up."""
+        return self.met or self.settled >= self.cap
 
     @property
     def full(self) -> bool:
-        """The quota is met."""
-        return self.kept >= self.quota
+        """The quota takes no more, and the warm-up has what it asks for."""
+        return self.closed and self.warmed >= self.warmup
 
     @property
     def open(self) -> int:
@@ -81,7 +113,7 @@ class Line:
         """Why there are not more, or None."""
         if not self.supplied:
             return NO_SOURCE
-        if not self.full:
+        if not self.met:
             return self.ended or BUDGET_USED
         return SUPPLY_USED if self.scarce else None
 
@@ -90,11 +122,19 @@ class Line:
 
         By the rule of succession (Laplace 1814), once one has failed: where all pass, none is begun beyond the need.
         """
-        missing = self.quota - self.passed
-        if not self.supplied or self.full or self.ended or missing <= 0:
+        if not self.supplied or self.full or self.ended:
             return 0
-        share = (self.passed + 1) / (self.judged + 2) if self.passed < self.judged else 1.0
-        return min(math.ceil(missing / share) - (self.begun - self.judged), self.cap - self.begun)
+        spare = max(self.passed - self.quota, 0)  # the warm-up takes these as well
+        return max(
+            self._more(self.quota - self.passed, self.passed, self.cap),
+            self._more(self.warmup - self.hard - spare, self.passed + self.hard, self.cap + self.warmup_cap),
+        )
+
+    def _more(self, missing: int, good: int, cap: int) -> int:
+        if missing <= 0:
+            return 0
+        share = (good + 1) / (self.judged + 2) if good < self.judged else 1.0
+        return min(math.ceil(missing / share) - (self.begun - self.judged), cap - self.begun)
 
     def order(self) -> Order | None:
         """The next block that its planner is to be asked for, when it is needed and may be planned."""
@@ -105,7 +145,8 @@ class Line:
         if feedback is None:
             return None
         self._planning = True
-        return Order(self.category, self._planned, min(self.block, self.cap - self._planned), feedback)
+        most = self.cap + self.warmup_cap
+        return Order(self.category, self._planned, min(self.block, most - self._planned), feedback)
 
     def plan(self, targets: Sequence[Target]) -> None:
         """Take in what the planner said to the last order."""
@@ -126,25 +167,32 @@ class Line:
         self.begun += 1
         return self._queue.popleft()
 
-    def judge(self, number: int, *, passed: bool, made: bool = True) -> None:
-        """A verdict has come. `made`: a candidate came of the target."""
+    def judge(self, number: int, *, passed: bool, hard: bool = False, made: bool = True) -> None:
+        """A verdict has come. `hard`: it is sound, and too hard for GRPO. `made`: a candidate came of the target."""
         self.judged += 1
         self.passed += passed
-        self._waiting[number] = passed, made
+        self.hard += hard
+        self._waiting[number] = passed, hard, made
 
     @property
     def next_is_judged(self) -> bool:
         """The lowest undecided number may be decided."""
         return self.settled in self._waiting
 
-    def settle(self, target: Target, rejection: Rejection | None) -> Rejection | None:
-        """Decide on the lowest undecided number; returns the final reason, None when it is kept."""
+    def settle(self, target: Target, rejection: Rejection | None, hard: Rejection | None = None) -> Decision:
+        """Decide on the lowest undecided number. `hard` is why a sound candidate is too hard for GRPO."""
         if target.number != self.settled:
             raise ValueError(f"{self.category} {target.number} is decided before {self.settled}")
-        passed, made = self._waiting.pop(self.settled)
-        if passed and rejection is not None:
-            self.passed -= 1  # only now it was found to repeat an earlier one
-        if not made:
+        passed, was_hard, made = self._waiting.pop(self.settled)
+        if rejection is not None:  # perhaps only now: it was found to repeat an earlier one
+            self.passed -= passed
+            self.hard -= was_hard
+        warmup = made and rejection is None and (hard is not None or self.closed) and self.warmed < self.warmup
+        rejection = rejection or hard
+        if warmup:
+            self.warmed += 1
+            rejection = None
+        elif not made:
             self.dropped += 1
             rejection = SURPLUS
         elif self.full:  # whatever it is: how many there are depends on who was faster
@@ -155,10 +203,29 @@ class Line:
         else:
             self.rejected[rejection.reason] += 1
         self.settled += 1
-        self.feedback.add(target, rejection)
+        # planners are told of what the difficulty filter said: that it serves a warm-up does not make it easier
+        self.feedback.add(target, hard if warmup else rejection)
         if self.settled % self.block == 0:
             self._snapshots[self.settled] = copy.deepcopy(self.feedback)
-        return rejection
+        return Decision(rejection, warmup)
+
+
+def warmups(quotas: Sequence[Quota], warmup: Warmup | None) -> dict[str, int]:
+    """Samples wanted for the warm-up, by category, none more than its sources can add to its quota.
+
+    Of each category out of reach as many as the spec says; of the strong ones together, in equal parts, as many as make
+    up the share of retention samples.
+    """
+    if warmup is None:
+        return {}
+
+    def at_most(quota: Quota, samples: int) -> int:
+        return samples if quota.supply is None else min(samples, max(quota.supply - quota.quota, 0))
+
+    wanted = {q.name: at_most(q, warmup.samples_per_category) for q in quotas if not q.reachable}
+    strong = [quota for quota in quotas if quota.retention]
+    beside = sum(wanted.values()) * warmup.retention_share / (1 - warmup.retention_share)
+    return wanted | {q.name: at_most(q, math.ceil(beside / len(strong))) for q in strong}
 
 
 class Schedule:
@@ -170,18 +237,26 @@ class Schedule:
         supplied: Iterable[str],
         max_candidates: int,
         target: int | None = None,
+        warmup: Mapping[str, int] | None = None,
     ) -> None:
-        """`supplied` are the categories that some source has; `target` is what is wanted, if the quotas may be less."""
+        """`supplied` are the categories that some source has; `target` is what is wanted, if the quotas may be less.
+
+        `warmup` are the samples for the warm-up, beside the quotas.
+        """
+        beside = warmup or {}
         # a category that no source supplies has no quota, and is still told of
-        wanted = [quota for quota in quotas if quota.quota > 0 or quota.supply == 0]
+        wanted = [q for q in quotas if q.quota > 0 or q.supply == 0 or beside.get(q.name, 0) > 0]
         planned, known = sum(quota.quota for quota in wanted), set(supplied)
+        together = max(planned + sum(beside.values()), 1)
         self.target = planned if target is None else target
         """Samples wanted."""
         self.lines = {
             q.name: Line(
                 category=q.name,
                 quota=q.quota,
-                cap=max_candidates * q.quota // max(planned, 1),
+                cap=max_candidates * q.quota // together,
+                warmup=beside.get(q.name, 0),
+                warmup_cap=max_candidates * beside.get(q.name, 0) // together,
                 supplied=q.name in known,
                 scarce=planned < self.target,
             )
@@ -192,6 +267,11 @@ class Schedule:
     def kept(self) -> int:
         """Samples kept so far."""
         return sum(line.kept for line in self.lines.values())
+
+    @property
+    def warmed(self) -> int:
+        """Samples kept for the warm-up so far."""
+        return sum(line.warmed for line in self.lines.values())
 
     @property
     def sure(self) -> int:
@@ -246,6 +326,7 @@ class Schedule:
                 quota=line.quota,
                 candidates=line.candidates,
                 kept=line.kept,
+                warmup=line.warmed,
                 rejected=dict(sorted(line.rejected.items())),
                 shortfall_reason=line.shortfall_reason,
             )

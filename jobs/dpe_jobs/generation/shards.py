@@ -14,7 +14,7 @@ from pathlib import Path
 from dpe_api.artifacts import CategorySamples, EndpointSpending, GenerationSummary, Manifest, OutputFile, Quota, Tokens
 from dpe_api.names import shard_folder
 from dpe_jobs.generation.gallery import SHOWN, Gallery, read
-from dpe_jobs.generation.samples import REJECTED, SAMPLES, concatenate, few_licences
+from dpe_jobs.generation.samples import FOLDERS, REJECTED, concatenate, few_licences
 from dpe_jobs.runtime import BadConfig
 from dpe_jobs.store import Store, join
 
@@ -93,6 +93,7 @@ def merge_summaries(summaries: Sequence[GenerationSummary]) -> GenerationSummary
         target=sum(s.target for s in summaries),
         candidates=sum(s.candidates for s in summaries),
         kept=sum(s.kept for s in summaries),
+        warmup=sum(s.warmup for s in summaries),
         shortfall=sum(s.shortfall for s in summaries),
         rejected=dict(sorted(rejected.items())),
         sources=dict(sorted(sources.items())),
@@ -133,6 +134,7 @@ def _add(one: CategorySamples, other: CategorySamples) -> CategorySamples:
         quota=one.quota + other.quota,
         candidates=one.candidates + other.candidates,
         kept=one.kept + other.kept,
+        warmup=one.warmup + other.warmup,
         rejected=dict(sorted(rejected.items())),
         shortfall_reason=one.shortfall_reason or other.shortfall_reason,
     )
@@ -140,7 +142,7 @@ def _add(one: CategorySamples, other: CategorySamples) -> CategorySamples:
 
 def merge_outputs(store: Store, output: str, manifests: Sequence[Manifest]) -> list[OutputFile]:
     """The files of all shards: samples stay where they are, rejections become one table."""
-    samples = [file for manifest in manifests for file in manifest.outputs if file.path.startswith(f"{SAMPLES}/")]
+    samples = [f for manifest in manifests for f in manifest.outputs if f.path.partition("/")[0] in FOLDERS]
     with tempfile.TemporaryDirectory() as folder:
         parts = []
         for place, manifest in enumerate(manifests):

@@ -16,7 +16,7 @@ from prometheus_client import Counter
 from dpe_api.launch import GenerationLaunch
 from dpe_jobs.client import BudgetSpent, EndpointDown, RequestFailed
 from dpe_jobs.generation.candidates import Candidate, Team, Verdict, make, name
-from dpe_jobs.generation.gallery import Gallery
+from dpe_jobs.generation.gallery import Gallery, outcome
 from dpe_jobs.generation.judge import Judge
 from dpe_jobs.generation.roles import Order, Rejection, Target
 from dpe_jobs.generation.samples import SampleFiles
@@ -125,7 +125,8 @@ class Stream:
         line = self._schedule.lines[target.category]
         verdict = await self._verdict(target)
         self._verdicts[target.category][target.number] = verdict
-        line.judge(target.number, passed=verdict.rejection is None, made=not verdict.given_up)
+        sound, hard = verdict.rejection is None, verdict.hard is not None
+        line.judge(target.number, passed=sound and not hard, hard=sound and hard, made=not verdict.given_up)
         self._busy -= 1
         self._wake()
         await asyncio.to_thread(self._progress.set, self._schedule.sure)
@@ -211,9 +212,9 @@ class Stream:
         if rejection is None and verdict.candidate is not None:
             # by now all with lower numbers have been looked at
             rejection = await self._team.workbench.do(self._judge.repeats, verdict.candidate)
-        rejection = line.settle(verdict.target, rejection)
+        rejection, warmup = line.settle(verdict.target, rejection, verdict.hard)
         if not verdict.given_up:
-            await asyncio.to_thread(self._write, replace(verdict, rejection=rejection))
+            await asyncio.to_thread(self._write, replace(verdict, rejection=rejection, warmup=warmup))
 
     def _write(self, verdict: Verdict) -> None:
         image = self._spool.take(verdict)
@@ -223,4 +224,4 @@ class Stream:
             assert image is not None, "what passed is spooled"
             self._files.keep(verdict, image)
         self._gallery.add(verdict, image)
-        SAMPLES.labels("Kept" if verdict.rejection is None else verdict.rejection.reason).inc()
+        SAMPLES.labels(outcome(verdict)).inc()

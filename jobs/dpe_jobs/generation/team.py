@@ -18,7 +18,7 @@ from dpe_jobs.generation.pool.search import Pool
 from dpe_jobs.generation.pool.uses import count
 from dpe_jobs.generation.pooled import PoolSupply
 from dpe_jobs.generation.render import load_programs, load_reader
-from dpe_jobs.generation.schedule import NO_SOURCE
+from dpe_jobs.generation.schedule import NO_SOURCE, warmups
 from dpe_jobs.generation.search.supply import SearchSupply
 from dpe_jobs.generation.shards import Shard
 from dpe_jobs.generation.sources import BySource, EditSupply, RenderSupply, Supply, limits
@@ -116,7 +116,7 @@ def known_limits(sources: Sequence[Source], categories: Sequence[str]) -> dict[s
 
 def check_supply(supplies: Sequence[Supply], quotas: Sequence[Quota]) -> list[str]:
     """The categories that some source has. BadConfig: there is none."""
-    wanted = [quota.name for quota in quotas if quota.quota > 0 or quota.supply == 0]
+    wanted = [quota.name for quota in quotas if quota.quota > 0 or quota.supply == 0 or not quota.reachable]
     supplied = [name for name in wanted if any(supply.supplies(name) for supply in supplies)]
     if wanted and not supplied:
         raise BadConfig(
@@ -136,7 +136,9 @@ def hire(
         supplies = supplies_of(launch.generation.sources, workbench)
         # shards draw by the same seed, so that each image is in one shard's part
         pool_seed = derive(launch.seed, launch.round, "pool")
-        refs = open_pools(launch, store, supplies, shard.quotas(findings.quotas), pool_seed, shard)
+        beside = warmups(findings.quotas, launch.warmup)
+        asked = [q.model_copy(update={"quota": q.quota + beside.get(q.name, 0)}) for q in findings.quotas]
+        refs = open_pools(launch, store, supplies, shard.quotas(asked), pool_seed, shard)
         programs = {supply.name: supply.program for supply in supplies if supply.program is not None}
         team = Team(
             planner=RulePlanner(findings, supplies, seed),

@@ -65,5 +65,5 @@ def sample_files(ancestor: Ancestor) -> Iterator[tuple[str, OutputFile]]:
     generated = ancestor.manifest.stage == Stage.GENERATION
     for output in ancestor.manifest.outputs:
         # what generation rejected, `rejected.parquet`, trained nobody
-        if output.path.endswith(".parquet") and (not generated or output.path.startswith("samples/")):
+        if output.path.endswith(".parquet") and (not generated or output.path.startswith(("samples/", "warmup/"))):
             yield join(ancestor.uri, output.path), output

@@ -102,14 +102,16 @@ def why(launch: TrainingLaunch, pod: Pod, output: str, shown: str) -> Exception:
     return Transient("LaunchFailed", f"torchrun failed:\n{shown}")
 
 
-def run_gang(launch: TrainingLaunch, pod: Pod, uploader: Uploader, look: Callable[[], None]) -> None:
+def run_gang(
+    launch: TrainingLaunch, pod: Pod, uploader: Uploader, look: Callable[[], None], *, warmup: bool = False
+) -> None:
     """Run this pod's ranks to their end, and upload what they save; `look` is called about twice a second.
 
     Raises what ended them. SIGTERM is passed on: the ranks finish the step, save and leave within 20 s.
     """
     command = [sys.executable, "-m", "dpe_jobs.training.launcher", f"--work={pod.work}", f"--model={pod.model}"]
     process = subprocess.Popen(
-        [*command, f"--index={pod.index}", f"--port={pod.port}"],
+        [*command, f"--index={pod.index}", f"--port={pod.port}", *(["--warmup"] if warmup else [])],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

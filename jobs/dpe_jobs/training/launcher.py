@@ -1,4 +1,4 @@
-"""torchrun for one pod: `python -m dpe_jobs.training.launcher --work DIR --model DIR --index N --port P`.
+"""torchrun for one pod: `python -m dpe_jobs.training.launcher --work DIR --model DIR --index N --port P [--warmup]`.
 
 A process of its own, because the number of ranks depends on CUDA, which only torch can tell, and the parent stays
 without torch.
@@ -15,7 +15,7 @@ from torch.distributed import run
 from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_jobs.runtime import BadConfig, classify, set_up_logging
 from dpe_jobs.training.pod import Pod
-from dpe_jobs.training.settings import grpo_arguments
+from dpe_jobs.training.settings import grpo_arguments, warmup_batch_of_rank
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def ranks_per_pod(launch: TrainingLaunch) -> int:
     return wanted
 
 
-def torchrun_arguments(launch: TrainingLaunch, pod: Pod, ranks: int) -> list[str]:
+def torchrun_arguments(launch: TrainingLaunch, pod: Pod, ranks: int, *, warmup: bool = False) -> list[str]:
     """Command line of torchrun: static rendezvous at the first pod, no restarts (a new attempt is a new Job)."""
     return [
         f"--nnodes={launch.training.nodes}",
@@ -46,6 +46,7 @@ def torchrun_arguments(launch: TrainingLaunch, pod: Pod, ranks: int) -> list[str
         f"--work={pod.work}",
         f"--model={pod.model}",
         f"--index={pod.index}",
+        *(["--warmup"] if warmup else []),
     ]
 
 
@@ -56,6 +57,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--index", type=int, required=True)
     parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--warmup", action="store_true", help="the supervised steps before GRPO")
     arguments = parser.parse_args()
     pod = Pod(arguments.index, arguments.model, arguments.work, arguments.port)
     launch = read_launch(str(pod.launch_file))
@@ -68,6 +70,8 @@ def main() -> None:
         world = ranks * launch.training.nodes
         # refuses what cannot work, once and before a rank starts
         grpo_arguments(launch.training, launch.seed, world, cuda, pod.output)
+        if launch.training.warmup is not None:
+            warmup_batch_of_rank(launch.training, launch.training.warmup, world)
     except BadConfig as error:
         pod.ended("launcher", *classify(error))
         raise SystemExit(int(error.exit_code)) from error
@@ -79,7 +83,7 @@ def main() -> None:
     if not cuda:
         os.environ["DS_ACCELERATOR"] = "cpu"
     log.info("%d of %d ranks here, on %s", ranks, world, "CUDA" if cuda else "CPU")
-    run.main(torchrun_arguments(launch, pod, ranks))
+    run.main(torchrun_arguments(launch, pod, ranks, warmup=arguments.warmup))
 
 
 if __name__ == "__main__":

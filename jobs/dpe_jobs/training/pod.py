@@ -88,6 +88,21 @@ class Pod:
         return self.work / "adapter"
 
     @property
+    def warmed(self) -> Path:
+        """What the warm-up leaves, in the first pod: `model`, `adapter` with LoRA, and its metrics."""
+        return self.work / "warmed"
+
+    @property
+    def warmup(self) -> Path:
+        """The same as it is in the store; GRPO starts from its `model`."""
+        return self.work / "warmup"
+
+    @property
+    def warmup_adapter(self) -> Path:
+        """The warm-up's adapter; only with LoRA."""
+        return self.warmup / "adapter"
+
+    @property
     def metrics_file(self) -> Path:
         """A line per optimizer step, written by the pod's first rank."""
         return self.work / "metrics.jsonl"
@@ -136,6 +151,11 @@ class Pod:
     def pids(self) -> dict[str, int]:
         """Process ids of the ranks that started, by rank."""
         return {p.name.removeprefix("started-"): int(p.read_text()) for p in self._ranks.glob("started-*")}
+
+    def forget(self) -> None:
+        """A gang has ended well: its process ids may become those of others."""
+        for path in self._ranks.glob("started-*"):
+            path.unlink()
 
     def ended(self, rank: int | str, code: Exit, reason: str, message: str) -> None:
         """A rank says why it ends. Whole or not at all: the parent may read at any time."""

@@ -15,6 +15,7 @@ from dpe_jobs.store import Store, join, media_type
 from dpe_jobs.training import page
 from dpe_jobs.training.metrics import read_rows, summarise
 from dpe_jobs.training.pod import Pod, Result
+from dpe_jobs.training.warmup.run import Warmed
 
 log = logging.getLogger(__name__)
 
@@ -24,15 +25,20 @@ _FILES = TypeAdapter(list[OutputFile])
 _PACKAGES = ("torch", "transformers", "trl", "accelerate", "peft", "deepspeed", "datasets", "dpe")
 
 
-def _publish_model(launch: TrainingLaunch, store: Store, pod: Pod, resumed: int | None) -> Manifest:
+def _publish_model(
+    launch: TrainingLaunch, store: Store, pod: Pod, resumed: int | None, warmed: Warmed | None
+) -> Manifest:
     """Metrics and model; the model's manifest also carries the summary, so that the last step can be repeated."""
     result = Result(**json.loads(pod.result_file.read_text()))
     rows = read_rows(pod.metrics_file)
     summary = summarise(rows, resumed, result)
+    if warmed is not None:
+        summary = summary.model_copy(update={"warmup": warmed.summary})
     now = datetime.now(UTC)
     shown = pod.work / page.PAGE
     page.write(rows, summary, launch, shown, now)
-    beside = [store.upload(path, join(launch.output, path.name)) for path in (pod.metrics_file, shown)]
+    told = [pod.metrics_file, shown, *([] if warmed is None else [warmed.metrics])]
+    beside = [store.upload(path, join(launch.output, path.name)) for path in told]
     if pod.adapter.exists():
         files = store.upload_tree(pod.adapter, join(launch.output, ADAPTER))
         beside += [file.model_copy(update={"path": f"{ADAPTER}/{file.path}"}) for file in files]
@@ -90,6 +96,6 @@ def finish(launch: TrainingLaunch, store: Store, index: int) -> bool:
     return True
 
 
-def publish(launch: TrainingLaunch, store: Store, pod: Pod, resumed: int | None) -> None:
+def publish(launch: TrainingLaunch, store: Store, pod: Pod, resumed: int | None, warmed: Warmed | None = None) -> None:
     """Publish the run of this pod. AlreadyPublished: another attempt came first."""
-    _publish_stage(launch, store, _publish_model(launch, store, pod, resumed))
+    _publish_stage(launch, store, _publish_model(launch, store, pod, resumed, warmed))

@@ -1,4 +1,4 @@
-"""One rank of the gang, started by torchrun: `python -m dpe_jobs.training.rank --work DIR --model DIR --index N`.
+"""One rank of the gang, as torchrun starts it: `python -m dpe_jobs.training.rank --work DIR --model DIR --index N`.
 
 It leaves its end in a file for the parent: torchrun turns every exit code into 1.
 """
@@ -27,6 +27,7 @@ from dpe_jobs.runtime import BadConfig, PeerGone, Stopped, Transient, classify, 
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store
 from dpe_jobs.training import checkpoints
+from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod, Result
 from dpe_jobs.training.rewards import rewards
@@ -63,27 +64,6 @@ class StopRequest:
         os._exit(Exit.STOPPED)
 
 
-def _without_vllm() -> None:
-    """Keep TRL from importing vLLM, seconds and hundreds of MB that rollouts by transformers do not need."""
-    from trl import import_utils
-
-    def unavailable(**_: object) -> bool:
-        return False
-
-    import_utils.is_vllm_available = unavailable
-
-
-def _init_deepspeed_on_cpu() -> None:
-    """Gloo for DeepSpeed, after GRPOConfig and before the trainer: else it takes the world to be of size 1.
-
-    Its shared-memory operator would be compiled at first use, a minute on every pod, and cannot reach other nodes.
-    """
-    import deepspeed
-
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
-
-
 def _config(arguments: dict[str, Any], extra: Iterable[str]) -> Any:
     """TRL's GRPOConfig. BadConfig when a value of `trainer.extra` has another type than TRL says, or TRL refuses it."""
     from trl import GRPOConfig
@@ -114,14 +94,14 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
     seed = derive(launch.seed, launch.round, "training")
     world = int(os.environ["WORLD_SIZE"])
     if training.rollout_engine is RolloutEngine.TRANSFORMERS:
-        _without_vllm()
+        without_vllm()
     parts = rewards(training)
     # before GRPOConfig, after which DeepSpeed cuts every model that is made
     adapters = peft_config(training, str(pod.model))
     arguments = within_context(grpo_arguments(training, seed, world, cuda, pod.output), pod.model)
     config = _config({**arguments, "reward_weights": [weight for _, weight in parts]}, training.trainer.extra)
     if config.deepspeed is not None and not cuda:
-        _init_deepspeed_on_cpu()
+        init_deepspeed_on_cpu()
     from transformers import AutoProcessor, PrinterCallback
     from trl import GRPOTrainer
 
@@ -193,6 +173,8 @@ def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> 
     if trainer.is_world_process_zero():
         if launch.training.lora is not None:
             weights.merge(pod.model, pod.adapter, pod.trained)
+            if pod.warmup_adapter.exists():  # the merged model has it in its weights, the published base has not
+                weights.join(pod.warmup_adapter, pod.adapter)
             weights.complete_adapter(pod.adapter, launch.model_uri)
         weights.complete(pod.trained, pod.model)
         result = Result(int(os.environ["WORLD_SIZE"]), peak, watch.ended_early, round(checkpointer.waited_s, 3))
@@ -206,6 +188,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--index", type=int, required=True)
+    parser.add_argument("--warmup", action="store_true", help="the supervised steps before GRPO")
     arguments = parser.parse_args()
     # torchrun gives every rank its own session: without this, ranks outlive a killed torchrun
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -218,7 +201,13 @@ def main() -> None:
         raise TypeError(f"{pod.launch_file} is a launch of {launch.stage}")
     set_up_logging(launch)
     try:
-        train(launch, pod, Store.from_env(launch.store), stop)
+        store = Store.from_env(launch.store)
+        if arguments.warmup:
+            from dpe_jobs.training.warmup import sft
+
+            sft.train(launch, pod, store)
+        else:
+            train(launch, pod, store, stop)
         code = Exit.DONE
     except BaseException as error:  # whatever it is, the parent must learn of it
         code, reason, message = classify(error)

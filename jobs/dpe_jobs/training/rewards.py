@@ -15,6 +15,7 @@ from typing import Any
 
 from dpe_api.artifacts import AnswerType
 from dpe_api.training_spec import CustomReward, Training
+from dpe_jobs.asking import ASKS_JSON
 from dpe_jobs.graders import grade
 from dpe_jobs.graders.text import boxes
 from dpe_jobs.runtime import BadConfig
@@ -27,7 +28,6 @@ Reward = Callable[..., list[float | None]]
 
 _ASKS_LETTER = re.compile(r"\b(?:only|just)\b[^.\n]{0,40}\bletter\b|\bletter\b[^.\n]{0,40}\b(?:only|alone)\b", re.I)
 _ASKS_WORD = re.compile(r"\b(?:one|a single) word\b(?!\s+or\b)", re.I)
-_ASKS_JSON = re.compile(r"\b(?:in|as|with|of|valid) (?:a )?JSON\b", re.I)
 _LETTER = re.compile(r"\s*\(?[A-Z]\)?\.?\s*")
 _TAGGED = re.compile(r"(?:(?!<answer>).)*<answer>(?:(?!</?answer>).)+</answer>\s*", re.S)
 _THOUGHT = re.compile(r"\s*<think>(?:(?!</?think>).)*</think>", re.S)
@@ -50,7 +50,7 @@ def has_form(question: str, response: str) -> bool:
         wanted.append(_LETTER.fullmatch(response) is not None)
     if _ASKS_WORD.search(question):
         wanted.append(len(response.split()) == 1)
-    if _ASKS_JSON.search(question):
+    if ASKS_JSON.search(question):
         wanted.append(_is_json(response))
     return all(wanted)
 

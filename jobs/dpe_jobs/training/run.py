@@ -17,6 +17,7 @@ from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.publish import finish, publish
 from dpe_jobs.training.samples import in_store
 from dpe_jobs.training.uploads import Uploader
+from dpe_jobs.training.warmup.run import warm_up
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +28,16 @@ def train(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
         return
     pod.prepare(launch)
     in_store(store, launch.samples_artifact)  # refused here, before anything starts; the ranks read them
+    warmed = warm_up(launch, store, pod)
+    if warmed is not None:
+        pod = warmed.pod
     resumed = checkpoints.restore(store, launch, pod.output)
     if resumed is not None:
         shutil.copy(checkpoints.local_folder(pod.output, resumed) / pod.metrics_file.name, pod.metrics_file)
     REGISTRY.register(StepCollector(pod.metrics_file))
     run_gang(launch, pod, Uploader(launch, pod, store), _progress(launch, store, pod, resumed or 0))
     if pod.index == 0:
-        publish(launch, store, pod, resumed)
+        publish(launch, store, pod, resumed, warmed)
 
 
 def _progress(launch: TrainingLaunch, store: Store, pod: Pod, done: int) -> Callable[[], None]:

@@ -6,7 +6,7 @@ its neighbours in the run's order are. So neither disk nor memory grows with the
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -20,6 +20,7 @@ from dpe_jobs.ranges import RangeFile
 from dpe_jobs.runtime import BadData
 from dpe_jobs.store import Store, join
 
+SAMPLES = "samples"
 NEEDED = ("id", "image", "question", "answer", "answer_type")
 CACHED_BYTES = 256 << 20  # of row groups in memory, in each rank; one is kept whatever its size
 
@@ -33,13 +34,13 @@ class Source:
     """A new file object over its bytes."""
 
 
-def in_store(store: Store, artifact: str) -> list[Source]:
-    """The Parquet files that a generation's manifest promises, by name. BadData when there are none."""
+def in_store(store: Store, artifact: str, folder: str = SAMPLES) -> list[Source]:
+    """The Parquet files of a folder that a generation's manifest promises, by name. BadData: GRPO would have none."""
     manifest = store.manifest(artifact)
     if manifest is None:
         raise BadData("NoSamples", f"{artifact} has no manifest: the generation did not finish")
-    files = [o for o in manifest.outputs if o.path.startswith("samples/") and o.path.endswith(".parquet")]
-    if not files:
+    files = [o for o in manifest.outputs if o.path.startswith(f"{folder}/") and o.path.endswith(".parquet")]
+    if not files and folder == SAMPLES:
         raise BadData("NoSamples", f"{artifact} lists no samples/*.parquet: nothing to train on")
 
     def source(path: str, size: int) -> Source:
@@ -89,6 +90,13 @@ class Samples:
 
     def __len__(self) -> int:
         return self._ends[-1]
+
+    def columns(self, *names: str) -> Iterator[dict[str, Any]]:
+        """Some columns of all rows, a batch in memory at a time; None where a file has no such column."""
+        for file in self._files:
+            there = [name for name in names if name in file.schema_arrow.names]
+            for batch in file.iter_batches(columns=there):
+                yield from (dict.fromkeys(names) | row for row in batch.to_pylist())
 
     def row(self, number: int) -> dict[str, Any]:
         """One row, with the columns that training reads."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dpe_api import trainer_arguments
-from dpe_api.training_spec import LrScheduler, Precision, RolloutEngine, Training
+from dpe_api.training_spec import LrScheduler, Precision, RolloutEngine, Training, Warmup
 from dpe_jobs.runtime import BadConfig
 
 COLLECTIVE_TIMEOUT_S = 1800  # longest wait of a rank for the others, checkpoint uploads included
@@ -30,6 +30,20 @@ def batch_of_rank(training: Training, world_size: int) -> tuple[int, int]:
             f"spec.training.microBatchSize is {micro}, but each of the {world_size} ranks has {of_rank} completions a "
             f"step: choose a divisor of {of_rank}",
         )
+    return micro, of_rank // micro
+
+
+def warmup_batch_of_rank(training: Training, warmup: Warmup, world_size: int) -> tuple[int, int]:
+    """Samples per rank in one pass of the warm-up, and passes per step. BadConfig when they do not come out even."""
+    if warmup.batch_size % world_size:
+        raise BadConfig(
+            "UnevenBatch",
+            f"spec.training.warmup.batchSize is {warmup.batch_size}, not a multiple of the {world_size} ranks: change "
+            "it",
+        )
+    of_rank = warmup.batch_size // world_size
+    most = min(training.micro_batch_size or of_rank, of_rank)
+    micro = next(size for size in range(most, 0, -1) if of_rank % size == 0)
     return micro, of_rank // micro
 
 
@@ -183,4 +197,57 @@ def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, o
         "report_to": "none",
         "disable_tqdm": True,
         **_extra(training),
+    }
+
+
+# what the warm-up and GRPO have in common: the machine, the number format, the optimizer
+_COMMON = (
+    "use_cpu",
+    "ddp_backend",
+    "ddp_timeout",
+    "bf16",
+    "fp16",
+    "tf32",
+    "gradient_checkpointing",
+    "gradient_checkpointing_kwargs",
+    "deepspeed",
+    "model_init_kwargs",
+    "optim",
+    "optim_args",
+    "adam_beta1",
+    "adam_beta2",
+    "adam_epsilon",
+    "weight_decay",
+    "max_grad_norm",
+    "dataloader_num_workers",
+    "remove_unused_columns",
+    "logging_nan_inf_filter",
+    "report_to",
+    "disable_tqdm",
+)
+
+
+def sft_arguments(
+    training: Training, warmup: Warmup, seed: int, world_size: int, cuda: bool, output: Path
+) -> dict[str, Any]:
+    """Arguments of TRL's SFTConfig for the warm-up."""
+    of_grpo = grpo_arguments(training, seed, world_size, cuda, output)
+    micro, passes = warmup_batch_of_rank(training, warmup, world_size)
+    return {
+        **{name: of_grpo[name] for name in _COMMON if name in of_grpo},
+        "output_dir": str(output),
+        "seed": seed,
+        "max_steps": warmup.max_steps,
+        "per_device_train_batch_size": micro,
+        "gradient_accumulation_steps": passes,
+        "learning_rate": warmup.learning_rate,
+        "lr_scheduler_type": "constant",
+        # the order is ours (lessons.lesson_order)
+        "train_sampling_strategy": "sequential",
+        "shuffle_dataset": False,
+        "packing": False,
+        "max_length": None,  # a prompt that is cut has lost image tokens
+        "completion_only_loss": True,
+        "save_strategy": "no",
+        "logging_steps": 1,
     }

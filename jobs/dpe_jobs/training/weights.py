@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -63,6 +64,20 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
     unset_hf_deepspeed_config()  # else ZeRO-3 cuts the model that is loaded here, waiting for the other ranks
     model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
     PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(target)
+
+
+def join(first: Path, second: Path) -> None:
+    """Make the second adapter, trained on top of the first one, an adapter of the first one's base: of both ranks.
+
+    The updates add up: B1 A1 + B2 A2 = [B1 B2] [A1; A2], A: [r, in], B: [out, r]. alpha grows as r does.
+    """
+    config_file, weights_file = (second / name for name in _ADAPTER)
+    ours, theirs = load_file(second / _ADAPTER[1]), load_file(first / _ADAPTER[1])
+    # A is cut by rows, B by columns
+    both = {n: torch.cat([theirs[n], ours[n]], dim=0 if ".lora_A." in n else 1).contiguous() for n in ours}
+    save_file(both, weights_file, metadata={"format": "pt"})
+    config = json.loads(config_file.read_text())
+    config_file.write_text(json.dumps({**config, "r": 2 * config["r"], "lora_alpha": 2 * config["lora_alpha"]}))
 
 
 def complete_adapter(folder: Path, base_uri: str) -> None:

@@ -24,6 +24,7 @@ def launch(attempt: Attempt) -> GenerationLaunch:
             "max_error_rate": spec.diagnosis.max_error_rate,
             "context_tokens": _context_tokens(spec),
             "answer_tokens": max(spec.diagnosis.max_tokens, spec.training.max_completion_length),
+            "warmup": spec.training.warmup,
             "decontaminate": [spec.probe.uri, *(b.uri for b in spec.evaluation.benchmarks)],
             "downloads": attempt.platform.downloads,
             "endpoints": [] if attempt.reviewed else generating(spec),

@@ -7,13 +7,15 @@ from tests.unit.generation import world
 from dpe_api.artifacts import Quota
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.generation.roles import Aim, Order, Rejection, Target
-from dpe_jobs.generation.schedule import SMALLEST_BLOCK, Line, Schedule
+from dpe_jobs.generation.schedule import SMALLEST_BLOCK, Decision, Line, Schedule
 
+WARMUP = "Warmup"
+WRONG = Rejection("WrongAnswer", "")
 TOO_HARD = Rejection("TooHard", "pass rate 0.11 is below minPassRate 0.3")
 
 
-def schedule(wanted=world.QUOTAS, budget=220) -> Schedule:
-    return Schedule(world.quotas(wanted), wanted, budget)
+def schedule(wanted=world.QUOTAS, budget=220, warmup=None) -> Schedule:
+    return Schedule(world.quotas(wanted), wanted, budget, warmup=warmup)
 
 
 def planned(order: Order) -> list[Target]:
@@ -25,6 +27,10 @@ def planned(order: Order) -> list[Target]:
 
 def passes(target: Target, share: float) -> bool:
     return random.Random(f"{target.category} {target.number}").random() < share
+
+
+def is_hard(line: Line, target: Target) -> bool:
+    return line.warmup > 0 and random.Random(f"hard {target.category} {target.number}").random() < 0.6
 
 
 def play(s: Schedule, share: float, draw: random.Random, slots: int) -> list[tuple[str, int, str]]:
@@ -40,12 +46,17 @@ def play(s: Schedule, share: float, draw: random.Random, slots: int) -> list[tup
             targets[target.category][target.number] = target
         for _ in range(draw.randint(0, len(busy))):
             target = busy.pop(draw.randrange(len(busy)))
-            s.lines[target.category].judge(target.number, passed=passes(target, share))
+            line, good = s.lines[target.category], passes(target, share)
+            line.judge(target.number, passed=good, hard=not good and is_hard(line, target))
         for line in s.lines.values():
             while line.next_is_judged and draw.random() < 0.7:
                 target = targets[line.category].pop(line.settled)
-                reason = line.settle(target, None if passes(target, share) else TOO_HARD)
-                decided.append((target.category, target.number, "" if reason is None else reason.reason))
+                good, hard = passes(target, share), is_hard(line, target)
+                reason, warmup = line.settle(
+                    target, None if good or hard else WRONG, None if good or not hard else TOO_HARD
+                )
+                what = WARMUP if warmup else "" if reason is None else reason.reason
+                decided.append((target.category, target.number, what))
     return decided
 
 
@@ -69,6 +80,30 @@ def test_what_is_kept_depends_neither_on_pace_nor_on_order_nor_on_how_many_are_u
         assert row.kept == row.quota or row.candidates == row.quota * factor
         first = sorted(n for c, n in kept if c == row.name)
         assert len(first) == row.kept
+
+
+@given(
+    st.dictionaries(st.sampled_from("abc"), st.integers(0, 20), min_size=1).filter(lambda q: sum(q.values())),
+    st.dictionaries(st.sampled_from("abc"), st.integers(1, 20), min_size=1),
+    st.integers(1, 12),
+    st.sampled_from([0.0, 0.1, 0.5, 1.0]),
+    st.integers(1, 90),
+    st.integers(),
+)
+def test_what_is_kept_for_the_warm_up_does_not_depend_on_pace_either(wanted, warmup, factor, share, slots, seed):
+    wanted = dict.fromkeys(warmup, 0) | wanted
+    budget = (sum(wanted.values()) + sum(warmup.values())) * factor
+    one, other = schedule(wanted, budget, warmup), schedule(wanted, budget, warmup)
+    kept = {(c, n, what) for c, n, what in play(one, share, random.Random(seed), slots) if what in ("", WARMUP)}
+    again = play(other, share, random.Random(seed + 1), 1)
+    assert kept == {(c, n, what) for c, n, what in again if what in ("", WARMUP)}
+    for row in one.report():
+        line = one.lines[row.name]
+        assert row.kept + row.warmup + sum(row.rejected.values()) == row.candidates <= line.cap + line.warmup_cap
+        assert row.kept <= row.quota
+        assert row.warmup <= line.warmup
+        assert row.warmup == line.warmup or row.candidates == line.cap + line.warmup_cap
+    assert sum(row.candidates for row in one.report()) <= budget
 
 
 def test_first_the_quota_is_begun_and_then_what_is_missing_by_the_share_that_passed():
@@ -123,7 +158,7 @@ def test_one_that_passed_and_turns_out_to_repeat_another_one_is_replaced():
     line.settle(first, Rejection("Duplicate", ""))
     second = s.begin()
     line.judge(1, passed=True)
-    assert line.settle(second, None) is None
+    assert line.settle(second, None) == Decision(None)
     assert (s.done, line.kept, dict(line.rejected)) == (True, 1, {"Duplicate": 1})
 
 
