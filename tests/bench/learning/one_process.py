@@ -38,6 +38,9 @@ from dpe_jobs.training import rank
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.publish import publish
 from dpe_jobs.training.uploads import Uploader
+from dpe_jobs.training.warmup import run as warmup
+from dpe_jobs.training.warmup import sft
+from dpe_jobs.training.warmup.lessons import read_lessons
 from dpe_operator.manifests import diagnosis as diagnosis_pod
 from dpe_operator.manifests import evaluation as evaluation_pod
 from dpe_operator.manifests import generation as generation_pod
@@ -133,9 +136,15 @@ def train(launch: TrainingLaunch, store: Store) -> None:
         pod = Pod(0, Path(name) / "base", Path(name) / "work")
         store.fetch_tree(launch.model_uri, pod.model)
         pod.prepare(launch)
+        lessons = None if launch.training.warmup is None else read_lessons(store, launch.samples_artifact)
+        if lessons is not None:
+            sft.train(launch, pod, store)
+            warmup.publish(launch, store, pod, lessons)
+        warmed = warmup.warm_up(launch, store, pod)
+        pod = pod if warmed is None else warmed.pod
         with uploading(Uploader(launch, pod, store)):
             rank.train(launch, pod, store, rank.StopRequest(pod, 0))
-        publish(launch, store, pod, None)
+        publish(launch, store, pod, None, warmed)
     store.delete([o.uri for o in store.list(join(launch.output, "checkpoints"))])
 
 

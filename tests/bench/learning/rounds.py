@@ -8,6 +8,7 @@ Arms, with the same number of samples and steps a round:
 dpe                 the gap mixture of `examples/shapes/iteration-1.yaml`, and the difficulty filter
 uniform             all categories alike, with the filter
 uniform-unfiltered  all categories alike, no filter
+warmup              dpe, and before GRPO a supervised warm-up on what is out of reach
 static              one set for all rounds, chosen before the first: easy-vqa's own questions on the images of the pool,
                     all categories alike; each round trains on its next third
 """
@@ -45,8 +46,10 @@ ROUNDS = 3
 PROMPTS_PER_STEP = 16
 BUDGETS = {48: 4, 96: 8, 192: 16}  # samples a round: optimizer steps a round
 NO_FILTER = {"rollouts": 1, "minPassRate": 0.0, "maxPassRate": 1.0}
+WARMUP = {"maxSteps": 20, "batchSize": 32, "learningRate": 1e-4, "samplesPerCategory": 256, "retentionShare": 0.5}
 ARMS: dict[str, dict[str, Any]] = {
     "dpe": {},
+    "warmup": {"training": {"warmup": WARMUP}},
     "uniform": {"mixture": {"policy": "uniform"}},
     "uniform-unfiltered": {"mixture": {"policy": "uniform"}, "generation": {"filter": NO_FILTER}},
     "static": {"mixture": {"policy": "uniform"}, "generation": {"filter": NO_FILTER}},
@@ -96,6 +99,7 @@ def figures(store: Store, status: Status) -> dict[str, Any]:
         "delta": compared.delta.wire(),
         "before": {c.name: c.before for c in compared.categories},
         "after": {c.name: c.accuracy.wire() for c in test.categories},
+        "sampled": {c.name: c.pass_rate.wire() for c in summary.report.of("probe").categories if c.pass_rate},
         "changes": {c.name: c.delta.wire() for c in compared.categories},
         "kept": status.samples.kept_by_category,
         "candidates": status.samples.candidates,
