@@ -287,7 +287,7 @@ class WarmupSummary(ApiModel):
     samples: dict[str, int]
     """Samples of categories out of reach that it learned from, by category."""
     retention: int
-    """Samples of strong categories beside them."""
+    """Samples of other categories beside them."""
     first_loss: float
     """Nats per token of the answers, mean over the first fifth of the steps."""
     last_loss: float

@@ -76,9 +76,11 @@ def test_lost_rank_ends_its_peer_with_76_and_the_resumed_run_equals_the_undistur
 
 
 def test_a_stopped_pod_takes_the_gang_to_a_checkpoint_and_its_peer_leaves_with_76(world: World) -> None:
-    launch = world.launch("evicted", nodes=2, zero=2, max_steps=400, checkpoint_every_steps=1000)
+    warmup = {"max_steps": 2, "batch_size": 4}
+    launch = world.launch("evicted", nodes=2, zero=2, max_steps=400, checkpoint_every_steps=1000, warmup=warmup)
     pods = world.start(launch)
-    wait_for("three steps", lambda: pods[0].steps() >= 3)
+    wait_for("three steps after the warm-up", lambda: pods[0].steps() >= 3)
+    assert [pod.output().count("warm-up step") for pod in pods] == [2, 0], "its first rank tells of it"
     pods[1].process.send_signal(signal.SIGTERM)
     assert [p.wait() for p in pods] == [Exit.PEER_GONE, Exit.STOPPED], outputs(pods)
     assert [p.reason() for p in pods] == ["PeerStopped", "Stopped"]

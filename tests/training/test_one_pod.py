@@ -10,7 +10,7 @@ import torch
 from peft import PeftModel
 from PIL import Image
 from safetensors.torch import load_file
-from tests.training.support import BASE, World, free_port, publish_folder, wait_for
+from tests.training.support import BASE, RunningPod, World, free_port, publish_folder, wait_for
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from dpe_api.artifacts import TrainingSummary
@@ -100,23 +100,31 @@ def test_an_attempt_lost_before_its_last_manifest_is_finished_without_training(
 
 
 def test_sigterm_saves_leaves_with_143_and_the_next_attempt_goes_on_without_another_warm_up(world: World) -> None:
-    warmup = {"max_steps": 3, "batch_size": 4, "learning_rate": 1e-4}
+    warmup = {"max_steps": 40, "batch_size": 4, "learning_rate": 1e-4}
     launch = world.launch("stopped", max_steps=400, checkpoint_every_steps=1000, warmup=warmup)
     (pod,) = world.start(launch)
+    wait_for("a step of the warm-up", lambda: "warm-up step 1 of 40" in pod.output())
+    stop(pod)
+    assert "warm-up step 40 of 40" not in pod.output()
+    (pod,) = world.start(launch.model_copy(update={"attempt": 1}))
     wait_for("three steps", lambda: pod.steps() >= 3)
-    pod.process.send_signal(signal.SIGTERM)
-    assert pod.wait(25) == Exit.STOPPED, pod.output()
-    assert pod.reason() == "Stopped"
-    assert "warm-up step 3 of 3" in pod.output()
+    stop(pod)
+    assert pod.output().count("warm-up step") == 40, "cut short, it begins again"
     saved = complete(world.store, launch)[0].step
     assert saved >= 3
-    (pod,) = world.start(launch.model_copy(update={"attempt": 1}))
+    (pod,) = world.start(launch.model_copy(update={"attempt": 2}))
     wait_for("a step after the saved one", lambda: pod.steps() > saved)
+    stop(pod)
     assert f"resuming after step {saved}" in pod.output()
     assert "warmed up already" in pod.output()
     assert "warm-up step" not in pod.output()
+
+
+def stop(pod: RunningPod) -> None:
+    """Send SIGTERM, and see the pod leave as it should."""
     pod.process.send_signal(signal.SIGTERM)
-    assert pod.wait(25) == Exit.STOPPED
+    assert pod.wait(25) == Exit.STOPPED, pod.output()
+    assert pod.reason() == "Stopped"
 
 
 def test_a_killed_rank_is_transient_and_says_that_it_died(world: World) -> None:

@@ -66,8 +66,8 @@ class Verdict:
     rollouts: tuple[str, ...] = ()
     given_up: bool = False
     """Not even begun: others had filled the quota."""
-    hard: Rejection | None = None
-    """Why it is too hard for GRPO, in a category that gets a warm-up: that can learn from it."""
+    unfit: Rejection | None = None
+    """Why GRPO cannot learn from it (too hard, too easy), in a category of the warm-up: that can."""
     warmup: bool = False
     """Decided: it is kept for the warm-up, and not for GRPO."""
 

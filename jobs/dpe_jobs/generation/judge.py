@@ -21,13 +21,11 @@ from dpe_jobs.graders import grade
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.seeds import derive
 
-TOO_HARD = "TooHard"
-
 
 def difficulty(pass_rate: float, band: SolverFilter) -> Rejection | None:
     """Why the model cannot learn from it: it solves it too seldom or too often."""
     if pass_rate < band.min_pass_rate:
-        return Rejection(TOO_HARD, f"pass rate {pass_rate:.2f} is below minPassRate {band.min_pass_rate}")
+        return Rejection("TooHard", f"pass rate {pass_rate:.2f} is below minPassRate {band.min_pass_rate}")
     if pass_rate > band.max_pass_rate:
         return Rejection("TooEasy", f"pass rate {pass_rate:.2f} is above maxPassRate {band.max_pass_rate}")
     return None
@@ -52,7 +50,7 @@ class Judge:
         warmed: Collection[str] = (),
     ) -> None:
         """`seen` is empty yet; `earlier` are samples of earlier rounds, which must not come again either; `warmed` are
-        the categories that get a warm-up, for which nothing is too hard.
+        the categories of the warm-up, for which nothing is too hard or too easy.
         """
         self._warmed = warmed
         self._launch, self._client, self._ledger, self._inspector = launch, client, ledger, inspector
@@ -95,14 +93,13 @@ class Judge:
         pass_rate = sum(passes) / len(passes)
         rejection = difficulty(pass_rate, self._launch.generation.filter)
         verdict = Verdict(candidate.target, candidate.id, known, rejection, pass_rate, rollouts)
-        return replace(verdict, rejection=None, hard=rejection) if self._teaches(candidate, rejection) else verdict
+        return replace(verdict, rejection=None, unfit=rejection) if self._teaches(candidate, rejection) else verdict
 
     def _teaches(self, candidate: Candidate, rejection: Rejection | None) -> bool:
         """Whether a warm-up can learn from what GRPO cannot."""
         written = candidate.written
         return (
             rejection is not None
-            and rejection.reason == TOO_HARD
             and candidate.target.category in self._warmed
             and asking.response(written.question, written.answer, written.choices, written.answer_type) is not None
         )

@@ -4,8 +4,8 @@ Candidates are begun and judged in any order and at any pace; what is kept is de
 that it depends on neither: of each category the first ones that pass, up to its quota. What was begun beyond them, for
 nobody knew yet how many would pass, is Surplus.
 
-A category that is out of reach gets samples for a warm-up beside its quota: sound candidates that are too hard for
-GRPO, and those that its quota has no room for. Strong categories get some beside theirs, for retention.
+A category that is out of reach gets samples for a warm-up beside its quota: sound candidates that are too hard or too
+easy for GRPO, and those that its quota has no room for. All others get some beside theirs, for retention.
 """
 
 import copy
@@ -45,6 +45,8 @@ class Line:
     """Most candidates for the quota: its share of maxCandidates, so that a hopeless category starves no other."""
     warmup: int = 0
     """Samples that are wanted for the warm-up."""
+    reachable: bool = True
+    """False: out of reach. Its samples for the warm-up are what that is for; those of others are for retention."""
     warmup_cap: int = 0
     """Most candidates for them, beyond `cap`."""
     supplied: bool = True
@@ -55,8 +57,8 @@ class Line:
     judged: int = 0
     passed: int = 0
     """Of the judged: without a reason against them."""
-    hard: int = 0
-    """Of the judged: sound, and too hard for GRPO."""
+    unfit: int = 0
+    """Of the judged: sound, and too hard or too easy for GRPO."""
     settled: int = 0
     kept: int = 0
     warmed: int = 0
@@ -73,7 +75,7 @@ class Line:
     _snapshots: dict[int, Feedback] = field(default_factory=dict)
     """Feedback as it was when the key's number was next to be decided."""
     _waiting: dict[int, tuple[bool, bool, bool]] = field(default_factory=dict)
-    """Judged and not decided: whether it passed, whether it is only too hard, and whether a candidate came of it."""
+    """Judged and not decided: whether it passed, whether it is unfit, and whether a candidate came of it."""
 
     def __post_init__(self) -> None:
         self._snapshots[0] = Feedback()
@@ -127,7 +129,7 @@ class Line:
         spare = max(self.passed - self.quota, 0)  # the warm-up takes these as well
         return max(
             self._more(self.quota - self.passed, self.passed, self.cap),
-            self._more(self.warmup - self.hard - spare, self.passed + self.hard, self.cap + self.warmup_cap),
+            self._more(self.warmup - self.unfit - spare, self.passed + self.unfit, self.cap + self.warmup_cap),
         )
 
     def _more(self, missing: int, good: int, cap: int) -> int:
@@ -167,28 +169,28 @@ class Line:
         self.begun += 1
         return self._queue.popleft()
 
-    def judge(self, number: int, *, passed: bool, hard: bool = False, made: bool = True) -> None:
-        """A verdict has come. `hard`: it is sound, and too hard for GRPO. `made`: a candidate came of the target."""
+    def judge(self, number: int, *, passed: bool, unfit: bool = False, made: bool = True) -> None:
+        """A verdict has come. `unfit`: it is sound, and nothing for GRPO. `made`: a candidate came of the target."""
         self.judged += 1
         self.passed += passed
-        self.hard += hard
-        self._waiting[number] = passed, hard, made
+        self.unfit += unfit
+        self._waiting[number] = passed, unfit, made
 
     @property
     def next_is_judged(self) -> bool:
         """The lowest undecided number may be decided."""
         return self.settled in self._waiting
 
-    def settle(self, target: Target, rejection: Rejection | None, hard: Rejection | None = None) -> Decision:
-        """Decide on the lowest undecided number. `hard` is why a sound candidate is too hard for GRPO."""
+    def settle(self, target: Target, rejection: Rejection | None, unfit: Rejection | None = None) -> Decision:
+        """Decide on the lowest undecided number. `unfit` is why GRPO cannot use a sound candidate."""
         if target.number != self.settled:
             raise ValueError(f"{self.category} {target.number} is decided before {self.settled}")
-        passed, was_hard, made = self._waiting.pop(self.settled)
+        passed, was_unfit, made = self._waiting.pop(self.settled)
         if rejection is not None:  # perhaps only now: it was found to repeat an earlier one
             self.passed -= passed
-            self.hard -= was_hard
-        warmup = made and rejection is None and (hard is not None or self.closed) and self.warmed < self.warmup
-        rejection = rejection or hard
+            self.unfit -= was_unfit
+        warmup = made and rejection is None and (unfit is not None or self.closed) and self.warmed < self.warmup
+        rejection = rejection or unfit
         if warmup:
             self.warmed += 1
             rejection = None
@@ -203,8 +205,8 @@ class Line:
         else:
             self.rejected[rejection.reason] += 1
         self.settled += 1
-        # planners are told of what the difficulty filter said: that it serves a warm-up does not make it easier
-        self.feedback.add(target, hard if warmup else rejection)
+        # planners are told of what the difficulty filter said: that it serves a warm-up does not make it fit
+        self.feedback.add(target, unfit if warmup else rejection)
         if self.settled % self.block == 0:
             self._snapshots[self.settled] = copy.deepcopy(self.feedback)
         return Decision(rejection, warmup)
@@ -213,8 +215,8 @@ class Line:
 def warmups(quotas: Sequence[Quota], warmup: Warmup | None) -> dict[str, int]:
     """Samples wanted for the warm-up, by category, none more than its sources can add to its quota.
 
-    Of each category out of reach as many as the spec says; of the strong ones together, in equal parts, as many as make
-    up the share of retention samples.
+    Of each category out of reach as many as the spec says; of all others together, in equal parts, as many as make up
+    the share of retention samples.
     """
     if warmup is None:
         return {}
@@ -223,9 +225,9 @@ def warmups(quotas: Sequence[Quota], warmup: Warmup | None) -> dict[str, int]:
         return samples if quota.supply is None else min(samples, max(quota.supply - quota.quota, 0))
 
     wanted = {q.name: at_most(q, warmup.samples_per_category) for q in quotas if not q.reachable}
-    strong = [quota for quota in quotas if quota.retention]
+    others = [quota for quota in quotas if quota.reachable]
     beside = sum(wanted.values()) * warmup.retention_share / (1 - warmup.retention_share)
-    return wanted | {q.name: at_most(q, math.ceil(beside / len(strong))) for q in strong}
+    return wanted | {q.name: at_most(q, math.ceil(beside / len(others))) for q in others}
 
 
 class Schedule:
@@ -256,6 +258,7 @@ class Schedule:
                 quota=q.quota,
                 cap=max_candidates * q.quota // together,
                 warmup=beside.get(q.name, 0),
+                reachable=q.reachable,
                 warmup_cap=max_candidates * beside.get(q.name, 0) // together,
                 supplied=q.name in known,
                 scarce=planned < self.target,

@@ -125,8 +125,8 @@ class Stream:
         line = self._schedule.lines[target.category]
         verdict = await self._verdict(target)
         self._verdicts[target.category][target.number] = verdict
-        sound, hard = verdict.rejection is None, verdict.hard is not None
-        line.judge(target.number, passed=sound and not hard, hard=sound and hard, made=not verdict.given_up)
+        sound, unfit = verdict.rejection is None, verdict.unfit is not None
+        line.judge(target.number, passed=sound and not unfit, unfit=sound and unfit, made=not verdict.given_up)
         self._busy -= 1
         self._wake()
         await asyncio.to_thread(self._progress.set, self._schedule.sure)
@@ -212,9 +212,11 @@ class Stream:
         if rejection is None and verdict.candidate is not None:
             # by now all with lower numbers have been looked at
             rejection = await self._team.workbench.do(self._judge.repeats, verdict.candidate)
-        rejection, warmup = line.settle(verdict.target, rejection, verdict.hard)
+        rejection, warmup = line.settle(verdict.target, rejection, verdict.unfit)
         if not verdict.given_up:
-            await asyncio.to_thread(self._write, replace(verdict, rejection=rejection, warmup=warmup))
+            target = replace(verdict.target, retention=verdict.target.retention or (warmup and line.reachable))
+            decided = replace(verdict, target=target, rejection=rejection, warmup=warmup)
+            await asyncio.to_thread(self._write, decided)
 
     def _write(self, verdict: Verdict) -> None:
         image = self._spool.take(verdict)

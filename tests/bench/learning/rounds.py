@@ -46,10 +46,10 @@ ROUNDS = 3
 PROMPTS_PER_STEP = 16
 BUDGETS = {48: 4, 96: 8, 192: 16}  # samples a round: optimizer steps a round
 NO_FILTER = {"rollouts": 1, "minPassRate": 0.0, "maxPassRate": 1.0}
-WARMUP = {"maxSteps": 20, "batchSize": 32, "learningRate": 1e-4, "samplesPerCategory": 256, "retentionShare": 0.5}
+WARMUP = {"maxSteps": 60, "batchSize": 32, "learningRate": 1e-4, "samplesPerCategory": 64, "retentionShare": 0.9}
 ARMS: dict[str, dict[str, Any]] = {
     "dpe": {},
-    "warmup": {"training": {"warmup": WARMUP}},
+    "warmup": {"training": {"warmup": WARMUP}, "generation": {"maxCandidates": 2048}},
     "uniform": {"mixture": {"policy": "uniform"}},
     "uniform-unfiltered": {"mixture": {"policy": "uniform"}, "generation": {"filter": NO_FILTER}},
     "static": {"mixture": {"policy": "uniform"}, "generation": {"filter": NO_FILTER}},

@@ -29,8 +29,8 @@ def passes(target: Target, share: float) -> bool:
     return random.Random(f"{target.category} {target.number}").random() < share
 
 
-def is_hard(line: Line, target: Target) -> bool:
-    return line.warmup > 0 and random.Random(f"hard {target.category} {target.number}").random() < 0.6
+def is_unfit(line: Line, target: Target) -> bool:
+    return line.warmup > 0 and random.Random(f"unfit {target.category} {target.number}").random() < 0.6
 
 
 def play(s: Schedule, share: float, draw: random.Random, slots: int) -> list[tuple[str, int, str]]:
@@ -47,13 +47,13 @@ def play(s: Schedule, share: float, draw: random.Random, slots: int) -> list[tup
         for _ in range(draw.randint(0, len(busy))):
             target = busy.pop(draw.randrange(len(busy)))
             line, good = s.lines[target.category], passes(target, share)
-            line.judge(target.number, passed=good, hard=not good and is_hard(line, target))
+            line.judge(target.number, passed=good, unfit=not good and is_unfit(line, target))
         for line in s.lines.values():
             while line.next_is_judged and draw.random() < 0.7:
                 target = targets[line.category].pop(line.settled)
-                good, hard = passes(target, share), is_hard(line, target)
+                good, unfit = passes(target, share), is_unfit(line, target)
                 reason, warmup = line.settle(
-                    target, None if good or hard else WRONG, None if good or not hard else TOO_HARD
+                    target, None if good or unfit else WRONG, None if good or not unfit else TOO_HARD
                 )
                 what = WARMUP if warmup else "" if reason is None else reason.reason
                 decided.append((target.category, target.number, what))

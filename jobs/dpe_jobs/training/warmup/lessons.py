@@ -25,7 +25,7 @@ class Lessons:
     numbers: list[int]
     """Rows of categories out of reach."""
     retention: list[int]
-    """Rows of strong categories."""
+    """Rows of all other categories."""
     categories: dict[str, int]
     """How many rows of categories out of reach there are."""
     space: str
