@@ -159,7 +159,7 @@ class Warmup(ApiModel):
     """Constant; the optimizer's other settings are those of GRPO."""
     samples_per_category: Annotated[int, Field(ge=1, le=10_000)] = 64
     """Samples that generation keeps of each category out of reach, beside its quota."""
-    retention_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    retention_share: Annotated[float, Field(ge=0, lt=1)] = 0.9
     """Part of each batch that is retention samples, which anchor what the model can do: generation makes as many of all
     other categories, beside their quotas, as keep this share."""
 
