@@ -232,6 +232,46 @@ class Quota(ApiModel):
     """Part of its weight that it lost because the last round's samples brought no gain."""
 
 
+class TaskResult(ApiModel):
+    """What lmms-eval found about one model on one of its tasks."""
+
+    task: str
+    metric: str
+    """The one that is compared, with its filter: `exact_match,flexible-extract`."""
+    value: float
+    stderr: float | None = None
+    """As lmms-eval has it; None: it has none for this metric."""
+    n: int
+    """Questions asked."""
+    higher_is_better: bool = True
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Every number that lmms-eval reports, by its name with the filter."""
+    tokens: Tokens = Field(default_factory=Tokens)
+    """Paid for by this stage."""
+    version: str
+    """Of lmms-eval."""
+    fingerprint: str
+    """Hash of the model, the task, how many questions, and the version of lmms-eval."""
+
+
+class TaskComparison(ApiModel):
+    """Before and after on one task of lmms-eval."""
+
+    task: str
+    metric: str
+    n: int
+    """Questions asked of the candidate."""
+    before: float
+    before_stderr: float | None = None
+    after: float
+    after_stderr: float | None = None
+    delta: Interval | None = None
+    """Change of the metric, paired by question; None where lmms-eval keeps no score of each question for it."""
+    higher_is_better: bool = True
+    gate: bool = False
+    """Whether the gate looked at it."""
+
+
 class DiagnosisSummary(ApiModel):
     """Summary of the diagnosis: what the operator puts into the status."""
 
@@ -239,6 +279,8 @@ class DiagnosisSummary(ApiModel):
     quotas: list[Quota]
     weaknesses: list[Weakness] = Field(default_factory=list)
     """The few most frequent."""
+    lmms_eval: list[TaskResult] = Field(default_factory=list)
+    """Public benchmarks, asked by lmms-eval."""
     reused: bool = False
     tokens: Tokens = Field(default_factory=Tokens)
 
@@ -347,6 +389,8 @@ class EvaluationSummary(ApiModel):
     report: DiagnosisReport
     """The candidate, in the form of a diagnosis."""
     comparisons: list[Comparison]
+    lmms_eval: list[TaskComparison] = Field(default_factory=list)
+    """Public benchmarks, asked by lmms-eval."""
     confidence: float = 0.95
     """Of the intervals of change."""
     accepted: bool

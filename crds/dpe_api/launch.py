@@ -9,7 +9,7 @@ from dpe_api.artifacts import IterationId
 from dpe_api.base import ApiModel
 from dpe_api.diagnosis_spec import Diagnosis, Mixture, Probe
 from dpe_api.endpoints import Endpoint
-from dpe_api.evaluation_spec import Benchmark, Evaluation
+from dpe_api.evaluation_spec import Benchmark, Evaluation, LmmsEvalTask
 from dpe_api.generation_spec import Generation
 from dpe_api.names import LAUNCH_PATH, Stage
 from dpe_api.training_spec import Training, Warmup
@@ -77,6 +77,8 @@ class DiagnosisLaunch(_Launch):
     mixture: Mixture
     generation: Generation
     endpoints: list[Endpoint] = Field(default_factory=list)
+    lmms_eval: list[LmmsEvalTask] = Field(default_factory=list)
+    """Public benchmarks that lmms-eval asks."""
     reuse: str | None = None
     """Artifact folder whose answers are taken when its fingerprint is the same."""
     previous: str | None = None

@@ -21,6 +21,8 @@ LAUNCH_PATH = "/etc/dpe/launch.json"
 TERMINATION_PATH = "/dev/termination-log"
 MODEL_DIR = "/model"  # the served or trained model, put there by the init container
 MODEL_CACHE_DIR = "/models"  # where the platform has a cache of models; links in MODEL_DIR lead there
+LMMS_EVAL = "/opt/lmms-eval/bin/lmms-eval"  # in the image of that name, in an environment of its own
+LMMS_EVAL_DATA_DIR = "/lmms-eval"  # data sets by their names on the hub, and tasks/ with task files of one's own
 WORK_DIR = "/work"  # scratch of a pod: checkpoints before upload
 
 SERVING_PORT = 8000  # vLLM's OpenAI API

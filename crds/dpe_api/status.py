@@ -138,6 +138,20 @@ class EvaluationStatus(ApiModel):
     categories: list[CategoryChange] = Field(default_factory=list)
 
 
+class TaskStatus(ApiModel):
+    """The comparison on one task of lmms-eval."""
+
+    task: str
+    metric: str
+    n: int
+    before: float
+    after: float
+    delta: Interval | None = None
+    """Paired by question; left out where lmms-eval keeps no score of each question."""
+    gate: bool = False
+    """Whether the gate looked at it."""
+
+
 class ModelStatus(ApiModel):
     """The model that this iteration stands for: the candidate, or the base when the candidate was rejected."""
 
@@ -249,6 +263,8 @@ class Status(ApiModel):
     """What a person is asked to look at; left out before, and once it is done."""
     evaluation: list[EvaluationStatus] = Field(default_factory=list)
     """The comparison on each benchmark."""
+    lmms_eval: list[TaskStatus] = Field(default_factory=list)
+    """The comparison on each public benchmark that lmms-eval asked."""
     model: ModelStatus | None = None
     """The model that this iteration stands for."""
     cost: Cost = Field(default_factory=Cost)

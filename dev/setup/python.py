@@ -78,6 +78,8 @@ _LOCKS = {
     f"{_IMAGES}/build.txt": (f"{_IMAGES}/build.in", *_SAME),
     f"{_IMAGES}/operator.txt": ("pyproject.toml", "--extra", "operator", *_SAME),
     f"{_IMAGES}/jobs.txt": ("pyproject.toml", "--extra", "jobs", *_SAME),
+    # alone: it pins packages that ours need newer
+    f"{_IMAGES}/lmms-eval.txt": (f"{_IMAGES}/lmms-eval.in",),
     # with vLLM for GPUs, whose own requirements decide
     f"{_IMAGES}/training.txt": ("pyproject.toml", f"{_IMAGES}/training.in", "--extra", "jobs", "--extra", "training"),
 }

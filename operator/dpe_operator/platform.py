@@ -43,6 +43,13 @@ class Container(ApiModel):
     """Requests and limits, GPUs left out: those come from the resource."""
 
 
+class LmmsEval(Container):
+    """Diagnosis and evaluation where lmms-eval asks public benchmarks, too."""
+
+    data: KubernetesObject
+    """A Kubernetes volume source, mounted read-only: the data sets of the tasks."""
+
+
 class Pods(ApiModel):
     """What every job pod gets."""
 
@@ -130,6 +137,8 @@ class Platform(ApiModel):
     """vLLM."""
     training: Container
     """GRPO."""
+    lmms_eval: LmmsEval | None = None
+    """Left out: no iteration can have spec.evaluation.lmmsEval."""
     pods: Pods = Field(default_factory=Pods)
     pools: dict[str, Pool]
     jobs_pool: str | None = None

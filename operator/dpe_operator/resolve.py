@@ -53,6 +53,20 @@ def endpoint_problems(resolved: ResolvedSpec) -> list[Problem]:
     ]
 
 
+def lmms_eval_problems(resolved: ResolvedSpec, platform: Platform) -> list[Problem]:
+    """Public benchmarks on a platform that lends no data for them."""
+    tasks = resolved.evaluation.lmms_eval
+    if not tasks or platform.lmms_eval is not None:
+        return []
+    return [
+        Problem(
+            "NoLmmsEval",
+            f"spec.evaluation.lmmsEval has {', '.join(t.task for t in tasks[:4])}, but the platform lends no data for "
+            "lmms-eval: set the Helm value lmmsEval.data to a volume that holds it, or leave the section out",
+        )
+    ]
+
+
 def trainer_problems(resolved: ResolvedSpec) -> list[Problem]:
     """Arguments for TRL that it does not know, or that are set elsewhere."""
     return [Problem("TrainerArgument", why) for why in trainer_arguments.problems(resolved.training.trainer.extra)]
@@ -92,4 +106,9 @@ def problems(spec: Spec, previous: Previous | None, platform: Platform) -> list[
         resolved = resolve(spec, previous)
     except ValueError as error:
         return [Problem("InvalidSpec", str(error))]
-    return pool_problems(resolved.spec, platform) + endpoint_problems(resolved.spec) + trainer_problems(resolved.spec)
+    return [
+        *pool_problems(resolved.spec, platform),
+        *lmms_eval_problems(resolved.spec, platform),
+        *endpoint_problems(resolved.spec),
+        *trainer_problems(resolved.spec),
+    ]

@@ -27,6 +27,7 @@ from dpe_api.status import (
     ModelStatus,
     SamplesStatus,
     Status,
+    TaskStatus,
 )
 from dpe_operator.conditions import shorten
 
@@ -150,6 +151,8 @@ def _evaluation(
         )
         for c in summary.comparisons
     ]
+    told = ("task", "metric", "n", "before", "after", "delta", "gate")
+    tasks = [TaskStatus.model_validate({name: getattr(t, name) for name in told}) for t in summary.lmms_eval]
     first = next((c for c in summary.comparisons if c.name == headline), None)
     if first is None:
         raise InvalidManifest(f"the evaluation has no comparison on {headline}")
@@ -157,6 +160,7 @@ def _evaluation(
     new = status.model_copy(
         update={
             "evaluation": compared,
+            "lmms_eval": tasks,
             "accuracy_before": percent(first.before),
             "accuracy_after": percent(first.after),
             "model": model,

@@ -32,7 +32,7 @@ app.kubernetes.io/component: operator
 {{- $root := index . 0 -}}
 {{- $part := index . 1 -}}
 {{- $image := $root.Values.image -}}
-{{- (index $root.Values $part).image | default (printf "%s/%s:%s" $image.registry $part ($image.tag | default $root.Chart.AppVersion)) -}}
+{{- (index $root.Values $part).image | default (printf "%s/%s:%s" $image.registry ($part | kebabcase) ($image.tag | default $root.Chart.AppVersion)) -}}
 {{- end }}
 
 {{/* One Container of platform.yaml, as JSON: (list $ "jobs") */}}
@@ -93,6 +93,9 @@ app.kubernetes.io/component: operator
   "resyncSeconds" .Values.resyncSeconds
   "pollSeconds" .Values.pollSeconds
 -}}
+{{- with (.Values.lmmsEval | default dict).data -}}
+{{- $_ := set $platform "lmmsEval" (include "dpe.container" (list $ "lmmsEval") | fromJson | merge (dict "data" .)) -}}
+{{- end -}}
 {{- with .Values.jobsPool -}}
 {{- $_ := set $platform "jobsPool" . -}}
 {{- end -}}

@@ -31,6 +31,7 @@ from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, questions_path, take
 from dpe_jobs.diagnosis.trained import trained_on
 from dpe_jobs.generation.team import known_limits
 from dpe_jobs.ledger import Ledger
+from dpe_jobs.lmms_eval.run import ask_tasks, files
 from dpe_jobs.runtime import ProgressReporter, run_async, run_stage
 from dpe_jobs.store import Store, join
 
@@ -57,6 +58,7 @@ def run(launch: Launch, store: Store) -> None:
         asked = reuse(launch, store, model, folder) or ask_afresh(launch, store, model, folder)
         measured = describe(Items(asked.items), asked.sets, model, launch.probe, launch.diagnosis, launch.endpoints)
         attribution, tokens = attribute(launch, store, asked)
+        tasks = ask_tasks(launch, launch.lmms_eval, store, model, folder)
         memory = read_memory(store, launch.previous, launch.mixture.memory)
         quotas = mixture(launch, measured, memory)
         (folder / MIXTURE).write_bytes(_QUOTAS.dump_json(quotas, by_alias=True, indent=1))
@@ -64,12 +66,14 @@ def run(launch: Launch, store: Store) -> None:
             report=measured,
             quotas=quotas,
             weaknesses=most_frequent(attribution),
+            lmms_eval=tasks,
             reused=asked.reused,
-            tokens=add(asked.tokens, tokens),
+            tokens=add(asked.tokens, tokens, *(t.tokens for t in tasks)),
         )
         inputs = [model, *(s.source for s in asked.sets), *(memory.inputs if memory else ())]
         report = measured.model_copy(update={"attribution": attribution})
-        publish(launch, store, folder, inputs, asked, report, quotas, [MIXTURE], summary.wire())
+        others = [MIXTURE, *files(launch.lmms_eval)]
+        publish(launch, store, folder, inputs, asked, report, quotas, others, summary.wire())
 
 
 def ask_afresh(launch: DiagnosisLaunch, store: Store, model: InputRef, folder: Path) -> Asked:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dpe_api.artifacts import CategoryChange, Comparison, Interval
+from dpe_api.artifacts import CategoryChange, Comparison, Interval, TaskComparison
 from dpe_api.evaluation_spec import Gate
 from dpe_jobs.diagnosis.intervals import wilson
 from dpe_jobs.diagnosis.items import Items
@@ -111,30 +111,42 @@ def compare(before: Items, after: Items, name: str, confidence: float, seed: int
     )
 
 
-def _said(comparison: Comparison) -> str:
-    d = comparison.delta
-    return f"{comparison.name} {d.value:+.3f} [{d.low:+.3f}, {d.high:+.3f}]"
+def _said(name: str, change: Interval) -> str:
+    return f"{name} {change.value:+.3f} [{change.low:+.3f}, {change.high:+.3f}]"
 
 
-def judge(comparisons: Sequence[Comparison], gate: Gate) -> tuple[bool, str]:
+def _gated(tasks: Sequence[TaskComparison]) -> list[tuple[str, Interval]]:
+    """The gains on those tasks of lmms-eval that have a say: the change where higher is better, else its opposite."""
+    gains = []
+    for task in tasks:
+        if not task.gate:
+            continue
+        if task.delta is None:
+            raise ValueError(f"{task.task} has gate, but no paired change")
+        d = task.delta
+        gains.append((task.task, d if task.higher_is_better else Interval(value=-d.value, low=-d.high, high=-d.low)))
+    return gains
+
+
+def judge(comparisons: Sequence[Comparison], gate: Gate, tasks: Sequence[TaskComparison] = ()) -> tuple[bool, str]:
     """The gate's verdict and its reason in one line.
 
     Accepted when on every benchmark (without any: on the probe) the low end of the interval of the change in macro
-    accuracy is above -maxRegression.
+    accuracy is above -maxRegression, and so is that of the gain on every task of lmms-eval that has `gate`.
     """
     benchmarks = [c for c in comparisons if c.name != PROBE]
-    looked_at = benchmarks or list(comparisons)
+    looked_at = [(c.name, c.delta) for c in benchmarks or comparisons] + _gated(tasks)
     if not looked_at:
         raise ValueError("nothing to judge by")
     bound = -gate.max_regression
-    failed = [c for c in looked_at if not c.delta.low > bound]
+    failed = [(name, change) for name, change in looked_at if not change.low > bound]
     level = f"{gate.confidence:.0%}"
     if failed:
         return False, (
             f"rejected: the low end of the {level} interval is not above {bound:+.3f}: "
-            f"{'; '.join(_said(c) for c in failed)}"
+            f"{'; '.join(_said(*one) for one in failed)}"
         )
     return True, (
-        f"accepted: change in macro accuracy {'; '.join(_said(c) for c in looked_at)}, low end of the {level} interval "
-        f"above {bound:+.3f}"
+        f"accepted: change in macro accuracy {'; '.join(_said(*one) for one in looked_at)}, low end of the {level} "
+        f"interval above {bound:+.3f}"
     )

@@ -2,12 +2,13 @@
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from dpe_api.artifacts import Comparison, EvaluationSummary, InputRef, Manifest
+from dpe_api.artifacts import Comparison, EvaluationSummary, InputRef, Manifest, TaskComparison
 from dpe_api.launch import EvaluationLaunch, Launch
 from dpe_api.names import Exit, Stage
 from dpe_jobs.diagnosis.attribution import attribute_by_rules
@@ -17,6 +18,7 @@ from dpe_jobs.diagnosis.report import describe
 from dpe_jobs.diagnosis.sample import PAIRED, PROBE, QuestionSet, take
 from dpe_jobs.diagnosis.trained import Trained, trained_on
 from dpe_jobs.evaluation.compare import compare, judge
+from dpe_jobs.lmms_eval.run import ask_tasks, compare_tasks, files
 from dpe_jobs.rounds import page
 from dpe_jobs.rounds.read import earlier_rounds, read_round
 from dpe_jobs.runtime import BadConfig, BadData, run_stage
@@ -50,15 +52,21 @@ def run(launch: Launch, store: Store) -> None:
         sets = [probe, *same_rows(launch, store, before, trained, folder)]
         asked = ask(launch, store, model, sets, folder)
         after = Items(asked.items)
+        tasks = launch.evaluation.lmms_eval
+        answered = ask_tasks(launch, tasks, store, model, folder)
+        compared = compare_tasks(launch, store, answered, folder)
         measured = describe(after, asked.sets, model, launch.probe, launch.diagnosis, launch.endpoints)
-        summary = EvaluationSummary(report=measured, tokens=add(asked.tokens, tokens), **verdict(launch, before, after))
+        said = verdict(launch, before, after, compared)
+        summary = EvaluationSummary(
+            report=measured, tokens=add(asked.tokens, tokens, *(t.tokens for t in answered)), **said
+        )
         log.info("%s", summary.reason)
         (folder / COMPARISON).write_bytes(_COMPARISONS.dump_json(summary.comparisons, by_alias=True, indent=1))
         # by rules only: the iteration that goes on from here has its endpoint look at the same wrong answers
         attribution = attribute_by_rules(asked.items, launch.diagnosis).report
         report = measured.model_copy(update={"attribution": attribution})
         inputs = [model, earlier, *(s.source for s in sets), *previous_evaluation(launch, store)]
-        others = [COMPARISON, *draw_rounds(launch, store, summary, folder)]
+        others = [COMPARISON, *files(tasks), *draw_rounds(launch, store, summary, folder)]
         publish(launch, store, folder, inputs, asked, report, [], others, summary.wire())
 
 
@@ -111,7 +119,9 @@ def same_rows(
     return [probe, *(take(store, b.name, b.uri, folder, only=frozenset(before.ids(b.name))) for b in launch.benchmarks)]
 
 
-def verdict(launch: EvaluationLaunch, before: Items, after: Items) -> dict[str, object]:
+def verdict(
+    launch: EvaluationLaunch, before: Items, after: Items, tasks: Sequence[TaskComparison]
+) -> dict[str, object]:
     """Comparisons on every set, and the gate's word: fields of the summary."""
     gate = launch.evaluation.gate
     comparisons = []
@@ -120,5 +130,11 @@ def verdict(launch: EvaluationLaunch, before: Items, after: Items) -> dict[str, 
         if comparison is None:
             raise BadData("NothingToCompare", f"no item of {name} was answered by both models")
         comparisons.append(comparison)
-    accepted, reason = judge(comparisons, gate)
-    return {"comparisons": comparisons, "confidence": gate.confidence, "accepted": accepted, "reason": reason}
+    accepted, reason = judge(comparisons, gate, tasks)
+    return {
+        "comparisons": comparisons,
+        "lmms_eval": tasks,
+        "confidence": gate.confidence,
+        "accepted": accepted,
+        "reason": reason,
+    }

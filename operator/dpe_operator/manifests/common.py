@@ -11,6 +11,7 @@ from dpe_api.names import (
     LABEL_ATTEMPT,
     LABEL_ITERATION,
     LABEL_STAGE,
+    LMMS_EVAL_DATA_DIR,
     METRICS_PORT,
     MODEL_CACHE_DIR,
     MODEL_DIR,
@@ -24,7 +25,7 @@ from dpe_api.names import (
 )
 from dpe_api.status import Resolved
 from dpe_operator.plan import Child
-from dpe_operator.platform import Container, KubernetesObject, Platform, Pool
+from dpe_operator.platform import Container, KubernetesObject, LmmsEval, Platform, Pool
 from dpe_operator.world import GRACE_S, Iteration
 
 MANAGER = "dpe-operator"
@@ -92,6 +93,12 @@ class Attempt:
         if self.server is None:
             raise ValueError(f"{self.stage} needs a model server")
         return ServedModel(url=f"http://{self.server}.{self.iteration.namespace}.svc:{SERVING_PORT}", uri=uri)
+
+
+def lmms_eval(attempt: Attempt) -> LmmsEval | None:
+    """How the pod is started where lmms-eval asks the served model, too; None where it does not."""
+    asks = attempt.stage in (Stage.DIAGNOSIS, Stage.EVALUATION) and attempt.resolved.spec.evaluation.lmms_eval
+    return attempt.platform.lmms_eval if asks else None
 
 
 def labels(attempt: Attempt) -> dict[str, str]:
@@ -227,6 +234,8 @@ def main_container(
 ) -> KubernetesObject:
     """The container that does the stage's work."""
     how = attempt.platform.container(attempt.stage)
+    if (lent := lmms_eval(attempt)) is not None:
+        how, read = lent, (*read, ("lmms-eval", LMMS_EVAL_DATA_DIR))
     named = {"metrics": METRICS_PORT, **(ports or {})}
     return container(
         attempt,
@@ -277,6 +286,8 @@ def pod(
         {"name": "tmp", "emptyDir": {}},
         {"name": "work", "emptyDir": {}},
     ]
+    if (lent := lmms_eval(attempt)) is not None:
+        volumes.append({"name": "lmms-eval", **lent.data})
     if with_model:
         volumes.append({"name": "model", "emptyDir": {}})
         if attempt.platform.model_cache.volume is not None:

@@ -19,6 +19,7 @@ def launch(attempt: Attempt) -> DiagnosisLaunch:
             "mixture": spec.mixture,
             "generation": spec.generation,
             "endpoints": asking(spec),
+            "lmms_eval": spec.evaluation.lmms_eval,
             "reuse": attempt.resolved.reuse_diagnosis,
             "previous": attempt.resolved.previous,
         }

@@ -12,7 +12,18 @@ from dpe_api import crd, reference
 from dpe_api.launch import Downloads
 from dpe_api.run_spec import RunSpec
 from dpe_api.spec import ResolvedSpec, Spec
-from dpe_operator.platform import Backoff, Container, Deadlines, Limits, ModelCache, ObjectStore, Platform, Pods, Pool
+from dpe_operator.platform import (
+    Backoff,
+    Container,
+    Deadlines,
+    Limits,
+    LmmsEval,
+    ModelCache,
+    ObjectStore,
+    Platform,
+    Pods,
+    Pool,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts" / "dpe"
@@ -47,6 +58,7 @@ def test_values_of_the_embedded_cluster_pass_the_schema() -> None:
         (("endpointSecrets",), ["keys", "keys"], "endpointSecrets"),
         (("deadlines", "startup"), 0, "deadlines.startup"),
         (("modelCache", "volume"), {"nfs": {}, "emptyDir": {}}, "modelCache.volume"),
+        (("lmmsEval", "data"), {"nfs": {}, "emptyDir": {}}, "lmmsEval.data"),
         (("modelCache", "maxSize"), "lots", "modelCache.maxSize"),
         (("watchNamespaces",), ["Not_A_Namespace"], "watchNamespaces.0"),
         (("networkPolicy", "apiServer", "cidrs"), ["10.0.0.1"], "networkPolicy.apiServer.cidrs.0"),
@@ -92,6 +104,7 @@ def test_every_fact_of_the_platform_can_be_set_in_the_values() -> None:
     assert keys(ObjectStore) == set(VALUES["objectStore"]) - {"accessKey", "secretKey"}
     for part in ("jobs", "serving", "training"):
         assert keys(Container) == set(VALUES[part]) | {"pullPolicy"}
+    assert keys(LmmsEval) == set(VALUES["lmmsEval"]) | {"pullPolicy"}
     for pool in VALUES["pools"].values():
         assert keys(Pool) == set(pool)
 

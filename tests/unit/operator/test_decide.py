@@ -91,6 +91,7 @@ def test_nothing_is_created_before_the_resolved_spec_is_written_down():
     [
         ({"serving": {"pool": "gold"}}, "UnknownPool", ["spec.serving.pool", "gold", "inference, training"]),
         ({"training": {"pool": "gold"}}, "UnknownPool", ["spec.training.pool", "gold"]),
+        ({"evaluation": {"lmmsEval": [{"task": "ai2d"}]}}, "NoLmmsEval", ["ai2d", "Helm value lmmsEval.data"]),
     ],
 )
 def test_a_spec_that_the_platform_cannot_run_is_not_accepted(changes, reason, words):

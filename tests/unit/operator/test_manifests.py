@@ -217,3 +217,27 @@ def test_a_cache_of_models_is_written_by_the_init_container_alone(stage):
 def test_a_size_of_the_cache_that_is_none_is_refused():
     with pytest.raises(ValueError, match="lots"):
         given.platform(modelCache={"maxSize": "lots"})
+
+
+LMMS_EVAL = {"image": "lmms-eval:1", "data": {"persistentVolumeClaim": {"claimName": "benchmarks"}}}
+ASKED = {"evaluation": {"lmmsEval": [{"task": "ai2d", "gate": True}]}}
+
+
+@pytest.mark.parametrize("stage", [Stage.DIAGNOSIS, Stage.EVALUATION])
+def test_public_benchmarks_have_their_image_and_read_their_data(stage):
+    lent = given.platform(lmmsEval=LMMS_EVAL)
+    spec = pod_of(stage, platform=lent, **ASKED)["spec"]
+    (main,) = spec["containers"]
+    assert (main["image"], main["command"]) == ("lmms-eval:1", ["python3", "-m", "dpe_jobs", str(stage)])
+    assert {"name": "lmms-eval", "mountPath": "/lmms-eval", "readOnly": True} in main["volumeMounts"]
+    assert {"name": "lmms-eval", **LMMS_EVAL["data"]} in spec["volumes"]
+    assert main["securityContext"]["readOnlyRootFilesystem"] is True
+    launch = parse_launch(children(stage, platform=lent, **ASKED)["ConfigMap"]["data"]["launch.json"])
+    tasks = launch.lmms_eval if stage is Stage.DIAGNOSIS else launch.evaluation.lmms_eval
+    assert [(t.task, t.gate) for t in tasks] == [("ai2d", True)]
+    assert pod_of(stage, platform=lent) == pod_of(stage)
+
+
+def test_other_stages_know_nothing_of_public_benchmarks():
+    for stage in set(Stage) - {Stage.DIAGNOSIS, Stage.EVALUATION}:
+        assert pod_of(stage, platform=given.platform(lmmsEval=LMMS_EVAL), **ASKED) == pod_of(stage, **ASKED)

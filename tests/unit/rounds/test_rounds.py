@@ -1,10 +1,12 @@
 import re
+from dataclasses import replace
 
 import pytest
 from tests.fakes.memory_store import MemoryStore
 from tests.unit.rounds import chains
 from tests.unit.rounds.chains import NOW, interval, publish, root
 
+from dpe_api.artifacts import TaskComparison
 from dpe_api.names import Exit
 from dpe_jobs.rounds import cli, page
 from dpe_jobs.rounds.page import Chart
@@ -98,6 +100,27 @@ def test_the_page_holds_the_figures_and_asks_for_nothing(rounds, tmp_path):
     assert re.findall(r'data-category="(\w+)" data-now="([\d.]+)"', text)[1:] == [("colour", "0.9"), ("count", "0.8")]
     assert "lost in round 1" in text
     assert not re.search(r"<script|https?://|src=", text)
+
+
+def test_public_benchmarks_are_shown_where_a_round_was_asked_some(rounds, tmp_path):
+    assert "Public benchmarks" not in written(rounds, tmp_path)
+    paired = TaskComparison(task="ai2d", metric="exact_match,none", n=24, before=0.25, after=0.5, gate=True)
+    paired = paired.model_copy(update={"delta": interval(0.25), "before_stderr": 0.0903})
+    told = TaskComparison(task="mmmu_val", metric="mmmu_acc,none", n=1900, before=0.5, after=0.51)
+    last = rounds[-1].evaluation.model_copy(update={"lmms_eval": [paired, told]})
+    text = written([*rounds[:-1], replace(rounds[-1], evaluation=last)], tmp_path)
+    assert re.findall(r'data-task="(\w+)" data-before="([\d.]+)" data-after="([\d.]+)"', text) == [
+        ("ai2d", "0.25", "0.5"),
+        ("mmmu_val", "0.5", "0.51"),
+    ]
+    assert "± 0.09" in text
+    assert "1,900" in text
+    assert "reported only" in text
+
+
+def written(rounds, tmp_path) -> str:
+    page.write(rounds, tmp_path / "run.html", created_at=NOW)
+    return (tmp_path / "run.html").read_text()
 
 
 def test_names_are_data_and_never_markup(store, tmp_path):
