@@ -115,6 +115,16 @@ def test_values_of_a_release_from_before_the_cache_of_models_have_none() -> None
     assert platform("--set", "modelCache=null").model_cache == ModelCache()
 
 
+def test_public_benchmarks_come_with_a_volume_and_an_image_of_their_own() -> None:
+    assert platform().lmms_eval is None
+    assert platform("--set", "lmmsEval=null").lmms_eval is None
+    lent = platform("--set", "lmmsEval.data.persistentVolumeClaim.claimName=benchmarks").lmms_eval
+    assert lent is not None
+    assert lent.image.rsplit("/", 1)[1].startswith("lmms-eval:")
+    assert lent.data == {"persistentVolumeClaim": {"claimName": "benchmarks"}}
+    assert lent.resources["limits"]["memory"]
+
+
 def test_a_change_of_the_platform_restarts_the_operator_and_nothing_else_does() -> None:
     def template(*arguments: str) -> dict[str, Any]:
         found: dict[str, Any] = one(rendered(*arguments), "Deployment")["spec"]["template"]

@@ -65,7 +65,7 @@ class _Asking:
             out, data = work / "out", program.data_folder()
             progress = ProgressReporter(self.launch, self.store, 1, unit=f"questions of {task.task}")
             concurrency = self.launch.diagnosis.concurrency
-            seed = derive(self.launch.seed, "lmms-eval", task.task) % 2**31
+            seed = derive(self.launch.seed, "lmms-eval", task.task)
             arguments = program.command(task, self.launch.model.url, out, concurrency=concurrency, seed=seed, data=data)
             said = program.run(arguments, work, data, lambda done, total: progress.set(done, total=total))
             written = results.find(out, task.task)
