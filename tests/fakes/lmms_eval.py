@@ -16,6 +16,7 @@ import json, os, pathlib, shutil, sys
 
 here = pathlib.Path(__file__).parent
 if sys.argv[1:] == ["version"]:
+    assert not [name for name in os.environ if name.startswith("DPE_")]
     print("\\x1b[1mlmms-eval " + (here / "version").read_text() + "\\x1b[0m\\nPython     3.11.2")
     sys.exit()
 task, out = (sys.argv[sys.argv.index(name) + 1] for name in ("--tasks", "--output_path"))

@@ -65,10 +65,13 @@ def environment(work: Path, given: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def version() -> str:
+def version(work: Path) -> str:
     """Of lmms-eval. BadConfig when this image has none."""
+    env = environment(work, os.environ)
     try:
-        found = subprocess.run([LMMS_EVAL, "version"], capture_output=True, text=True, timeout=300, check=False)
+        found = subprocess.run(
+            [LMMS_EVAL, "version"], env=env, capture_output=True, text=True, timeout=300, check=False
+        )
     except FileNotFoundError:
         raise BadConfig(
             "NoLmmsEval", f"there is no {LMMS_EVAL}: the Helm value lmmsEval.image must be made from its Dockerfile"

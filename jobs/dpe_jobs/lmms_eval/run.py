@@ -109,7 +109,7 @@ def ask_tasks(
     """Results of the served model on all tasks; their files are in `folder` then, under `file_names`."""
     if not tasks:
         return []
-    asking = _Asking(launch, store, model, program.version(), folder)
+    asking = _Asking(launch, store, model, program.version(folder), folder)
     return [asking.result(task) for task in tasks]
 
 
