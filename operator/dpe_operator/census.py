@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import islice
 from typing import Any
 
 from dpe_api.names import LABEL_ITERATION
@@ -37,15 +38,22 @@ class Census:
         read where a crowd has lists older than `older_than_s`.
         """
         in_doubt = loop.memory.listed_at is None
-        others = [it for (namespace, _), it in self._loops.items() if namespace == loop.namespace]
-        wanted = [it for it in others if not it.waits_for_events and not it.memory.is_recent(older_than_s)]
-        crowd = [it for it in wanted if it.memory.listed_at is None] if in_doubt else wanted
-        if len(crowd) < CROWD:
+        if not in_doubt and loop.namespace in self._running:
+            return
+        if not self._is_crowded(loop.namespace, older_than_s, in_doubt=in_doubt):
             await self._one(loop)
         elif in_doubt:
             await asyncio.shield(self._all(loop.namespace))  # the others wait on when one of them is told to stop
-        elif loop.namespace not in self._running:
+        else:
             self._all(loop.namespace).add_done_callback(_log)
+
+    def _is_crowded(self, namespace: str, older_than_s: float, *, in_doubt: bool) -> bool:
+        """Whether so many are to be listed, or so many are in doubt, that one list of all is cheaper."""
+        others = (it for (there, _), it in self._loops.items() if there == namespace and not it.waits_for_events)
+        wanted = (
+            it for it in others if it.memory.listed_at is None or not (in_doubt or it.memory.is_recent(older_than_s))
+        )
+        return sum(1 for _ in islice(wanted, CROWD)) == CROWD
 
     async def _one(self, loop: Loop) -> None:
         loop.memory.listed_at = None  # until the lists are complete

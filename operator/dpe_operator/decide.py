@@ -64,7 +64,8 @@ def decide(spec: Spec, status: Status, seen: Observed, platform: Platform, now: 
 
 
 def _plan(turn: Turn, before: Status) -> Plan:
-    after = fit(turn.status.model_copy(update={"observed_generation": turn.seen.iteration.generation}))
+    after = turn.status.model_copy(update={"observed_generation": turn.seen.iteration.generation})
+    after = before if after == before else fit(after)
     busy = any(s.state is StageState.RUNNING for s in after.stages) or bool(turn.delete)
     waiting = any(still_stopping(turn, stage) for stage in Stage)
     default_s = turn.platform.poll_seconds if busy or waiting else turn.platform.resync_seconds

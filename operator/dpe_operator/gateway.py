@@ -85,6 +85,7 @@ def connect() -> client.ApiClient:
     except ConfigException:
         config.load_kube_config(client_configuration=configuration)
     configuration.retries = False  # the reconcile loop is the retry
+    configuration.connection_pool_maxsize = IN_FLIGHT  # one beyond it would be closed after each request
     return client.ApiClient(configuration)
 
 

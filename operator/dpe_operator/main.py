@@ -13,6 +13,7 @@ import kopf
 from kubernetes.client.exceptions import ApiException
 from prometheus_client import start_http_server
 from pydantic import ValidationError
+from typing_extensions import override
 from urllib3.exceptions import HTTPError
 
 from dpe_api.names import (
@@ -45,11 +46,29 @@ _CHILDREN = {"app.kubernetes.io/managed-by": MANAGER, LABEL_ITERATION: kopf.PRES
 _THREADS = 32  # for blocking clients; the gateway and the store bound themselves below that
 
 
+class _NoDiffs(kopf.DiffBaseStorage):  # type: ignore[misc]
+    """No handler asks what has changed; to be able to say it, kopf copies every object of every event deeply, twice."""
+
+    @override
+    def build(self, *, body: kopf.Body, extra_fields: object = None) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    @override
+    def fetch(self, *, body: kopf.Body) -> kopf.BodyEssence | None:
+        return None
+
+    @override
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        raise NotImplementedError("there is no handler whose success would be stored")
+
+
 def configure(settings: kopf.OperatorSettings) -> None:
     """Kopf's settings: no rights beyond the namespaces, no posts of its own, quick recovery from an outage."""
     settings.scanning.disabled = True
     settings.posting.enabled = False
     settings.persistence.finalizer = f"{GROUP}/operator"
+    settings.persistence.diffbase_storage = _NoDiffs()
+    settings.watching.chunk_size = 100  # objects: a list of all at the start is memory that never comes back
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 600
     settings.watching.connect_timeout = 10
@@ -72,7 +91,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     async def look_after(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         loop = operator.loops[namespace, name] = Loop(namespace, name, uid)
         ended = asyncio.Event()
-        waker = asyncio.create_task(_pass_on(stopped, ended))
+        waker = asyncio.create_task(_pass_on(stopped, ended, loop))
         try:
             await run(operator, loop, ended)
         finally:
@@ -86,8 +105,6 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     async def iteration_changed(
         namespace: str, name: str, labels: Mapping[str, str], body: kopf.Body, event: Any, **_: Any
     ) -> None:
-        # kopf keeps each iteration as its last event showed it, and half of that are fields that nobody here reads
-        event["object"]["metadata"].pop("managedFields", None)
         above = operator.runs.get((namespace, labels.get(LABEL_RUN, "")))
         if above is not None:
             above.wake.set()
@@ -104,18 +121,32 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         for loop in operator.loops.values():
             if loop.namespace == namespace and loop.refers_to == name:
                 loop.wake.set()
+        _lighten(event["object"])
 
     @kopf.on.event("batch", "v1", "jobs", labels=_CHILDREN, registry=registry)  # type: ignore[untyped-decorator]
     async def job_changed(namespace: str, labels: Mapping[str, str], event: Any, **_: Any) -> None:
         loop = operator.loops.get((namespace, labels[LABEL_ITERATION]))
         if loop is not None and loop.memory.see_job(event["object"], loop.uid, gone=event["type"] == "DELETED"):
             loop.wake.set()
+        _lighten(event["object"])
 
     @kopf.on.event("", "v1", "pods", labels=_CHILDREN, registry=registry)  # type: ignore[untyped-decorator]
     async def pod_changed(namespace: str, labels: Mapping[str, str], event: Any, **_: Any) -> None:
         loop = operator.loops.get((namespace, labels[LABEL_ITERATION]))
         if loop is not None and loop.memory.see_pod(event["object"], loop.uid, gone=event["type"] == "DELETED"):
             loop.wake.set()
+        _lighten(event["object"])
+
+
+def _lighten(body: dict[str, Any]) -> None:
+    """Take out what only handlers read.
+
+    Kopf keeps an object that has a daemon as its last event showed it, and any other for some seconds: at the start
+    that would be all pods of all iterations at once.
+    """
+    body["metadata"].pop("managedFields", None)
+    body.pop("spec", None)
+    body.pop("status", None)
 
 
 def _register_runs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
@@ -125,7 +156,7 @@ def _register_runs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     async def look_after_run(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         loop = operator.runs[namespace, name] = Loop(namespace, name, uid)
         ended = asyncio.Event()
-        waker = asyncio.create_task(_pass_on(stopped, ended))
+        waker = asyncio.create_task(_pass_on(stopped, ended, loop))
         try:
             await run(operator, loop, ended, reconcile_run)
         finally:
@@ -134,15 +165,17 @@ def _register_runs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
                 del operator.runs[namespace, name]
 
     @kopf.on.event(GROUP, VERSION, RUN_PLURAL, registry=registry)  # type: ignore[untyped-decorator]
-    async def run_changed(namespace: str, name: str, body: kopf.Body, **_: Any) -> None:
+    async def run_changed(namespace: str, name: str, body: kopf.Body, event: Any, **_: Any) -> None:
         own = operator.runs.get((namespace, name))
         if own is not None and body["metadata"].get("generation") != own.generation:
             own.wake.set()
+        _lighten(event["object"])
 
 
-async def _pass_on(stopped: kopf.DaemonStopped, ended: asyncio.Event) -> None:
+async def _pass_on(stopped: kopf.DaemonStopped, ended: asyncio.Event, loop: Loop) -> None:
     await stopped.wait()
     ended.set()
+    loop.wake.set()
 
 
 async def fill_queue(operator: Operator, namespaces: list[str]) -> None:

@@ -69,7 +69,7 @@ class Memory:
         """Note the iteration itself, as a watch, a read or the answer to our own write shows it."""
         if gone:
             self.forget_iteration()
-        elif self._body is None or _version(body) >= self._body_version:
+        elif self._body is None or _version(body) > self._body_version:  # of our own writes the event follows
             metadata = {key: value for key, value in body["metadata"].items() if key != "managedFields"}
             self._body, self._body_version = json.dumps({**body, "metadata": metadata}).encode(), _version(body)
 

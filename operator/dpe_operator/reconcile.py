@@ -1,6 +1,7 @@
 """observe -> decide -> act, for one iteration, until it is gone."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -185,15 +186,12 @@ async def _tell_unreadable(operator: Operator, iteration: Iteration, error: Vali
     log.warning("%s/%s: %s", iteration.namespace, iteration.name, message)
 
 
-async def _pause(loop: Loop, stopped: asyncio.Event, seconds: float | None) -> None:
-    """Until woken, told to stop, or the time is over."""
+async def _pause(loop: Loop, seconds: float | None) -> None:
+    """Until woken, or the time is over."""
     loop.due = float("inf") if seconds is None else time.monotonic() + seconds
-    waits = [asyncio.ensure_future(loop.wake.wait()), asyncio.ensure_future(stopped.wait())]
-    try:
-        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await loop.wake.wait()
     loop.due = time.monotonic()
 
 
@@ -202,7 +200,10 @@ Look = Callable[[Operator, Loop], Awaitable[float | None]]
 
 
 async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look = reconcile) -> None:
-    """Look after one iteration or run until `stopped`; never raises for what can be tried again."""
+    """Look after one iteration or run until `stopped`, of which `loop.wake` tells, too.
+
+    Never raises for what can be tried again.
+    """
     errors = 0
     while not stopped.is_set():
         loop.wake.clear()
@@ -224,7 +225,7 @@ async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look
             metrics.RECONCILE_ERRORS.inc()
             pause = RETRY_S[-1]
             log.exception("%s/%s: cannot decide; tries again in %.1f s", loop.namespace, loop.name, pause)
-        await _pause(loop, stopped, pause)
+        await _pause(loop, pause)
 
 
 def _line(error: Exception) -> str:

@@ -98,6 +98,8 @@ class Players:
     phases: dict[str, str] = field(default_factory=dict)
     bodies: dict[str, Json] = field(default_factory=dict)
     released: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    """Iterations that have been deleted."""
     _free: dict[str, asyncio.Event] = field(default_factory=dict)
     _left: dict[tuple[str, str], int] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -141,6 +143,11 @@ class Players:
 
     def _iteration(self, what: str, found: Json) -> None:
         name = found["metadata"]["name"]
+        if what == "DELETED":
+            self.gone.add(name)
+            self.bodies.pop(name, None)
+            self._free.pop(name, None)
+            return
         self.phases[name] = (found.get("status") or {}).get("phase", "")
         self.bodies[name] = found["metadata"]
         if self.phases[name] in ("Succeeded", "Rejected", "Failed"):

@@ -1,0 +1,156 @@
+"""Many iterations, few at once: `python -m tests.bench.operator.through --iterations 1000 --at-once 50`. As root.
+
+On a cluster as in scale.py new iterations are created as others end; the operator deletes each when its time to live is
+over. Every one must succeed with one attempt for each stage, and leave nothing behind. Prints what one costs, by
+process, and the operator's memory from the first tenth to the last.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import statistics
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dev.cluster import lifecycle
+from dev.cluster.config import Cluster as Instance
+from tests.bench.operator.playing import Cluster, Players
+from tests.bench.operator.scale import NAMESPACE, Operator, Shares, difference, prepare, until
+from tests.unit.operator import given
+
+from dpe_api.names import API_VERSION, KIND, LABEL_ITERATION, PLURAL, Stage
+
+TTL_S = 5
+
+
+@dataclass
+class Feeder:
+    """Creates iterations, as many as may live at once."""
+
+    cluster: Cluster
+    players: Players
+    names: list[str]
+    at_once: int
+    rss_mib: list[float] = field(default_factory=list)
+    """The operator's, at the end of each iteration."""
+
+    async def feed(self, operator: Operator, limit_s: float) -> None:
+        """Until all are gone; SystemExit with those that are stuck."""
+        waiting = iter(self.names)
+        await asyncio.gather(*(self._line(waiting, operator, limit_s) for _ in range(self.at_once)))
+
+    async def _line(self, waiting: Any, operator: Operator, limit_s: float) -> None:
+        spec = given.spec(ttlSecondsAfterFinished=TTL_S).wire()
+        for name in waiting:
+            self.players.release(name)
+            body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
+            await self.cluster.call("POST", self.cluster.path(PLURAL), body)
+            began = time.monotonic()
+            while name not in self.players.gone:
+                if time.monotonic() - began > limit_s:
+                    where = sorted(key for key in self.players.moments if key[0] == name)
+                    raise SystemExit(f"{name} is stuck: {self.players.phases.get(name)}, {where}")
+                await asyncio.sleep(0.2)
+            self.rss_mib.append(operator.rss_mib())
+
+
+async def left_over(cluster: Cluster) -> dict[str, int]:
+    """How much of each kind is still there of iterations that are gone."""
+    found = {PLURAL: len((await cluster.call("GET", cluster.path(PLURAL)))["items"])}
+    core = f"/api/v1/namespaces/{NAMESPACE}"
+    paths = {"jobs": cluster.path("jobs"), "pods": cluster.path("pods")}
+    paths |= {kind: f"{core}/{kind}" for kind in ("configmaps", "services")}
+    for kind, path in paths.items():
+        found[kind] = len((await cluster.call("GET", path, labelSelector=LABEL_ITERATION))["items"])
+    return found
+
+
+def tenths(values: list[float]) -> list[int]:
+    """Median of each tenth."""
+    size = max(1, len(values) // 10)
+    return [round(statistics.median(values[i : i + size])) for i in range(0, len(values), size)][:10]
+
+
+def found_of(players: Players, names: list[str]) -> dict[str, Any]:
+    """What became of the iterations; all of it is wrong but the phase Succeeded."""
+    return {
+        "phases": dict(Counter(players.phases.get(name, "never seen") for name in names)),
+        "not_deleted": sum(name not in players.gone for name in names),
+        "jobs_missing": sum((name, stage) not in players.attempts for name in names for stage in Stage),
+        "jobs_beyond_the_first_attempt": sum(attempt > 1 for attempt in players.attempts.values()),
+    }
+
+
+async def measure(arguments: argparse.Namespace, instance: Instance, folder: Path) -> dict[str, Any]:
+    """All figures."""
+    store, operator = prepare(instance), Operator(instance, folder)
+    names = [f"i{n}" for n in range(arguments.iterations)]
+    async with Cluster(instance.kubeconfig, NAMESPACE) as cluster:
+        players = Players(cluster, store)
+        playing = asyncio.create_task(players.play())
+        try:
+            operator.start()
+            await until(lambda: operator.metric("process_cpu_seconds_total") > 0, 60, lambda: "no operator", playing)
+            assert operator.process is not None
+            feeder = Feeder(cluster, players, names, arguments.at_once)
+            before, shares, began = operator.state(), Shares(instance, operator.process), time.monotonic()
+            feeding = asyncio.create_task(feeder.feed(operator, arguments.limit_s))
+            await asyncio.wait([feeding, playing], return_when=asyncio.FIRST_COMPLETED)
+            await (feeding if feeding.done() else playing)
+            seconds, after = time.monotonic() - began, operator.state()
+            busy = shares.used()
+            last: dict[str, int] = {}
+            for _ in range(60):  # the garbage collector follows
+                last = await left_over(cluster)
+                if not any(last.values()):
+                    break
+                await asyncio.sleep(1)
+            return {
+                "iterations": len(names),
+                "at_once": arguments.at_once,
+                "processors": os.cpu_count(),
+                "seconds": round(seconds, 1),
+                "operator_per_iteration": difference(before, after, len(names)),
+                "cpu_s_per_iteration": {name: round(share * seconds / len(names), 3) for name, share in busy.items()},
+                "rss_mib_by_tenths": tenths(feeder.rss_mib),
+                **found_of(players, names),
+                "left_over": last,
+                "reconcile_errors": after["errors"],
+                "faults_of_the_players": players.faults[:5],
+            }
+        finally:
+            playing.cancel()
+            operator.stop()
+
+
+def _interrupted(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> None:
+    """Print the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--iterations", type=int, default=1000, help="all of them (default: %(default)s)")
+    parser.add_argument("--at-once", type=int, default=50, help="that live at once at most (default: %(default)s)")
+    parser.add_argument("--limit-s", type=float, default=900, help="longest life of one (default: %(default)s)")
+    parser.add_argument("--instance", type=int, default=3, help="number of the embedded cluster")
+    arguments = parser.parse_args()
+    instance = Instance(arguments.instance)
+    signal.signal(signal.SIGTERM, _interrupted)
+    lifecycle.down(instance, say=lambda _: None)
+    try:
+        lifecycle.up_without_nodes(instance)
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(asyncio.run(measure(arguments, instance, Path(folder))), indent=1))
+    finally:
+        lifecycle.down(instance, say=lambda _: None)
+
+
+if __name__ == "__main__":
+    main()
