@@ -39,7 +39,7 @@ IN_FLIGHT = 16  # requests at once
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON = "application/json"
 _METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
-_PAGE = 200  # objects of one answer: a status may have 32 KiB
+_PAGE = 100  # objects of one answer: a status may have 32 KiB
 _COLLECTIONS: dict[ChildKind, str] = {
     "ConfigMap": "/api/v1/namespaces/{}/configmaps",
     "Service": "/api/v1/namespaces/{}/services",
