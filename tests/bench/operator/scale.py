@@ -73,10 +73,14 @@ class Shares:
         found = {name: cpu_s(process) for name, process in self._processes.items()}
         return found | {"the machine": sum(all_of_it) - all_of_it.idle - all_of_it.iowait}
 
+    def spent_s(self) -> dict[str, float]:
+        """Seconds of processor time by process."""
+        return {name: value - self._before[name] for name, value in self._now().items()}
+
     def used(self) -> dict[str, float]:
         """Mean by process."""
         seconds = time.monotonic() - self._began
-        return {name: round((value - self._before[name]) / seconds, 2) for name, value in self._now().items()}
+        return {name: round(spent / seconds, 2) for name, spent in self.spent_s().items()}
 
 
 class Operator:

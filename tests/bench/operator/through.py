@@ -104,7 +104,7 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             await asyncio.wait([feeding, playing], return_when=asyncio.FIRST_COMPLETED)
             await (feeding if feeding.done() else playing)
             seconds, after = time.monotonic() - began, operator.state()
-            busy = shares.used()
+            spent_s = shares.spent_s()
             last: dict[str, int] = {}
             for _ in range(60):  # the garbage collector follows
                 last = await left_over(cluster)
@@ -117,7 +117,7 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
                 "processors": os.cpu_count(),
                 "seconds": round(seconds, 1),
                 "operator_per_iteration": difference(before, after, len(names)),
-                "cpu_s_per_iteration": {name: round(share * seconds / len(names), 3) for name, share in busy.items()},
+                "cpu_s_per_iteration": {name: round(s / len(names), 3) for name, s in spent_s.items()},
                 "rss_mib_by_tenths": tenths(feeder.rss_mib),
                 **found_of(players, names),
                 "left_over": last,
