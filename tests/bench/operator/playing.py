@@ -104,6 +104,8 @@ class Players:
     _left: dict[tuple[str, str], int] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
+    heard: float = field(default_factory=time.monotonic)
+    """time.monotonic() of the last event of an iteration, Job or pod."""
 
     def __post_init__(self) -> None:
         self._threads = ThreadPoolExecutor(8)
@@ -139,6 +141,7 @@ class Players:
 
     async def _follow(self, kind: str, see: Callable[[str, Json], None]) -> None:
         async for what, found in self.cluster.watch(kind):
+            self.heard = time.monotonic()
             see(what, found)
 
     def _iteration(self, what: str, found: Json) -> None:
