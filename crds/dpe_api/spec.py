@@ -48,6 +48,8 @@ SECTIONS = ("probe", "diagnosis", "mixture", "generation", "serving", "training"
 """Parts of the spec that an iteration with `model.iterationRef` takes from the other one when it leaves them out."""
 
 _MUTABLE = ("priority", "suspend", "ttlSecondsAfterFinished", "retry")
+_MUTABLE_OF_TRAINING = ("nodes", "gpusPerNode")
+"""A training goes on from its checkpoint with another number of ranks: the next attempt has it."""
 
 
 def _endpoint_rule(field: str) -> tuple[str, str, str]:
@@ -193,18 +195,24 @@ class ResolvedSpec(ApiModel):
         return cls.model_validate(spec.resolve().model_dump())
 
 
+def _unchanged(field: str, inside: str | None = None) -> str:
+    """CEL: a field that may be left out is as it was. `inside`: what holds of it instead of equality."""
+    ours, before = f"self.{field}", f"oldSelf.{field}"
+    return f"(has({ours}) == has({before}) && (!has({ours}) || {f'({inside})' if inside else f'{ours} == {before}'}))"
+
+
 def immutability_rule() -> dict[str, str]:
     """The CEL transition rule: once the iteration has left Pending, only a few fields may change."""
     fields = [f for f in Spec.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE]
     optional = set(fields) - {"seed", "model"}
+    of_training = [f for f in Training.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE_OF_TRAINING]
+    inside = {"training": " && ".join(_unchanged(f"spec.training.{f}") for f in of_training)}
     same = [
-        f"(has(self.spec.{f}) == has(oldSelf.spec.{f}) && (!has(self.spec.{f}) || self.spec.{f} == oldSelf.spec.{f}))"
-        if f in optional
-        else f"self.spec.{f} == oldSelf.spec.{f}"
+        _unchanged(f"spec.{f}", inside.get(f)) if f in optional else f"self.spec.{f} == oldSelf.spec.{f}"
         for f in fields
     ]
     return {
         "rule": f"!has(oldSelf.status) || !has(oldSelf.status.resolved) || ({' && '.join(same)})",
         "message": "spec is immutable once the iteration has started, except priority, suspend, "
-        "ttlSecondsAfterFinished and retry: create a new DPEIteration instead",
+        "ttlSecondsAfterFinished, retry, training.nodes and training.gpusPerNode: create a new DPEIteration instead",
     }

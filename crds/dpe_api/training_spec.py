@@ -241,9 +241,10 @@ class Training(ApiModel):
         ),
     )
     nodes: Annotated[int, Field(ge=1, le=256)] = 2
-    """Pods, one on each node where the pool has room for that."""
+    """Pods, one on each node where the pool has room for that. May be changed after the start: the next attempt of the
+    training has it."""
     gpus_per_node: Annotated[int, Field(ge=0, le=16)] = 8
-    """GPUs of one pod, one rank each; 0 trains with one rank per pod on CPU."""
+    """GPUs of one pod, one rank each; 0 trains with one rank per pod on CPU. May be changed like nodes."""
     pool: Name = "training"
     """Node pool, as named in the Helm values."""
     max_steps: Annotated[int, Field(ge=1, le=100_000)] = 10

@@ -299,6 +299,17 @@ def still_stopping(turn: Turn, stage: Stage) -> list[str]:
     return [*jobs, *pods]
 
 
+def _take_size(turn: Turn) -> None:
+    """Nodes and GPUs of a training are what the spec says when an attempt begins: they may change between two."""
+    wanted, spec = turn.spec.training, turn.resolved.spec
+    if wanted is None:  # taken from the iteration that this one continues
+        return
+    size = {"nodes": wanted.nodes, "gpus_per_node": wanted.gpus_per_node}
+    training = spec.training.model_copy(update=size)
+    turn.resolved = turn.resolved.model_copy(update={"spec": spec.model_copy(update={"training": training})})
+    turn.status = turn.status.model_copy(update={"resolved": turn.resolved})
+
+
 def start(turn: Turn, stage: Stage) -> None:
     """Create the next attempt when it is due and nothing of an earlier one runs."""
     entry = turn.entry(stage)
@@ -316,6 +327,8 @@ def start(turn: Turn, stage: Stage) -> None:
     if name in turn.seen.foreign:
         turn.update(stage, message=f"NameTaken: {name} exists and belongs to another owner: delete or rename that one")
         return
+    if stage is Stage.TRAINING:
+        _take_size(turn)
     reviewed = stage is Stage.GENERATION and turn.status.review is not None
     server = None if reviewed else SERVER_OF.get(stage)
     attempt = Attempt(

@@ -276,6 +276,16 @@ def test_after_the_start_the_science_is_immutable(iterations, change):
     assert "create a new DPEIteration instead" in message
 
 
+def test_after_the_start_a_training_may_have_other_nodes_and_nothing_else(iterations):
+    iterations.create({**GOOD, "training": {"maxSteps": 8}})
+    iterations.set_status(STARTED)
+    changed = iterations.patch({"training": {"nodes": 4, "gpusPerNode": 4}})
+    assert (changed["spec"]["training"]["nodes"], changed["spec"]["training"]["maxSteps"]) == (4, 8)
+    for change in ({"maxSteps": 9}, {"nodes": 2, "deepspeed": {"zeroStage": 2}}, {"microBatchSize": 4}):
+        assert "spec is immutable" in refusal(lambda change=change: iterations.patch({"training": change}))
+    assert "must be a multiple of the number of ranks" in refusal(lambda: iterations.patch({"training": {"nodes": 7}}))
+
+
 @pytest.mark.parametrize("change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}, {"retry": {"maxAttempts": 9}}])
 def test_after_the_start_what_steers_it_may_still_change(iterations, change):
     iterations.create(GOOD)

@@ -120,7 +120,7 @@ def test_a_store_that_stays_away_is_the_reason_and_the_next_attempt_goes_on(own:
     pod.wait()
 
 
-def test_a_truncated_checkpoint_gives_way_to_the_one_before_and_one_of_other_ranks_is_refused(world: World) -> None:
+def test_a_truncated_checkpoint_gives_way_to_the_one_before_and_one_of_another_stage_is_refused(world: World) -> None:
     launch = world.launch("torn", max_steps=200, zero=2)
     (pod,) = world.start(launch)
     wait_for("two checkpoints", lambda: len(checkpoints.complete(world.store, launch)) >= 2)

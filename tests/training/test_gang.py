@@ -13,11 +13,12 @@ from dpe_api.artifacts import TrainingSummary
 from dpe_api.launch import TrainingLaunch
 from dpe_api.names import Exit
 from dpe_jobs.store import join
-from dpe_jobs.training.checkpoints import complete
+from dpe_jobs.training.checkpoints import complete, folder
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
 STEPS = 8
+RESHAPED = ("loss", "kl", "entropy", "gradNorm", "totalTokens")
 DECISIVE = ("loss", "reward", "entropy", "gradNorm", "completionLength", "totalTokens")
 
 
@@ -39,6 +40,26 @@ def assert_same_run(world: World, one: TrainingLaunch, other: TrainingLaunch) ->
     assert [r["step"] for r in first] == [r["step"] for r in second] == list(range(1, STEPS + 1))
     for a, b in zip(first, second, strict=True):
         assert {n: a[n] for n in DECISIVE} == pytest.approx({n: b[n] for n in DECISIVE}, abs=1e-4), f"step {a['step']}"
+
+
+def start_from(world: World, origin: TrainingLaunch, name: str, nodes: int) -> tuple[TrainingLaunch, list[RunningPod]]:
+    """Two more steps on the newest checkpoint of another run, with completions that no random numbers decide.
+
+    Greedy completions of a group are equal and give no advantage: what is left to learn from is the distance to the
+    base model, which the first steps have made.
+    """
+    launch = world.launch(
+        name,
+        nodes=nodes,
+        zero=origin.training.deepspeed.zero_stage,
+        max_steps=STEPS + 2,
+        beta=1.0,
+        trainer={"extra": {"top_k": 1}},
+    )
+    newest = folder(origin, complete(world.store, origin)[0])
+    for found in world.store.list(newest):
+        world.store.put(found.uri.replace(origin.output, launch.output), world.store.get(found.uri))
+    return launch, world.start(launch)
 
 
 def outputs(pods: list[RunningPod]) -> str:
@@ -68,6 +89,14 @@ def test_lost_rank_ends_its_peer_with_76_and_the_resumed_run_equals_the_undistur
     assert summary(world, resumed).resumed_from_step == 4
     assert_same_run(world, undisturbed, resumed)
     assert [p.step for p in complete(world.store, resumed)][:2] == [8, 6]
+
+    same, alone = start_from(world, resumed, f"same-{zero}", 2), start_from(world, resumed, f"alone-{zero}", 1)
+    for _, pods in (same, alone):
+        assert [p.wait() for p in pods] == [0] * len(pods), outputs(pods)
+    assert "converting it" in alone[1][0].output()
+    assert (summary(world, alone[0]).world_size, summary(world, alone[0]).resumed_from_step) == (1, STEPS)
+    for ours, other in zip(rows(world, alone[0])[STEPS:], rows(world, same[0])[STEPS:], strict=True):
+        assert {n: ours[n] for n in RESHAPED} == pytest.approx({n: other[n] for n in RESHAPED}, rel=1e-3), ours["step"]
 
     world.store.download(join(resumed.output, "model", "model.safetensors"), tmp_path / "model.safetensors")
     tensors = load_file(tmp_path / "model.safetensors")

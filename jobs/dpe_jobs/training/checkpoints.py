@@ -60,6 +60,12 @@ def local_folder(output: Path, step: int) -> Path:
     return output / f"checkpoint-{step}"
 
 
+def newest_local(output: Path) -> Path | None:
+    """The checkpoint on the pod's disk to go on from, or None."""
+    steps = [int(path.name.removeprefix("checkpoint-")) for path in output.glob("checkpoint-*")]
+    return local_folder(output, max(steps)) if steps else None
+
+
 def _objects(store: Store, launch: TrainingLaunch) -> dict[Place, list[str]]:
     prefix = folder(launch) + "/"
     found: dict[Place, list[str]] = {}

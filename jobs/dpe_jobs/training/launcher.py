@@ -13,7 +13,8 @@ import torch
 from torch.distributed import run
 
 from dpe_api.launch import TrainingLaunch, read_launch
-from dpe_jobs.runtime import BadConfig, classify, set_up_logging
+from dpe_jobs.runtime import BadConfig, StageError, classify, set_up_logging
+from dpe_jobs.training import checkpoints, reshape
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.settings import grpo_arguments, warmup_batch_of_rank
 
@@ -64,6 +65,11 @@ def main() -> None:
     if not isinstance(launch, TrainingLaunch):
         raise TypeError(f"{pod.launch_file} is a launch of {launch.stage}")
     set_up_logging(launch)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HOME"] = str(pod.work / "huggingface")
     try:
         ranks = ranks_per_pod(launch)
         cuda = launch.training.gpus_per_node > 0 and torch.cuda.is_available()
@@ -72,16 +78,14 @@ def main() -> None:
         grpo_arguments(launch.training, launch.seed, world, cuda, pod.output)
         if launch.training.warmup is not None:
             warmup_batch_of_rank(launch.training, launch.training.warmup, world)
-    except BadConfig as error:
+        if not cuda:
+            os.environ["DS_ACCELERATOR"] = "cpu"
+        resumed = checkpoints.newest_local(pod.output)
+        if resumed is not None:
+            reshape.fit(resumed, checkpoints.Shape(world, launch.training.deepspeed.zero_stage))
+    except StageError as error:
         pod.ended("launcher", *classify(error))
         raise SystemExit(int(error.exit_code)) from error
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ["HF_HOME"] = str(pod.work / "huggingface")
-    if not cuda:
-        os.environ["DS_ACCELERATOR"] = "cpu"
     log.info("%d of %d ranks here, on %s", ranks, world, "CUDA" if cuda else "CPU")
     run.main(torchrun_arguments(launch, pod, ranks, warmup=arguments.warmup))
 

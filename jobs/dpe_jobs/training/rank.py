@@ -26,7 +26,7 @@ from dpe_api.training_spec import RolloutEngine
 from dpe_jobs.runtime import BadConfig, PeerGone, Stopped, Transient, classify, set_up_logging
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store
-from dpe_jobs.training import checkpoints
+from dpe_jobs.training import checkpoints, reshape
 from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod, Result
@@ -99,6 +99,9 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
     # before GRPOConfig, after which DeepSpeed cuts every model that is made
     adapters = peft_config(training, str(pod.model))
     arguments = within_context(grpo_arguments(training, seed, world, cuda, pod.output), pod.model)
+    resumed = checkpoints.newest_local(pod.output)
+    if arguments["deepspeed"] is not None and resumed is not None and reshape.is_universal(resumed):
+        arguments["deepspeed"]["checkpoint"] = {"load_universal": True}
     config = _config({**arguments, "reward_weights": [weight for _, weight in parts]}, training.trainer.extra)
     if config.deepspeed is not None and not cuda:
         init_deepspeed_on_cpu()
@@ -124,27 +127,15 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
     return trainer
 
 
-def _agree_on_resume(launch: TrainingLaunch, pod: Pod) -> str | None:
+def _agree_on_resume(pod: Pod) -> str | None:
     """The checkpoint folder to go on from. All pods looked for themselves: they must have found the same."""
     from dpe_jobs.training.callbacks import gather
 
-    local = [int(p.name.removeprefix("checkpoint-")) for p in pod.output.glob("checkpoint-*")]
-    found = gather(max(local, default=0))
+    folder = checkpoints.newest_local(pod.output)
+    found = gather("none" if folder is None else folder.name)
     if len(set(found)) > 1:
-        raise Transient("ResumeDisagreement", f"the ranks found checkpoints of different steps: {found}")
-    if not found[0]:
-        return None
-    folder = checkpoints.local_folder(pod.output, found[0])
-    had = checkpoints.shape_of(folder)
-    have = checkpoints.Shape(int(os.environ["WORLD_SIZE"]), launch.training.deepspeed.zero_stage)
-    if had != have and (had.zero_stage, have.zero_stage) != (0, 0):
-        raise BadConfig(
-            "CheckpointShape",
-            f"the checkpoint of step {found[0]} was written by {had.world_size} ranks with ZeRO-{had.zero_stage}, and "
-            f"this run has {have.world_size} with ZeRO-{have.zero_stage}: set spec.training nodes, gpusPerNode and "
-            f"deepspeed.zeroStage as they were, or delete {checkpoints.folder(launch)} to start over",
-        )
-    return str(folder)
+        raise Transient("ResumeDisagreement", f"the ranks found different checkpoints: {found}")
+    return None if folder is None else str(folder)
 
 
 def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> None:
@@ -156,7 +147,7 @@ def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> 
     watch = StepWatch(launch, pod, local_rank)
     checkpointer = Checkpointer(launch, pod, local_rank, stop.asked)
     trainer = _make_trainer(launch, pod, store, [watch, checkpointer])
-    checkpoint = _agree_on_resume(launch, pod)
+    checkpoint = _agree_on_resume(pod)
     pod.beat()
     stop.training = True
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -67,7 +67,10 @@ def measure(model: Path) -> dict[str, tuple[float, float]]:
     """By category: greedy accuracy, and the chance of a right answer."""
     loaded = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.float32).eval()
     with torch.no_grad():
-        return accuracies(loaded, Encoder(AutoProcessor.from_pretrained(model)), balanced(Part.TEST, TEST_ROWS))
+        found: dict[str, tuple[float, float]] = accuracies(
+            loaded, Encoder(AutoProcessor.from_pretrained(model)), balanced(Part.TEST, TEST_ROWS)
+        )
+        return found
 
 
 def warmed_up(launch: TrainingLaunch, store: Store, setting: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -417,8 +417,8 @@ def test_an_attempt_that_was_created_but_not_written_down_is_taken_over(died_aft
     assert len(it.jobs) == 1
 
 
-def trained():
-    """The trainers have published the model and are about to end."""
+def training():
+    """The trainers run."""
     it = world()
     while not any(p.stage is Stage.TRAINING and p.phase == "Running" for p in it.pods.values()):
         it.finish_work()
@@ -427,8 +427,32 @@ def trained():
         it.control()
         it.run_pods()
         it.pass_time(6)
+    return it
+
+
+def trained():
+    """The trainers have published the model and are about to end."""
+    it = training()
     it.publish(Stage.TRAINING)
     return it
+
+
+def test_a_training_has_the_nodes_that_the_spec_names_when_an_attempt_begins():
+    it = training()
+    assert it.spec.training is not None
+    it.spec = it.spec.model_copy(update={"training": it.spec.training.model_copy(update={"nodes": 1})})
+    it.turn()
+    assert it.status.resolved.spec.training.nodes == 2, "the attempt that runs is as it was"
+    it.spec = it.spec.model_copy(update={"suspend": True})
+    it.turn()
+    it.control()
+    it.pass_time(60)
+    it.control()
+    it.spec = it.spec.model_copy(update={"suspend": False})
+    (job,) = [c for c in it.turn().create if c.kind == "Job"]
+    assert (job.name, job.body["spec"]["completions"]) == ("shapes-1-training-2", 1)
+    assert it.status.resolved.spec.training.nodes == 1
+    assert (entry(it, Stage.TRAINING).failures, entry(it, Stage.TRAINING).disruptions) == (0, 0)
 
 
 def test_the_candidate_is_served_only_when_the_trainers_are_off_their_gpus():
