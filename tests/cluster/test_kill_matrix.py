@@ -2,7 +2,7 @@
 
 Six iterations are held in one stage each, on an instance of the embedded cluster of their own; every fault hits all of
 them. Stages are doubles: that real ones flush and resume is tested where they are (tests/e2e, tests/training and
-tests/cluster/test_diagnosis_kills.py).
+tests/cluster/test_diagnosis_kills.py). What a lost node does to real trainings is seen here, where a node may be lost.
 """
 
 import hashlib
@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,10 +18,10 @@ import pytest
 import yaml
 from dev import image as local_image
 from dev.cluster import lifecycle, object_store
-from dev.cluster.config import Cluster
+from dev.cluster.config import GPUS_PER_NODE, Cluster
 from kubernetes import client, config
 from kubernetes.client import ApiException
-from tests.cluster import operators
+from tests.cluster import gangs, operators
 from tests.cluster.conftest import CRDS
 from tests.cluster.operators import Lab
 from tests.cluster.pods import wait_for
@@ -115,47 +116,69 @@ def quiet(what: Callable[[], bool]) -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Instance:
+    """The cluster that is broken here."""
+
+    api: client.ApiClient
+    store: Store
+    bucket: str
+    image: str
+    user: object_store.Credentials
+
+    @contextmanager
+    def operated(self, namespace: str, folder: Path, *, real: bool = False) -> Iterator[Lab]:
+        """A namespace with an operator. `real`: trainings are no doubles."""
+        meta = client.V1ObjectMeta(name=namespace, labels=RESTRICTED)
+        client.CoreV1Api(self.api).create_namespace(client.V1Namespace(metadata=meta))
+        facts = operators.platform(OWN.s3_endpoint, self.bucket, self.image)
+        for pool in facts["pools"].values():
+            pool["nodeSelector"] = {"pool.dpe.dev/training": "true"}  # both nodes
+        facts["jobsPool"] = "training"
+        facts["deadlines"] = dict.fromkeys(("scheduling", "imagePull", "startup", "noProgress"), 1800)
+        environment = {
+            "DPE_S3_ACCESS_KEY": self.user.access_key,
+            "DPE_S3_SECRET_KEY": self.user.secret_key,
+            "KUBECONFIG": str(folder / "kubeconfig"),
+            "PYTHONPATH": ":".join(str(operators.CHECKOUT / part) for part in ("crds", "operator", "jobs")),
+        }
+        lab = Lab(self.api, namespace, self.store, self.bucket, folder, facts, environment)
+        operators.kubeconfig(folder / "kubeconfig", Path(OWN.kubeconfig), operators.rights(lab))
+        operators.give_secret(lab)
+        operators.give_doubles(lab)
+        lab.upload_inputs()
+        if real:
+            gangs.make_real(facts)
+            gangs.give_model(lab)
+        lab.start()
+        operators.wait_until_healthy(lab)
+        try:
+            yield lab
+        finally:
+            lab.stop()
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def instance() -> Iterator[Instance]:
     lifecycle.down(OWN)
     try:
         lifecycle.up(OWN)
-        image, folder = local_image.build(OWN), tmp_path_factory.mktemp("matrix")
-        user, bucket, namespace = object_store.credentials(OWN), f"t-{secrets.token_hex(4)}", "matrix"
+        image = local_image.build(OWN)
+        user, bucket = object_store.credentials(OWN), f"t-{secrets.token_hex(4)}"
         object_store.client(OWN).make_bucket(bucket)
         store = Store(StoreAddress(endpoint=OWN.s3_endpoint), user.access_key, user.secret_key)
         with config.new_client_from_config(str(OWN.kubeconfig)) as api:
             for file in CRDS.glob("*.yaml"):
                 client.ApiextensionsV1Api(api).create_custom_resource_definition(yaml.safe_load(file.read_text()))
-            meta = client.V1ObjectMeta(name=namespace, labels=RESTRICTED)
-            client.CoreV1Api(api).create_namespace(client.V1Namespace(metadata=meta))
-            yield from _operated(Lab(api, namespace, store, bucket, folder, {}, {}), image, user)
+            yield Instance(api, store, bucket, image, user)
     finally:
         lifecycle.down(OWN)
 
 
-def _operated(lab: Lab, image: str, user: object_store.Credentials) -> Iterator[Lab]:
-    lab.platform = operators.platform(OWN.s3_endpoint, lab.bucket, image)
-    for pool in lab.platform["pools"].values():
-        pool["nodeSelector"] = {"pool.dpe.dev/training": "true"}  # both nodes
-    lab.platform["jobsPool"] = "training"
-    lab.platform["deadlines"] = dict.fromkeys(("scheduling", "imagePull", "startup", "noProgress"), 1800)
-    lab.environment = {
-        "DPE_S3_ACCESS_KEY": user.access_key,
-        "DPE_S3_SECRET_KEY": user.secret_key,
-        "KUBECONFIG": str(lab.folder / "kubeconfig"),
-        "PYTHONPATH": ":".join(str(operators.CHECKOUT / part) for part in ("crds", "operator", "jobs")),
-    }
-    operators.kubeconfig(lab.folder / "kubeconfig", Path(OWN.kubeconfig), operators.rights(lab))
-    operators.give_secret(lab)
-    operators.give_doubles(lab)
-    lab.upload_inputs()
-    lab.start()
-    operators.wait_until_healthy(lab)
-    try:
-        yield lab
-    finally:
-        lab.stop()
+@pytest.fixture(scope="module")
+def lab(instance: Instance, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with instance.operated("matrix", tmp_path_factory.mktemp("matrix")) as it:
+        yield it
 
 
 def cordon(lab: Lab, node: str, *, yes: bool) -> None:
@@ -306,3 +329,53 @@ def test_only_faults_that_take_pods_cost_attempts(matrix: Matrix) -> None:
 
 def test_nothing_is_lost_and_nothing_runs_twice(matrix: Matrix) -> None:
     assert (matrix.lost, matrix.twice) == ([], set())
+
+
+def ready(core: client.CoreV1Api, node: str) -> bool:
+    """Whether the API server calls the node Ready."""
+    return any(c.type == "Ready" and c.status == "True" for c in core.read_node(node).status.conditions)
+
+
+def test_trainings_whose_node_is_lost_go_on_where_there_is_room_and_else_wait_for_it_and_equal_an_undisturbed_one(
+    instance: Instance, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with instance.operated("gangs", tmp_path, real=True) as lab:
+        gangs.train(lab, "roomy", gpus=0)
+        gangs.train(lab, "tight", gpus=GPUS_PER_NODE)  # a whole node for each of its two pods
+        for name in ("roomy", "tight"):
+            lab.until(lambda name=name: gangs.saved(lab, name) >= 4, LIMIT_S)
+        for name in ("roomy", "tight"):
+            assert gangs.nodes(lab, name) == ["n1", "n2"], "pods spread where there is room"
+        lifecycle.kill_node(OWN, "n2")
+        cut, seen = time.monotonic(), {}
+
+        def note(what: str) -> None:
+            seen[what] = round(time.monotonic() - cut)
+
+        lab.until(lambda: not ready(lab.core, "n2"), LIMIT_S)
+        note("the node is not Ready")
+        gangs.train(lab, "calm", gpus=0)
+        lab.until(lambda: "Unschedulable" in (gangs.stage(lab, "tight").message or ""), LIMIT_S)
+        note("tight says that it waits for a node")
+        assert "Insufficient nvidia.com/gpu" in (gangs.stage(lab, "tight").message or "")
+        lab.until(lambda: gangs.nodes(lab, "roomy") == ["n1", "n1"], LIMIT_S)
+        note("roomy runs on the other node")
+        assert gangs.summary(lab, "tight") is None
+        lifecycle.start_node(OWN, "n2")
+        note("the node is back")
+        lab.until(lambda: gangs.nodes(lab, "tight") == ["n1", "n2"], LIMIT_S)
+        note("tight runs on both nodes")
+        lab.until(lambda: all(gangs.summary(lab, name) for name in ("roomy", "tight", "calm")), LIMIT_S)
+        note("all are trained")
+        with capsys.disabled():
+            print("\nseconds after the power cut:", seen)
+        calm = gangs.metrics(lab, "calm")
+        assert [row["step"] for row in calm] == list(range(1, gangs.STEPS + 1))
+        for name in ("roomy", "tight"):
+            entry, summary = gangs.stage(lab, name), gangs.summary(lab, name)
+            assert (entry.failures, summary.resumed_from_step >= 4, summary.world_size) == (0, True, 2), name
+            for ours, other in zip(gangs.metrics(lab, name), calm, strict=True):
+                same = {key: pytest.approx(other[key], abs=1e-4) for key in gangs.DECISIVE}
+                assert {key: ours[key] for key in gangs.DECISIVE} == same, f"{name}, step {other['step']}"
+        for name in ("roomy", "tight", "calm"):
+            lab.delete(name)
