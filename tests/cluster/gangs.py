@@ -16,7 +16,7 @@ from dpe_api.status import StageStatus
 from dpe_jobs.store import join
 
 SAMPLES = "samples/part-00000.parquet"
-STEPS = 24  # two gangs on two cores are not equally fast: none may end before the other has a checkpoint
+STEPS = 14  # two gangs on two cores are not equally fast: none may end before the other has a checkpoint
 DECISIVE = ("loss", "reward", "entropy", "gradNorm", "completionLength", "totalTokens")
 SETTINGS: dict[str, Any] = {
     "nodes": 2,
@@ -28,7 +28,7 @@ SETTINGS: dict[str, Any] = {
     "precision": "fp32",
     "gradientCheckpointing": False,
     "rolloutEngine": "transformers",
-    "checkpointEverySteps": 4,
+    "checkpointEverySteps": 2,
     "deepspeed": {"zeroStage": 2},
 }
 """A small training of the example's model on two ranks."""

@@ -343,7 +343,7 @@ def test_trainings_whose_node_is_lost_go_on_where_there_is_room_and_else_wait_fo
         gangs.train(lab, "roomy", gpus=0)
         gangs.train(lab, "tight", gpus=GPUS_PER_NODE)  # a whole node for each of its two pods
         for name in ("roomy", "tight"):
-            lab.until(lambda name=name: gangs.saved(lab, name) >= 4, LIMIT_S)
+            lab.until(lambda name=name: gangs.saved(lab, name) >= 2, LIMIT_S)
         for name in ("roomy", "tight"):
             assert gangs.nodes(lab, name) == ["n1", "n2"], "pods spread where there is room"
         lifecycle.kill_node(OWN, "n2")
@@ -355,9 +355,9 @@ def test_trainings_whose_node_is_lost_go_on_where_there_is_room_and_else_wait_fo
         lab.until(lambda: not ready(lab.core, "n2"), LIMIT_S)
         note("the node is not Ready")
         gangs.train(lab, "calm", gpus=0)
-        lab.until(lambda: "Unschedulable" in (gangs.stage(lab, "tight").message or ""), LIMIT_S)
-        note("tight says that it waits for a node")
-        assert "Insufficient nvidia.com/gpu" in (gangs.stage(lab, "tight").message or "")
+        lab.until(lambda: "Insufficient nvidia.com/gpu" in (gangs.stage(lab, "tight").message or ""), LIMIT_S)
+        note("tight says what it waits for")
+        assert (gangs.stage(lab, "tight").message or "").startswith("Unschedulable: ")
         lab.until(lambda: gangs.nodes(lab, "roomy") == ["n1", "n1"], LIMIT_S)
         note("roomy runs on the other node")
         assert gangs.summary(lab, "tight") is None
@@ -373,7 +373,7 @@ def test_trainings_whose_node_is_lost_go_on_where_there_is_room_and_else_wait_fo
         assert [row["step"] for row in calm] == list(range(1, gangs.STEPS + 1))
         for name in ("roomy", "tight"):
             entry, summary = gangs.stage(lab, name), gangs.summary(lab, name)
-            assert (entry.failures, summary.resumed_from_step >= 4, summary.world_size) == (0, True, 2), name
+            assert (entry.failures, summary.resumed_from_step >= 2, summary.world_size) == (0, True, 2), name
             for ours, other in zip(gangs.metrics(lab, name), calm, strict=True):
                 same = {key: pytest.approx(other[key], abs=1e-4) for key in gangs.DECISIVE}
                 assert {key: ours[key] for key in gangs.DECISIVE} == same, f"{name}, step {other['step']}"

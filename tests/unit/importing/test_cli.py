@@ -1,12 +1,12 @@
 """The command as people call it."""
 
 import json
-import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,7 +88,8 @@ def test_stopping_it_leaves_nothing(rows, tmp_path, sign):
     source.write_text(lines * 50)
     flags = [str(source), "--to", str(to), "--category", "c"]
     command = [sys.executable, "-m", "dpe_jobs", "import", *flags]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
+    default = partial(signal.signal, sign, signal.SIG_DFL)  # whoever runs the tests in the background ignores SIGINT
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=default)
     deadline = time.monotonic() + 60
     while not (to / MARKER).exists():
         assert time.monotonic() < deadline
