@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -304,6 +304,22 @@ def _interrupted(number: int, _frame: object) -> None:
     raise SystemExit(128 + number)
 
 
+Measure = Callable[[argparse.Namespace, Instance, Path], Coroutine[Any, Any, dict[str, Any]]]
+
+
+def on_own_instance(measure: Measure, arguments: argparse.Namespace) -> None:
+    """Print as JSON what is measured on a cluster without nodes, which is gone afterwards."""
+    instance = Instance(arguments.instance)
+    signal.signal(signal.SIGTERM, _interrupted)
+    lifecycle.down(instance, say=lambda _: None)
+    try:
+        lifecycle.up_without_nodes(instance)
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(asyncio.run(measure(arguments, instance, Path(folder))), indent=1))
+    finally:
+        lifecycle.down(instance, say=lambda _: None)
+
+
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -317,15 +333,7 @@ def main() -> None:
     parser.add_argument("--instance", type=int, default=3, help="number of the embedded cluster")
     arguments = parser.parse_args()
     arguments.timed = min(arguments.timed, arguments.live)
-    instance = Instance(arguments.instance)
-    signal.signal(signal.SIGTERM, _interrupted)
-    lifecycle.down(instance, say=lambda _: None)
-    try:
-        lifecycle.up_without_nodes(instance)
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(asyncio.run(measure(arguments, instance, Path(folder))), indent=1))
-    finally:
-        lifecycle.down(instance, say=lambda _: None)
+    on_own_instance(measure, arguments)
 
 
 if __name__ == "__main__":

@@ -7,21 +7,17 @@ process, and the operator's memory from the first tenth to the last.
 
 import argparse
 import asyncio
-import json
 import os
-import signal
 import statistics
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dev.cluster import lifecycle
 from dev.cluster.config import Cluster as Instance
 from tests.bench.operator.playing import Cluster, Players
-from tests.bench.operator.scale import NAMESPACE, Operator, Shares, difference, prepare, until
+from tests.bench.operator.scale import NAMESPACE, Operator, Shares, difference, on_own_instance, prepare, until
 from tests.unit.operator import given
 
 from dpe_api.names import API_VERSION, KIND, LABEL_ITERATION, PLURAL, Stage
@@ -129,10 +125,6 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             operator.stop()
 
 
-def _interrupted(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
-
-
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -141,15 +133,7 @@ def main() -> None:
     parser.add_argument("--limit-s", type=float, default=900, help="longest life of one (default: %(default)s)")
     parser.add_argument("--instance", type=int, default=3, help="number of the embedded cluster")
     arguments = parser.parse_args()
-    instance = Instance(arguments.instance)
-    signal.signal(signal.SIGTERM, _interrupted)
-    lifecycle.down(instance, say=lambda _: None)
-    try:
-        lifecycle.up_without_nodes(instance)
-        with tempfile.TemporaryDirectory() as folder:
-            print(json.dumps(asyncio.run(measure(arguments, instance, Path(folder))), indent=1))
-    finally:
-        lifecycle.down(instance, say=lambda _: None)
+    on_own_instance(measure, arguments)
 
 
 if __name__ == "__main__":
