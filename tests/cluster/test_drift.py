@@ -6,7 +6,7 @@ import pytest
 from tests.cluster.operators import MERGE, Lab, free_port, wait_until_healthy
 
 from dpe_api.names import GROUP, LABEL_ITERATION, PLURAL, VERSION, Stage
-from dpe_api.status import Phase, StageState
+from dpe_api.status import Phase, StageState, StageStatus
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1200)]
 
@@ -83,18 +83,26 @@ def test_a_status_of_another_version_is_left_alone_and_told(lab: Lab) -> None:
     lab.until(lambda: lab.status().stage_status(Stage.DIAGNOSIS).state is StageState.DONE)
 
 
-@pytest.mark.parametrize("kind", ["config_map", "service"])
-def test_a_name_that_somebody_else_has_is_reported_and_theirs_is_left_alone(lab: Lab, kind: str) -> None:
-    name, meta = "turn-serve-base-1", {"metadata": {"name": "turn-serve-base-1"}}
-    body = meta | ({"data": {"launch.json": "{}"}} if kind == "config_map" else {"spec": {"ports": [{"port": 1}]}})
-    getattr(lab.core, f"create_namespaced_{kind}")(lab.namespace, body)
-    lab.create()
-    lab.until(lambda: "NameTaken" in (lab.status().stage_status(Stage.SERVE_BASE).message or ""))
-    assert lab.jobs() == []
-    found = getattr(lab.core, f"read_namespaced_{kind}")(name, lab.namespace)
-    assert not found.metadata.owner_references
-    getattr(lab.core, f"delete_namespaced_{kind}")(name, lab.namespace)
-    lab.until(lambda: lab.serves(Stage.SERVE_BASE))
+def test_names_that_somebody_else_has_are_reported_and_theirs_are_left_alone(lab: Lab) -> None:
+    taken = {"config_map": {"data": {"launch.json": "{}"}}, "service": {"spec": {"ports": [{"port": 1}]}}}
+    for kind, body in taken.items():
+        name = f"{kind.replace('_', '-')}-serve-base-1"
+        getattr(lab.core, f"create_namespaced_{kind}")(lab.namespace, {"metadata": {"name": name}} | body)
+    for kind in taken:
+        name = kind.replace("_", "-")
+        lab.create(name)
+
+        def entry(name: str = name) -> StageStatus:
+            return lab.status(name).stage_status(Stage.SERVE_BASE)
+
+        lab.until(lambda entry=entry: "NameTaken" in (entry().message or ""))
+        assert lab.jobs() == []
+        found = getattr(lab.core, f"read_namespaced_{kind}")(f"{name}-serve-base-1", lab.namespace)
+        assert not found.metadata.owner_references
+        getattr(lab.core, f"delete_namespaced_{kind}")(f"{name}-serve-base-1", lab.namespace)
+        lab.until(lambda entry=entry: entry().state is StageState.RUNNING)
+        lab.delete(name)
+        lab.until(lambda: not lab.jobs())
 
 
 def test_two_operators_by_mistake_do_nothing_twice(lab: Lab) -> None:

@@ -1,4 +1,4 @@
-"""One whole turn of the spiral on two real nodes, and the next one after it while the operator is killed."""
+"""One whole turn of the spiral on two real nodes, the beginning of the next, and one in which everything is killed."""
 
 import json
 import time
@@ -26,10 +26,13 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 QWEN3 = Path(__file__).parent / "qwen3"
 SHORT: dict[str, dict[str, object]] = {
+    "probe": {"sampleSize": 175},
+    "diagnosis": {"rolloutsPerItem": 4, "attribution": {"endpoint": "teacher", "maxCalls": 60}},
     "generation": {"targetSamples": 64, "maxCandidates": 1500},
     "training": {"maxSteps": 8, "checkpointEverySteps": 2},
+    "evaluation": {"gate": {"maxRegression": 1.0}},
 }
-"""For turns that need not make a model better: that is the first one's to show."""
+"""For a turn that need not make a model better: that is the first one's to show."""
 
 
 def published(world: World, root: str) -> set[str]:
@@ -127,37 +130,27 @@ def test_nothing_is_left_running_after_success(first_turn: Turn, world: World) -
     assert live == []
 
 
-def test_second_iteration_survives_operator_kills_in_every_stage(
+def test_the_second_iteration_reuses_the_rediagnosis_and_the_model_that_a_node_has(
     first_turn: Turn, world: World, model_cache: Path
 ) -> None:
     name = "shapes-2"
     assert first_turn.status.model is not None
     kept = model_cache / world.store.input_ref(first_turn.status.model.uri).sha256
     before_it = kept.stat()
-    sections = example("iteration-1.yaml", **SHORT)
-    world.create(name, example("iteration-2.yaml", **{section: sections[section] for section in SHORT}))
-    for stage in Stage:
-        if stage is Stage.DIAGNOSIS:
-            continue  # the answers are reused, so it is over at once: the first turn's was interrupted
-        world.wait_stage_running(name, stage, deadline_s=240)
-        world.kill_operator()
-    status = world.wait_phase(name, Phase.SUCCEEDED, Phase.REJECTED, deadline_s=300)
-
+    world.create(name, example("iteration-2.yaml"))
+    world.wait_stage_running(name, Stage.GENERATION, deadline_s=240)
+    status = world.status(name)
     assert status.diagnosis is not None
     assert status.diagnosis.reused, "the re-diagnosis of the first iteration was not reused"
     before = {c.name: c.quota for c in first_turn.status.diagnosis.categories}
     assert {c.name: c.quota for c in status.diagnosis.categories} != before, "same model, same mixture?"
-    assert [s.name for s in status.stages] == list(Stage)
-    for entry in status.stages:
-        assert (entry.attempt, entry.failures, entry.disruptions) == (1, 0, 0), f"{entry.name} ran twice"
-        assert entry.state is StageState.DONE
-    jobs = sorted(j.metadata.name for j in world.jobs(name))
-    assert len(jobs) == len(set(jobs)) <= len(Stage)
-    assert published(world, world.artifacts(name)) == published(world, first_turn.root)
-    assert not wrong(world, status)
+    for stage in (Stage.SERVE_BASE, Stage.DIAGNOSIS):
+        entry = status.stage_status(stage)
+        assert (entry.attempt, entry.failures, entry.disruptions) == (1, 0, 0), f"{stage} ran twice"
     after_it = kept.stat()
     assert after_it.st_ino == before_it.st_ino, "the model was in the cache and was downloaded again"
     assert after_it.st_mtime > before_it.st_mtime, "nobody asked the cache for the model"
+    world.delete(name)
 
 
 def teacher(asked: Asked) -> list[str]:
@@ -167,7 +160,7 @@ def teacher(asked: Asked) -> list[str]:
     return [json.dumps({"error_type": "visual_recognition", "weakness": "mixes up neighbouring hues"})]
 
 
-def test_a_run_on_qwen3_vl_loses_every_pod_once_and_the_store_for_a_minute_and_nothing_else(
+def test_a_run_on_qwen3_vl_loses_every_pod_the_operator_in_every_stage_the_store_for_a_minute_and_nothing_else(
     first_turn: Turn, world: World, way: Proxy, cluster: Cluster
 ) -> None:
     with serving(teacher, cluster.gateway) as model:
@@ -177,15 +170,16 @@ def test_a_run_on_qwen3_vl_loses_every_pod_once_and_the_store_for_a_minute_and_n
 
 
 def bruise(first_turn: Turn, world: World, way: Proxy, endpoint: str) -> None:
-    """One round of a run whose wrong answers an endpoint looks at; MinIO is away while it trains."""
+    """One round of a run whose wrong answers an endpoint looks at; MinIO is away while it trains.
+
+    The operator dies with each stage's pod.
+    """
     model = f"s3://{world.bucket}/models/qwen3"
     publish_folder(world.store, QWEN3, model, model_manifest(QWEN3))
     template = example(
         "iteration-1.yaml",
-        diagnosis={"attribution": {"endpoint": "teacher", "maxCalls": 60}},
         endpoints=[{"name": "teacher", "url": endpoint, "model": "fake"}],
         **SHORT,
-        evaluation={"gate": {"maxRegression": 1.0}},
     )
     del template["model"]
     world.create_run("bruised", {"model": {"uri": model}, "maxIterations": 1, "template": template})
@@ -193,6 +187,7 @@ def bruise(first_turn: Turn, world: World, way: Proxy, endpoint: str) -> None:
     wait_for(lambda: world.exists(name), 60, lambda: f"the run makes no round: {world.run_status('bruised')}")
     for stage in Stage:
         world.delete_pod(world.wait_stage_running(name, stage, deadline_s=240))
+        world.kill_operator()
         if stage is Stage.TRAINING:
             lose_store(world, way, name)
     status = world.wait_phase(name, Phase.SUCCEEDED, deadline_s=600)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,25 @@ def assert_one_rank_goes_on_as_two(world: World, origin: TrainingLaunch) -> None
         assert {n: ours[n] for n in RESHAPED} == pytest.approx({n: other[n] for n in RESHAPED}, rel=1e-3), ours["step"]
 
 
-@pytest.mark.parametrize("zero", [2, 3])
-def test_lost_rank_ends_its_peer_with_76_and_the_resumed_run_equals_the_undisturbed_one(
-    world: World, tmp_path: Path, zero: int
+def kill_a_rank(pods: list[RunningPod]) -> None:
+    """Of the second pod; the first notices."""
+    os.kill(pods[1].rank_pids()[0], signal.SIGKILL)
+    assert [p.wait() for p in pods] == [Exit.PEER_GONE, Exit.TRANSIENT], outputs(pods)
+    assert [p.reason() for p in pods] == ["PeerGone", "RankDied"]
+
+
+def kill_a_pod(pods: list[RunningPod]) -> None:
+    """The first, with the rendezvous; the second notices."""
+    ranks = pods[0].rank_pids()
+    pods[0].process.kill()
+    for pid in ranks:
+        os.kill(pid, signal.SIGKILL)
+    assert pods[1].wait() == Exit.PEER_GONE, outputs(pods)
+
+
+@pytest.mark.parametrize(("zero", "lose"), [(2, kill_a_rank), (3, kill_a_pod)])
+def test_a_loss_ends_the_peer_with_76_and_the_resumed_run_equals_the_undisturbed_one(
+    world: World, tmp_path: Path, zero: int, lose: Callable[[list[RunningPod]], None]
 ) -> None:
     undisturbed = world.launch(f"calm-{zero}", nodes=2, zero=zero, max_steps=STEPS)
     pods = world.start(undisturbed)
@@ -88,16 +105,16 @@ def test_lost_rank_ends_its_peer_with_76_and_the_resumed_run_equals_the_undistur
     assert summary(world, undisturbed).world_size == 2
 
     name = f"lost-{zero}"
-    pods = world.start(world.launch(name, nodes=2, zero=zero, max_steps=STEPS))
-    wait_for("five steps", lambda: pods[1].steps() >= 5)
-    os.kill(pods[1].rank_pids()[0], signal.SIGKILL)
-    assert [p.wait() for p in pods] == [Exit.PEER_GONE, Exit.TRANSIENT], outputs(pods)
-    assert [p.reason() for p in pods] == ["PeerGone", "RankDied"]
+    lost = world.launch(name, nodes=2, zero=zero, max_steps=STEPS)
+    pods = world.start(lost)
+    wait_for("a checkpoint, and a step after it", lambda: pods[1].steps() >= 5 and bool(complete(world.store, lost)))
+    lose(pods)
+    saved = complete(world.store, lost)[0].step
 
     resumed = world.launch(name, attempt=1, nodes=2, zero=zero, max_steps=STEPS)
     pods = world.start(resumed)
     assert [p.wait() for p in pods] == [0, 0], outputs(pods)
-    assert summary(world, resumed).resumed_from_step == 4
+    assert summary(world, resumed).resumed_from_step == saved < STEPS
     assert_same_run(world, undisturbed, resumed)
     assert [p.step for p in complete(world.store, resumed)][:2] == [8, 6]
 
@@ -120,12 +137,3 @@ def test_a_stopped_pod_takes_the_gang_to_a_checkpoint_and_its_peer_leaves_with_7
     assert [p.wait() for p in pods] == [Exit.PEER_GONE, Exit.STOPPED], outputs(pods)
     assert [p.reason() for p in pods] == ["PeerStopped", "Stopped"]
     assert complete(world.store, launch)[0].step == pods[0].steps() == pods[1].steps()
-
-
-def test_a_pod_that_vanishes_whole_is_noticed_by_its_peer(world: World) -> None:
-    pods = world.start(world.launch("vanished", nodes=2, zero=0, max_steps=400))
-    wait_for("two steps", lambda: pods[0].steps() >= 2)
-    pods[0].process.kill()
-    for pid in pods[0].rank_pids():
-        os.kill(pid, signal.SIGKILL)
-    assert pods[1].wait() == Exit.PEER_GONE, outputs(pods)

@@ -2,7 +2,7 @@
 
     python tests/bench/generation/edits.py --draws 200
 
-Originals are drawn shapes, or parts of the two photographs that scikit-learn brings.
+Originals are drawn shapes, or parts of the two photographs of tests/pictures.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import time
 from collections import Counter
 
 from PIL import Image
-from sklearn.datasets import load_sample_images
+from tests import pictures
 
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.generation import writer
@@ -82,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=200)
     draws = parser.parse_args().draws
-    photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
+    photographs = list(pictures.photographs().values())
     print("| program | category | edit, ms | read, ms | same answer | another | none | original refused |")
     print("|---|---|---|---|---|---|---|---|")
     lines = [measure(kind(), c, draws, photographs) for kind in EDITS for c in kind().categories()]

@@ -19,7 +19,7 @@ from pathlib import Path
 import easy_vqa
 import matplotlib
 from PIL import Image, ImageDraw, ImageEnhance
-from sklearn.datasets import load_digits, load_sample_images
+from tests import pictures
 
 from dpe_jobs.generation.planner import choose_knobs
 from dpe_jobs.generation.quality.near import NearPictures
@@ -51,7 +51,7 @@ def drawn(program: Generator, count: int) -> list[Image.Image]:
 
 def photographs() -> list[Image.Image]:
     """Tiles that do not overlap."""
-    whole = [Image.fromarray(array) for array in load_sample_images().images]
+    whole = list(pictures.photographs().values())
     whole.append(Image.open(Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg").convert("RGB"))
     return [
         picture.crop((x, y, x + TILE, y + TILE))
@@ -64,7 +64,7 @@ def photographs() -> list[Image.Image]:
 def populations(count: int) -> dict[str, list[Image.Image]]:
     """Pictures by where they are from, in an order drawn by lot."""
     folder = Path(easy_vqa.__file__).parent / "data" / "train" / "images"
-    digits = [Image.fromarray((a * 255 / 16).astype("uint8")) for a in load_digits().images[:count]]
+    digits = [Image.fromarray(pixels) for pixels in pictures.digits()[0][:count]]
     found = {
         "easy-vqa": [Image.open(folder / f"{n}.png").convert("RGB") for n in range(count)],
         "digits": [d.resize((64, 64), Image.Resampling.BICUBIC).convert("RGB") for d in digits],

@@ -2,9 +2,9 @@
 
     python tests/bench/generation/pool.py --images 24000
 
-The images are the handwritten digits of scikit-learn, those of easy-vqa, and parts of the photographs that scikit-learn
-and matplotlib bring, each part another one; half of the shards are Parquet, half WebDataset. They lie in a MinIO of its
-own on this machine. Index and searches are processes of their own, whose peak memory is told. With --vectors 384 texts
+The images are the handwritten digits of tests/pictures, those of easy-vqa, and parts of three photographs, the third
+from matplotlib, each part another one; half of the shards are Parquet, half WebDataset. They lie in a MinIO of its own
+on this machine. Index and searches are processes of their own, whose peak memory is told. With --vectors 384 texts
 have vectors of so many dimensions, of a server on this machine that counts words: it takes the place of a model, whose
 own time is not in the figures.
 """
@@ -34,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
-from sklearn.datasets import load_digits, load_sample_images
+from tests import pictures
 from tests.cluster.own_minio import Minio
 from tests.fakes.openai_images import serving
 
@@ -55,9 +55,8 @@ Row = dict[str, Any]
 
 def digits() -> Iterator[Row]:
     """1,797 scans of 8x8 pixels, enlarged."""
-    data = load_digits()
-    for pixels, digit in zip(data.images, data.target, strict=True):
-        image = Image.fromarray((255 - pixels * 255 / 16).astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+    for pixels, digit in zip(*pictures.digits(), strict=True):
+        image = Image.fromarray(255 - pixels).resize((64, 64), Image.Resampling.BICUBIC)
         yield {"image": encoded(image.convert("RGB"), "PNG"), "caption": f"handwritten digit {NAMES[digit]}"}
 
 
@@ -70,8 +69,7 @@ def shapes() -> Iterator[Row]:
 
 def photographs(count: int) -> Iterator[Row]:
     """Different parts of three photographs."""
-    named = dict(zip(("temple in china", "dahlia flower"), load_sample_images().images, strict=True))
-    whole = {name: Image.fromarray(pixels) for name, pixels in named.items()}
+    whole = dict(pictures.photographs())
     portrait = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     whole["portrait of grace hopper"] = Image.open(portrait).convert("RGB")
     rng = random.Random(0)

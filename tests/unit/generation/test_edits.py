@@ -1,11 +1,10 @@
 """Programmatic edits: what they make, what they refuse, and whether an independent reader finds the same answers."""
 
 import random
-from functools import cache
 
 import pytest
 from PIL import Image
-from sklearn.datasets import load_sample_images
+from tests.pictures import photographs
 
 from dpe_api.generation_spec import Source, SourceKind
 from dpe_jobs.generation import validator, writer
@@ -29,14 +28,9 @@ TRIES = 12
 SHAPES = Shapes()
 
 
-@cache
-def photographs() -> list[Image.Image]:
-    return [Image.fromarray(pixels) for pixels in load_sample_images().images]
-
-
 def photograph(rng: random.Random, licence: str = "CC0-1.0") -> Picture:
     """A square part of a photograph that nobody drew."""
-    whole, side = rng.choice(photographs()), rng.randint(120, 200)
+    whole, side = rng.choice(list(photographs().values())), rng.randint(120, 200)
     x, y = rng.randint(0, whole.width - side), rng.randint(0, whole.height - side)
     return Picture(
         whole.crop((x, y, x + side, y + side)), Origin(SourceKind.POOL, "pool:s3://b/p", f"{x}-{y}", licence)
@@ -186,4 +180,4 @@ def test_edits_are_loaded_by_name_and_an_unknown_one_is_told_with_those_there_ar
     assert [edit.name for edit in loaded] == names
     with pytest.raises(BadConfig, match=r"sources\[0\]\.program is 'sharpen'; installed edits are blur, compose"):
         load_edits([Source(kind=SourceKind.EDIT, program="sharpen")])
-    assert edited("x", photographs()[0], [], {}).source == "edit:x"
+    assert edited("x", photographs()["dahlia flower"], [], {}).source == "edit:x"

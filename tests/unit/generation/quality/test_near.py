@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageEnhance
-from sklearn.datasets import load_digits, load_sample_images
+from tests import pictures
 
 from dpe_jobs.generation.quality.near import NearPictures, thumbnail
 from dpe_jobs.generation.quality.registration import detail
@@ -20,7 +20,7 @@ TILE = 90  # pixels
 def tiles() -> list[Image.Image]:
     """Tiles of photographs that have something to see."""
     found = []
-    for photograph in map(Image.fromarray, load_sample_images().images):
+    for photograph in pictures.photographs().values():
         for y in range(0, photograph.height - TILE + 1, TILE):
             for x in range(0, photograph.width - TILE + 1, TILE):
                 tile = photograph.crop((x, y, x + TILE, y + TILE))
@@ -43,7 +43,7 @@ def shapes(count: int) -> list[Image.Image]:
 
 
 def digits(count: int) -> list[Image.Image]:
-    small = [Image.fromarray((array * 255 / 16).astype(np.uint8)) for array in load_digits().images[:count]]
+    small = [Image.fromarray(pixels) for pixels in pictures.digits()[0][:count]]
     return [image.resize((64, 64), Image.Resampling.BICUBIC).convert("RGB") for image in small]
 
 
@@ -119,7 +119,7 @@ def test_other_photographs_and_drawings_are_not_taken_for_it(photographs):
     index, _ = photographs
     neighbours = [
         photograph.crop((x, y, x + TILE, y + TILE))
-        for photograph in map(Image.fromarray, load_sample_images().images)
+        for photograph in pictures.photographs().values()
         for y in range(TILE // 2, photograph.height - TILE + 1, TILE)
         for x in range(TILE // 2, photograph.width - TILE + 1, TILE)
     ]
