@@ -424,3 +424,17 @@ class ExitReport(ApiModel):
     message: str
     """For a person: what, where, and what to do."""
     at: datetime
+
+
+class ServedReport(ApiModel):
+    """`attempts/ATTEMPT/served-POD.json`: a kept model server answers with the weights of another model now."""
+
+    attempt: int
+    pod: str
+    uri: str
+    """s3:// folder of the model."""
+    in_place: bool
+    """Its process went on; false: it had to start anew, for the reason in its log."""
+    seconds: float
+    """From the moment when the model was seen to be published to the first answer, its download included."""
+    at: datetime

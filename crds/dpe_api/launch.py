@@ -64,6 +64,8 @@ class ServingLaunch(_ModelLaunch):
     max_model_len: int
     tensor_parallel_size: int
     extra_args: list[str] = Field(default_factory=list)
+    next_model_uri: str | None = None
+    """s3:// folder of the model whose weights are taken in place as soon as it is published; left out: none."""
 
 
 class DiagnosisLaunch(_Launch):

@@ -23,3 +23,7 @@ class Serving(ApiModel):
         default_factory=list
     )
     """More command line arguments of vLLM's API server."""
+    keep_running: bool = False
+    """Keep the base model's servers while the candidate is trained, and let them take its weights in place instead of
+    starting others. Serving and training then hold their GPUs at the same time: use different pools, or one with room
+    for both."""

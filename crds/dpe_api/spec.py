@@ -106,6 +106,13 @@ class Spec(ApiModel):
             "spec.endpoints: names must differ",
             ".endpoints",
         ),
+        (
+            "!has(self.serving) || !has(self.serving.keepRunning) || !self.serving.keepRunning || "
+            "!has(self.generation) || !has(self.generation.review) || self.generation.review != 'required'",
+            "spec.serving.keepRunning cannot be true where spec.generation.review is required: nothing is served while "
+            "a person looks at the samples",
+            ".serving.keepRunning",
+        ),
         *(_endpoint_rule(field) for field in ENDPOINT_FIELDS),
         *(_source_rule(field) for field in SOURCE_ENDPOINT_FIELDS),
     )

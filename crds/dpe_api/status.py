@@ -78,12 +78,19 @@ class StageStatus(ApiModel):
     """When the stage was done."""
     next_attempt_time: datetime | None = None
     """End of the backoff."""
+    kept_from: int | None = None
+    """Of serve-candidate: the attempt of serve-base whose servers were kept and serve the candidate."""
     progress: StageProgress | None = None
     """How far the stage is."""
     artifact: Annotated[str, Field(max_length=1024)] | None = None
     """s3:// folder of what the stage published."""
     message: Annotated[str, Field(max_length=1024)] | None = None
     """What it waits for, or why it failed."""
+
+    @property
+    def job_key(self) -> tuple[Stage, int]:
+        """Stage and attempt that the Job of the newest attempt was made for."""
+        return (self.name, self.attempt) if self.kept_from is None else (Stage.SERVE_BASE, self.kept_from)
 
 
 class CategoryDiagnosis(ApiModel):

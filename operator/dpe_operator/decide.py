@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from dpe_api.names import BATCH_STAGES, Stage, artifact_root
 from dpe_api.spec import Spec
 from dpe_api.status import Phase, QueueStatus, Resolved, StageState, StageStatus, Status
-from dpe_operator import review
+from dpe_operator import kept, review
 from dpe_operator.conditions import (
     ACCEPTED,
     COMPLETE,
@@ -26,7 +26,6 @@ from dpe_operator.queueing import Entry, Place, Standing, place
 from dpe_operator.resolve import problems, resolve
 from dpe_operator.stages import (
     SERVER_OF,
-    Turn,
     finish_from_manifest,
     is_ready,
     may_linger,
@@ -38,6 +37,7 @@ from dpe_operator.stages import (
     sweep,
 )
 from dpe_operator.summaries import fit
+from dpe_operator.turn import Turn
 from dpe_operator.world import CYCLE, Observed, Problem
 
 PHASES = {
@@ -190,7 +190,9 @@ def _advance(turn: Turn) -> None:
         return None
     _resume(turn)
     reviewed = turn.status.review is not None
-    gone = [retire_server(turn, s) for s in _SERVERS if s is not needed and _is_past(s, current, reviewed=reviewed)]
+    kept.hand_over(turn, needed)
+    past = [s for s in _SERVERS if s is not needed and _is_past(s, current, reviewed=reviewed)]
+    gone = [retire_server(turn, s) for s in past if not kept.stays(turn, s, current)]
     if current is None:
         return _finish(turn) if all(gone) else None
     turn.status = turn.status.model_copy(update={"phase": PHASES[current], "stage": current})
@@ -208,7 +210,8 @@ def _advance(turn: Turn) -> None:
         if not ready:
             return None
     elif not all(gone):
-        turn.update(current, message="waits until the model server is gone")
+        if turn.entry(current).state is not StageState.RUNNING:  # a server that was kept is lost beside it
+            turn.update(current, message="waits until the model server is gone")
         return None
     return start(turn, current)
 

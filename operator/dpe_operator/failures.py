@@ -15,6 +15,7 @@ from dpe_operator.platform import Backoff, Deadlines
 from dpe_operator.world import STUCK_AFTER, JobSeen, PodSeen
 
 NO_PROGRESS = "NoProgress"
+UNSCHEDULABLE = "Unschedulable"
 
 
 class Verdict(StrEnum):
@@ -111,7 +112,7 @@ def _verdict(
     if any(e.exit_code == Exit.PEER_GONE for e in ends):  # the others hold no GPUs for ever while one waits for its own
         for pod in pods:
             if pod.scheduled_at is None:
-                return Outcome(Verdict.DISRUPTED, "Unschedulable", f"pod {pod.name}: {_why_no_node(pod)}")
+                return Outcome(Verdict.DISRUPTED, UNSCHEDULABLE, f"pod {pod.name}: {_why_no_node(pod)}")
     if any(p.deleted_at is not None for p in pods) or any(e.exit_code == Exit.STOPPED for e in ends):
         return Outcome(Verdict.DISRUPTED, "PodStopped", "a pod was told to stop from outside")
     if _vanished(pods, reports, expected):
@@ -161,7 +162,7 @@ def _pod_wait(
         return Wait(reason, f"pod {pod.name}: {message}", since + timedelta(seconds=limit_s)), limit_s
 
     if pod.scheduled_at is None:
-        return wait("Unschedulable", _why_no_node(pod), pod.created, deadlines.scheduling)
+        return wait(UNSCHEDULABLE, _why_no_node(pod), pod.created, deadlines.scheduling)
     if pod.waiting is not None:
         reason = "ImagePull" if "Image" in pod.waiting.reason else "ContainerNotStarted"
         why = ": ".join(t for t in (pod.waiting.reason, pod.waiting.message) if t)

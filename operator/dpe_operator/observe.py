@@ -141,6 +141,7 @@ class _StoreView:
     manifests: dict[Stage, Manifest] = field(default_factory=dict)
     progress: dict[Stage, Progress] = field(default_factory=dict)
     exits: dict[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)
+    served: dict[str, str] = field(default_factory=dict)
     draft: Manifest | None = None
     reviewed: str | None = None
 
@@ -168,7 +169,7 @@ def _ended_attempts(status: Status, jobs: Iterable[JobSeen]) -> list[tuple[Stage
     """Attempts that have ended and are not judged yet."""
     jobs = list(jobs)
     live = {(j.stage, j.attempt) for j in jobs if j.is_live}
-    known = {(s.name, s.attempt) for s in status.stages if s.state is StageState.RUNNING}
+    known = {s.job_key for s in status.stages if s.state is StageState.RUNNING}
     newer = {(j.stage, j.attempt) for j in jobs if j.attempt > status.stage_status(j.stage).attempt}
     return sorted((known | newer) - live)
 
@@ -213,6 +214,9 @@ async def _read_store(storage: Storage, status: Status, root: str, jobs: Iterabl
         view.manifests[stage] = manifest
     for stage, attempt in _ended_attempts(status, jobs):
         view.exits[stage, attempt] = await storage.exits(root, stage, attempt)
+    candidate = status.stage_status(Stage.SERVE_CANDIDATE)
+    if candidate.state is StageState.RUNNING and candidate.kept_from is not None:
+        view.served = await storage.served(root, *candidate.job_key)
     return view
 
 
@@ -253,6 +257,7 @@ async def observe(
         manifests=view.manifests,
         progress=view.progress,
         exits=view.exits,
+        served=view.served,
         draft=view.draft,
         reviewed=view.reviewed,
         watching_since=memory.watching_since,

@@ -1,6 +1,7 @@
 """From what a person wrote to what the iteration runs with, and why it cannot start. Pure."""
 
 from dpe_api import trainer_arguments
+from dpe_api.generation_spec import Review
 from dpe_api.names import Stage
 from dpe_api.spec import ResolvedSpec, Spec
 from dpe_api.status import Phase, Resolved
@@ -72,6 +73,19 @@ def trainer_problems(resolved: ResolvedSpec) -> list[Problem]:
     return [Problem("TrainerArgument", why) for why in trainer_arguments.problems(resolved.training.trainer.extra)]
 
 
+def keeping_problems(resolved: ResolvedSpec) -> list[Problem]:
+    """Servers that are to be kept where they are stopped before training anyway."""
+    if not resolved.serving.keep_running or resolved.generation.review is not Review.REQUIRED:
+        return []
+    return [
+        Problem(
+            "CannotKeepRunning",
+            "spec.serving.keepRunning is true and spec.generation.review is required: nothing is served while a person "
+            "looks at the samples: write false, or leave the review out",
+        )
+    ]
+
+
 def resolve(spec: Spec, previous: Previous | None) -> Resolved:
     """What the iteration runs with. Call it only without a `reference_problem`.
 
@@ -111,4 +125,5 @@ def problems(spec: Spec, previous: Previous | None, platform: Platform) -> list[
         *lmms_eval_problems(resolved.spec, platform),
         *endpoint_problems(resolved.spec),
         *trainer_problems(resolved.spec),
+        *keeping_problems(resolved.spec),
     ]

@@ -7,8 +7,8 @@ by the marked table beside the draft; both are read again and again, so that not
 from dpe_api.names import ANNOTATION_REVIEW, DRAFT, PLURAL, REVIEW, REVIEWED, Stage
 from dpe_api.status import Phase, ReviewStatus, StageState
 from dpe_operator.conditions import shorten
-from dpe_operator.stages import Turn
 from dpe_operator.summaries import InvalidManifest, absorb
+from dpe_operator.turn import Turn
 
 ACCEPTED, REJECTED = "accepted", "rejected"
 

@@ -1,19 +1,19 @@
 """The life of one stage: adopt, judge, start, stop, finish. Pure: a Turn collects what is to be done."""
 
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from dpe_api.names import BATCH_STAGES, Stage, child_name
-from dpe_api.spec import Spec
-from dpe_api.status import Resolved, StageProgress, StageState, StageStatus, Status
-from dpe_operator.conditions import shorten
+from dpe_api.status import StageProgress, StageState, Status
+from dpe_operator import kept
+from dpe_operator.conditions import QUEUED, shorten
 from dpe_operator.failures import NO_PROGRESS, Outcome, Verdict, backoff_s, disruption_delay_s, judge, longest_wait
 from dpe_operator.manifests import build
 from dpe_operator.manifests.common import Attempt
-from dpe_operator.plan import Charge, Child, ChildRef, Note
-from dpe_operator.platform import Platform
+from dpe_operator.plan import Charge, ChildRef
 from dpe_operator.summaries import InvalidManifest, absorb
-from dpe_operator.world import JobSeen, Observed, PodSeen
+from dpe_operator.turn import Turn
+from dpe_operator.world import JobSeen, PodSeen
 
 LINGER = timedelta(seconds=60)  # for the pods of a finished stage to end by themselves
 KEPT_ATTEMPTS = 3  # newest failed Jobs of a stage that are kept for `kubectl logs`
@@ -24,60 +24,10 @@ SERVER_OF = {
 }
 
 
-@dataclass(slots=True)
-class Turn:
-    """One look at one iteration. Functions below read `seen` and collect here what to do."""
-
-    spec: Spec
-    status: Status
-    resolved: Resolved
-    seen: Observed
-    platform: Platform
-    now: datetime
-    create: list[Child] = field(default_factory=list)
-    delete: list[ChildRef] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    charges: list[Charge] = field(default_factory=list)
-    moments: list[datetime] = field(default_factory=list)
-    """When to look again at the latest."""
-
-    def entry(self, stage: Stage) -> StageStatus:
-        """The stage's entry in the status."""
-        return self.status.stage_status(stage)
-
-    def update(self, stage: Stage, **changes: object) -> StageStatus:
-        """Change the stage's entry."""
-        if isinstance(changes.get("message"), str):
-            changes["message"] = shorten(str(changes["message"]))
-        new = self.entry(stage).model_copy(update=changes)
-        stages = [new if s.name is stage else s for s in self.status.stages]
-        self.status = self.status.model_copy(update={"stages": stages})
-        return new
-
-    def note(self, reason: str, message: str, key: str, *, warning: bool = False) -> None:
-        """Plan an Event."""
-        self.notes.append(Note(reason, shorten(message), f"{reason}/{key}", warning))
-
-    def pod_count(self, stage: Stage) -> int:
-        """Pods of one attempt."""
-        if stage.is_serving:
-            return self.resolved.spec.serving.replicas
-        if stage is Stage.GENERATION:
-            # a review is applied by one pod
-            return 1 if self.status.review is not None else self.resolved.spec.generation.shards
-        return self.resolved.spec.training.nodes if stage is Stage.TRAINING else 1
-
-    def gpus(self, stage: Stage) -> int:
-        """GPUs of one attempt."""
-        if stage.is_serving:
-            return self.resolved.spec.serving.gpus_per_replica * self.pod_count(stage)
-        return self.resolved.spec.training.gpus_per_node * self.pod_count(stage) if stage is Stage.TRAINING else 0
-
-
-def _charge_time(turn: Turn, stage: Stage, attempt: int) -> None:
+def _charge_time(turn: Turn, stage: Stage) -> None:
     """Add the GPU time of an attempt that has just ended: from its first pod's placement to its last pod's end."""
     gpus = turn.gpus(stage)
-    pods = [p for p in turn.seen.pods_of(stage, attempt) if p.scheduled_at is not None]
+    pods = [p for p in turn.pods(stage) if p.scheduled_at is not None]
     if not gpus or not pods:
         return
     start = min(p.scheduled_at for p in pods if p.scheduled_at is not None)
@@ -107,7 +57,7 @@ def _ask_again(turn: Turn, outcome: Outcome) -> None:
 def _apply_outcome(turn: Turn, stage: Stage, outcome: Outcome) -> None:
     """Write down how the running attempt ended."""
     entry = turn.entry(stage)
-    _charge_time(turn, stage, entry.attempt)
+    _charge_time(turn, stage)
     where = f"{stage} attempt {entry.attempt}"
     key = f"{stage}/{entry.attempt}"
     if outcome.verdict is Verdict.DISRUPTED:
@@ -152,7 +102,7 @@ def finish_from_manifest(turn: Turn, stage: Stage) -> bool:
         return False
     newest = max((j.attempt for j in turn.seen.jobs_of(stage)), default=0)
     if entry.state is StageState.RUNNING:
-        _charge_time(turn, stage, entry.attempt)
+        _charge_time(turn, stage)
     try:
         turn.status, line = absorb(turn.status, stage, manifest)
     except InvalidManifest as error:
@@ -176,10 +126,10 @@ def finish_from_manifest(turn: Turn, stage: Stage) -> bool:
 
 def is_ready(turn: Turn, stage: Stage) -> bool:
     """The running attempt of a model server answers on all its replicas."""
-    entry = turn.entry(stage)
-    job = turn.seen.job(stage, entry.attempt)
-    pods = [p for p in turn.seen.pods_of(stage, entry.attempt) if p.ready and not p.is_over and p.deleted_at is None]
-    return entry.state is StageState.RUNNING and job is not None and job.is_live and len(pods) >= turn.pod_count(stage)
+    job = turn.job(stage)
+    pods = [p for p in turn.pods(stage) if p.ready and not p.is_over and p.deleted_at is None]
+    runs = turn.entry(stage).state is StageState.RUNNING and job is not None and job.is_live
+    return runs and len(pods) >= turn.pod_count(stage) and not kept.is_changing(turn, stage)
 
 
 def _server_is_lost(turn: Turn, stage: Stage, job: JobSeen | None, *, ended: bool) -> bool:
@@ -187,9 +137,7 @@ def _server_is_lost(turn: Turn, stage: Stage, job: JobSeen | None, *, ended: boo
     server = SERVER_OF.get(stage)
     if server is None or job is None or job.served_by is None:
         return False
-    entry = turn.entry(server)
-    current = child_name(turn.seen.iteration.name, server, entry.attempt)
-    if entry.state is not StageState.RUNNING or job.served_by != current:
+    if turn.entry(server).state is not StageState.RUNNING or job.served_by != turn.job_name(server):
         return True
     return ended and not is_ready(turn, server)
 
@@ -206,8 +154,7 @@ def _is_evicted(turn: Turn, stage: Stage, job: JobSeen | None, pods: list[PodSee
 
 
 def _outcome(turn: Turn, stage: Stage, job: JobSeen | None, pods: list[PodSeen]) -> Outcome | None:
-    attempt = turn.entry(stage).attempt
-    reports = turn.seen.exits.get((stage, attempt), ())
+    reports = turn.seen.exits.get(turn.entry(stage).job_key, ())
     outcome = judge(job, pods, reports, turn.pod_count(stage), turn.now)
     if outcome is not None and outcome.verdict is Verdict.FATAL:
         return outcome
@@ -218,11 +165,13 @@ def _outcome(turn: Turn, stage: Stage, job: JobSeen | None, pods: list[PodSeen])
     if outcome is not None or job is None or not job.is_live:
         return outcome
     waits = longest_wait(job, pods, turn.seen.progress.get(stage), turn.seen.watching_since, turn.platform.deadlines)
+    waits = waits or kept.wait(turn, stage)
     if waits is None:
         return None
     wait, limit_s = waits
     if turn.now >= wait.until:
-        return wait.outcome(limit_s)
+        outcome = wait.outcome(limit_s)
+        return replace(outcome, message=outcome.message + kept.hint(turn, stage, wait.reason))
     turn.moments.append(wait.until)
     return None
 
@@ -234,6 +183,7 @@ def _adopt(turn: Turn, stage: Stage, job: JobSeen) -> None:
         stage,
         state=StageState.RUNNING,
         attempt=job.attempt,
+        kept_from=None,
         start_time=entry.start_time or job.created,
         next_attempt_time=None,
         message=None,
@@ -246,8 +196,7 @@ def settle(turn: Turn, stage: Stage) -> None:
         entry = turn.entry(stage)
         newer = [j for j in turn.seen.jobs_of(stage) if j.attempt > entry.attempt]
         if entry.state is StageState.RUNNING:
-            job = turn.seen.job(stage, entry.attempt)
-            outcome = _outcome(turn, stage, job, turn.seen.pods_of(stage, entry.attempt))
+            outcome = _outcome(turn, stage, turn.job(stage), turn.pods(stage))
             if outcome is None and newer:
                 outcome = Outcome(Verdict.DISRUPTED, "Superseded", f"{newer[0].name} was started")
             if outcome is None:
@@ -275,14 +224,15 @@ def show_progress(turn: Turn, stage: Stage) -> None:
             eta_seconds=progress.eta_seconds,
         )
         turn.update(stage, progress=shown)
-    job = turn.seen.job(stage, entry.attempt)
+    job = turn.job(stage)
     message = None
     if job is not None and job.suspended:
-        message = f"Queued: Job {job.name} is suspended until its queue lets it in"
+        message = f"{QUEUED}: Job {job.name} is suspended until its queue lets it in" + kept.hint(turn, stage, QUEUED)
     elif job is not None and job.is_live:
-        waits = longest_wait(job, turn.seen.pods_of(stage, entry.attempt), None, None, turn.platform.deadlines)
+        waits = longest_wait(job, turn.pods(stage), None, None, turn.platform.deadlines) or kept.wait(turn, stage)
         if waits is not None and waits[0].reason != NO_PROGRESS:
-            message = f"{waits[0].reason}: {waits[0].message}"
+            wait = waits[0]
+            message = f"{wait.reason}: {wait.message}" + kept.hint(turn, stage, wait.reason)
     turn.update(stage, message=message)
 
 
@@ -294,9 +244,11 @@ def _has_succeeded(turn: Turn, job: JobSeen) -> bool:
 
 def still_stopping(turn: Turn, stage: Stage) -> list[str]:
     """Names of what is left of earlier attempts and may still run; a pod on a lost node does not count."""
-    jobs = [j.name for j in turn.seen.jobs_of(stage) if j.is_live and not _has_succeeded(turn, j)]
-    pods = [p.name for p in turn.seen.pods_of(stage) if not p.is_over and not p.is_stuck(turn.now)]
-    return [*jobs, *pods]
+    left: list[str] = []
+    for of in kept.served_by(stage):
+        left += [j.name for j in turn.seen.jobs_of(of) if j.is_live and not _has_succeeded(turn, j)]
+        left += [p.name for p in turn.seen.pods_of(of) if not p.is_over and not p.is_stuck(turn.now)]
+    return left
 
 
 def _take_size(turn: Turn) -> None:
@@ -338,7 +290,7 @@ def start(turn: Turn, stage: Stage) -> None:
         root=turn.status.artifacts or "",
         stage=stage,
         number=number,
-        server=None if server is None else child_name(turn.seen.iteration.name, server, turn.entry(server).attempt),
+        server=None if server is None else turn.job_name(server),
         reviewed=reviewed,
     )
     turn.create.extend(build(attempt))
@@ -346,6 +298,7 @@ def start(turn: Turn, stage: Stage) -> None:
         stage,
         state=StageState.RUNNING,
         attempt=number,
+        kept_from=None,
         start_time=entry.start_time or turn.now.replace(microsecond=0),
         next_attempt_time=None,
         message=None,
@@ -359,7 +312,7 @@ def stop(turn: Turn, stage: Stage) -> None:
     """Let go of the running attempt without charging it: the sweep deletes its Job."""
     entry = turn.entry(stage)
     if entry.state is StageState.RUNNING:
-        _charge_time(turn, stage, entry.attempt)
+        _charge_time(turn, stage)
         turn.update(stage, state=StageState.PENDING, message=None, next_attempt_time=None)
 
 
@@ -370,7 +323,7 @@ def retire_server(turn: Turn, stage: Stage) -> bool:
         return True
     newest = max((j.attempt for j in turn.seen.jobs_of(stage)), default=0)
     if entry.state is StageState.RUNNING:
-        _charge_time(turn, stage, entry.attempt)
+        _charge_time(turn, stage)
         turn.update(stage, state=StageState.PENDING, attempt=max(entry.attempt, newest))
     left = still_stopping(turn, stage)
     if left:
@@ -396,7 +349,7 @@ def may_linger(status: Status, job: JobSeen, now: datetime) -> bool:
 
 def sweep(turn: Turn) -> None:
     """Delete every Job that should not run: all but the running attempts, and failed ones beyond the newest few."""
-    wanted = {(s.name, s.attempt) for s in turn.status.stages if s.state is StageState.RUNNING}
+    wanted = {s.job_key for s in turn.status.stages if s.state is StageState.RUNNING}
     for job in turn.seen.jobs:
         if job.deleting or (job.stage, job.attempt) in wanted:
             continue

@@ -11,7 +11,7 @@ from minio import Minio
 from minio.error import MinioException, S3Error
 from pydantic import ValidationError
 
-from dpe_api.artifacts import ExitReport, Manifest, Progress
+from dpe_api.artifacts import ExitReport, Manifest, Progress, ServedReport
 from dpe_api.names import MANIFEST, PROGRESS, Stage, shard_folder
 from dpe_operator import metrics
 from dpe_operator.platform import ObjectStore
@@ -24,6 +24,7 @@ _LISTED = 1000  # objects of a folder that are looked at
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchResource"}
 
 T = TypeVar("T")
+R = TypeVar("R", ExitReport, ServedReport)
 
 
 class StoreUnavailable(Exception):
@@ -152,17 +153,26 @@ class Storage:
 
     async def exits(self, root: str, stage: Stage, attempt: int) -> tuple[ExitReport, ...]:
         """What the pods of an attempt said about their end."""
-        folder = f"{root}/{stage}/attempts/{attempt}"
+        return await self._said(root, stage, attempt, "exit-", ExitReport)
+
+    async def served(self, root: str, stage: Stage, attempt: int) -> dict[str, str]:
+        """Address of the model that model servers of an attempt have taken, by the name of the pod."""
+        reports = await self._said(root, stage, attempt, "served-", ServedReport)
+        return {report.pod: report.uri for report in reports}
+
+    async def _said(self, root: str, stage: Stage, attempt: int, prefix: str, kind: type[R]) -> tuple[R, ...]:
+        """Reports of one kind that the pods of an attempt left; one that cannot be read is left out."""
         bucket, _ = split_uri(root)
         reports = []
-        for name in await self.names(folder):
-            data = await self.get(f"s3://{bucket}/{name}")
-            if data is None or not name.rsplit("/", 1)[-1].startswith("exit-"):
+        for name in await self.names(f"{root}/{stage}/attempts/{attempt}"):
+            if not name.rsplit("/", 1)[-1].startswith(prefix):
                 continue
+            data = await self.get(f"s3://{bucket}/{name}")
             try:
-                reports.append(ExitReport.model_validate_json(data))
+                if data is not None:
+                    reports.append(kind.model_validate_json(data))
             except ValidationError as error:
-                log.warning("%s is no exit report: %s", name, error)
+                log.warning("%s is no %s: %s", name, kind.__name__, error)
         return tuple(reports)
 
 

@@ -164,6 +164,8 @@ class Observed:
     progress: Mapping[Stage, Progress] = field(default_factory=dict)
     exits: Mapping[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)
     """Exit reports by stage and attempt, of the attempts that have ended."""
+    served: Mapping[str, str] = field(default_factory=dict)
+    """Address of the model that kept servers have taken, by the name of the pod."""
     draft: Manifest | None = None
     """Of a generation that is to be reviewed; not read again once the status tells of it."""
     reviewed: str | None = None

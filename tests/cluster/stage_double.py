@@ -3,10 +3,12 @@
 Mounted into the pods, run as `python stage_double.py STAGE`. It obeys s3://BUCKET/tests/NAMESPACE/STAGE/ATTEMPT.json:
 {"hold": true} waits until the object says otherwise, {"exit": CODE, "reason": ..., "message": ...} ends like that;
 without the object the stage publishes s3://BUCKET/tests/NAMESPACE/STAGE/summary.json. For one iteration alone both
-may lie in .../STAGE/ITERATION/. A model server that is held is not ready.
+may lie in .../STAGE/ITERATION/. A model server that is held is not ready; one that is kept says that it has taken the
+next model as soon as its attempt is told {"take": true}.
 """
 
 import json
+import socket
 import sys
 import threading
 import time
@@ -14,9 +16,9 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from dpe_api.artifacts import Manifest
+from dpe_api.artifacts import Manifest, ServedReport
 from dpe_api.generation_spec import Review
-from dpe_api.launch import GenerationLaunch, Launch, read_launch
+from dpe_api.launch import GenerationLaunch, Launch, ServingLaunch, read_launch
 from dpe_api.names import DRAFT, METRICS_PORT, Exit, Stage
 from dpe_jobs.runtime import ProgressReporter, StageError, run_stage
 from dpe_jobs.store import Store, join, split_uri
@@ -53,9 +55,26 @@ def serve(launch: Launch, store: Store) -> None:
     obey(launch, store)
     server = ThreadingHTTPServer(("", METRICS_PORT), Ready)
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    while not takes_next(launch, store):
+        obey(launch, store)
+        time.sleep(POLL_S)
     while True:
         obey(launch, store)
         time.sleep(POLL_S)
+
+
+def takes_next(launch: Launch, store: Store) -> bool:
+    """Say that the next model is served, when there is one and it may be taken."""
+    assert isinstance(launch, ServingLaunch)
+    uri = launch.next_model_uri
+    may = (wish(launch, store, str(launch.attempt)) or {}).get("take")
+    if uri is None or not may or store.find(f"{uri}/config.json") is None:
+        return False
+    now, pod = datetime.now(UTC), socket.gethostname()
+    said = ServedReport(attempt=launch.attempt, pod=pod, uri=uri, in_place=True, seconds=0.0, at=now)
+    folder = join(launch.output, "attempts", str(launch.attempt))
+    store.put(f"{folder}/served-{pod}.json", said.model_dump_json(by_alias=True).encode())
+    return True
 
 
 def work(launch: Launch, store: Store) -> None:

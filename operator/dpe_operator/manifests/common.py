@@ -44,6 +44,11 @@ _POLICY_OF_ONE: KubernetesObject = {
 }
 
 
+def candidate_uri(root: str) -> str:
+    """The model that an iteration's training publishes, below the s3:// folder of its artifacts."""
+    return f"{root}/{Stage.TRAINING}/model"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """Everything that the children of one attempt are made from."""
@@ -72,7 +77,7 @@ class Attempt:
     @property
     def candidate_uri(self) -> str:
         """The model that training publishes."""
-        return f"{self.artifact(Stage.TRAINING)}/model"
+        return candidate_uri(self.root)
 
     @property
     def launch_base(self) -> dict[str, object]:

@@ -27,6 +27,7 @@ def launch(attempt: Attempt) -> ServingLaunch:
             "max_model_len": serving.max_model_len,
             "tensor_parallel_size": max(1, serving.gpus_per_replica),
             "extra_args": serving.extra_args,
+            "next_model_uri": attempt.candidate_uri if base and serving.keep_running else None,
         }
     )
 

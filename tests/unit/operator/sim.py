@@ -12,7 +12,7 @@ from dpe_api.names import BATCH_STAGES, LABEL_ATTEMPT, LABEL_STAGE, Stage
 from dpe_api.spec import Spec
 from dpe_api.status import Phase, StageState, Status
 from dpe_operator.decide import decide
-from dpe_operator.manifests.common import ANNOTATION_SERVED_BY
+from dpe_operator.manifests.common import ANNOTATION_SERVED_BY, candidate_uri
 from dpe_operator.plan import Child, Plan
 from dpe_operator.platform import Platform
 from dpe_operator.queueing import Entry
@@ -55,6 +55,14 @@ class World:
     """Of a generation that is to be reviewed."""
     reviewed: str | None = None
     """ETag of reviewed.parquet."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Whose answers a model server gives, by the uid of its pod: base or candidate."""
+    served: dict[str, str] = field(default_factory=dict)
+    """What kept servers said in the store: address of the model, by the name of the pod."""
+    answered: set[tuple[Stage, str]] = field(default_factory=set)
+    """Whose answers the stages that published had asked for."""
+    takes_weights: bool = True
+    """Kept servers do."""
 
     # the operator's side
 
@@ -78,7 +86,9 @@ class World:
                 unread[stage] = self.manifests[stage]
         draft = self.draft if status.review is None else None
         exits = {k: tuple(v) for k, v in self.exits.items()}
-        return replace(seen, manifests=unread, exits=exits, draft=draft, reviewed=self.reviewed)
+        return replace(
+            seen, manifests=unread, exits=exits, served=dict(self.served), draft=draft, reviewed=self.reviewed
+        )
 
     def plan(self, status: Status | None = None) -> Plan:
         """What the operator would do now."""
@@ -226,7 +236,19 @@ class World:
             if pod.started_at is None and pod.deleted_at is None:
                 self.change(pod.uid, scheduled_at=self.now, started_at=self.now, phase="Running")
             elif pod.stage.is_serving and not pod.is_over and pod.deleted_at is None:
+                self._load(pod)
                 self.change(pod.uid, ready=True, ready_changed=pod.ready_changed or self.now)
+
+    def _load(self, pod: PodSeen) -> None:
+        """A server loads its model when it starts; one that is kept takes the candidate, and then says so."""
+        keeps = self.spec.serving is not None and self.spec.serving.keep_running and pod.stage is Stage.SERVE_BASE
+        follows = keeps and Stage.TRAINING in self.manifests and self.takes_weights and not self.store_is_away
+        if pod.uid not in self.weights:
+            self.weights[pod.uid] = "candidate" if follows or pod.stage is Stage.SERVE_CANDIDATE else "base"
+        elif follows and self.weights[pod.uid] == "base":
+            self.weights[pod.uid] = "candidate"
+        elif follows:
+            self.served[pod.name] = candidate_uri(self.status.artifacts or "")
 
     def finish_work(self) -> None:
         """Batch stages that run publish and end well."""
@@ -235,6 +257,9 @@ class World:
             if job.stage.is_serving or not job.is_live or self.store_is_away:
                 continue
             if pods and all(p.phase == "Running" and p.deleted_at is None for p in pods):
+                server = self.jobs.get(job.served_by or "")
+                answering = [] if server is None else [p for p in self.pods_of(server) if p.ready and not p.is_over]
+                self.answered |= {(job.stage, self.weights[p.uid]) for p in answering}
                 self.publish(job.stage)
                 for pod in pods:
                     self.end_pod(pod.uid, 0)
@@ -265,7 +290,7 @@ class World:
     def behave(self, steps: int = 400) -> None:
         """From now on nothing goes wrong; runs until a final phase, or so many steps."""
         self.set_store(away=False)
-        self.queue_is_open = True
+        self.queue_is_open = self.takes_weights = True
         self.spec = self.spec.model_copy(update={"suspend": False})
         for step in range(steps):
             self.turn()

@@ -4,7 +4,7 @@ import contextlib
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from tests.unit.operator import given
 from tests.unit.operator.sim import Crash, World
 
@@ -22,11 +22,18 @@ class History(RuleBasedStateMachine):
         self.final: Phase | None = None
         self.older: list[tuple[Status, int]] = []
 
-    @initialize(accepted=st.booleans(), review=st.booleans())
-    def verdict(self, accepted: bool, review: bool) -> None:
+    @initialize(
+        accepted=st.booleans(), how=st.sampled_from(["plain", "reviewed", "kept", "kept"]), replicas=st.integers(1, 2)
+    )
+    def verdict(self, accepted: bool, how: str, replicas: int) -> None:
         self.world.accepted = accepted
-        generation = {"review": "required"} if review else {}
-        self.world.spec = given.spec(retry={"maxAttempts": LIMIT}, generation=generation)
+        generation = {"review": "required"} if how == "reviewed" else {}
+        serving = {"keepRunning": how == "kept", "replicas": replicas}
+        self.world.spec = given.spec(retry={"maxAttempts": LIMIT}, generation=generation, serving=serving)
+
+    @property
+    def keeps(self) -> bool:
+        return self.world.spec.serving is not None and self.world.spec.serving.keep_running
 
     # the operator
 
@@ -78,6 +85,7 @@ class History(RuleBasedStateMachine):
                 self.world.finish_work()
             self.at_most_one_live_attempt_per_stage()
             self.training_and_serving_never_hold_gpus_together()
+            self.base_and_candidate_are_never_served_together()
             self.terminal_phases_are_final()
             self.world.pass_time(seconds)
 
@@ -149,6 +157,12 @@ class History(RuleBasedStateMachine):
             if dies:
                 self.world.end_pod(batch[0].uid, 1)
 
+    @precondition(lambda self: self.keeps)
+    @rule(takes=st.booleans())
+    def kept_servers_hang_or_recover_while_the_candidate_is_trained(self, takes: bool) -> None:
+        self.world.takes_weights = takes
+        self.life_goes_on(moves=12, work=True, seconds=6)
+
     @rule()
     def store_goes_or_comes(self) -> None:
         self.world.set_store(away=not self.world.store_is_away)
@@ -189,8 +203,18 @@ class History(RuleBasedStateMachine):
     @invariant()
     def training_and_serving_never_hold_gpus_together(self) -> None:
         running = {p.stage for p in self.world.pods.values() if not p.is_over and not p.is_stuck(self.world.now)}
-        assert not {Stage.TRAINING, Stage.SERVE_BASE} <= running
+        assert self.keeps or not {Stage.TRAINING, Stage.SERVE_BASE} <= running
         assert not {Stage.TRAINING, Stage.SERVE_CANDIDATE} <= running
+
+    @invariant()
+    def base_and_candidate_are_never_served_together(self) -> None:
+        running = {p.stage for p in self.world.pods.values() if not p.is_over and not p.is_stuck(self.world.now)}
+        assert not {Stage.SERVE_BASE, Stage.SERVE_CANDIDATE} <= running
+
+    @invariant()
+    def nobody_is_answered_by_the_wrong_model(self) -> None:
+        right = {Stage.DIAGNOSIS: "base", Stage.GENERATION: "base", Stage.EVALUATION: "candidate"}
+        assert all(right[stage] == whose for stage, whose in self.world.answered), self.world.answered
 
     @invariant()
     def who_waits_for_a_person_runs_nothing(self) -> None:

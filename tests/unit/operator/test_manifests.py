@@ -214,6 +214,17 @@ def test_a_cache_of_models_is_written_by_the_init_container_alone(stage):
     assert launch.model_cache_bytes == 2 * 2**40
 
 
+def test_only_servers_of_the_base_that_are_kept_know_what_comes_next():
+    def following(stage: Stage, *, keep: bool) -> str | None:
+        made = children(stage, serving={"keepRunning": keep})
+        return parse_launch(made["ConfigMap"]["data"]["launch.json"]).next_model_uri
+
+    candidate = parse_launch(children(Stage.SERVE_CANDIDATE)["ConfigMap"]["data"]["launch.json"])
+    assert following(Stage.SERVE_BASE, keep=True) == candidate.model_uri
+    assert following(Stage.SERVE_BASE, keep=False) is None
+    assert following(Stage.SERVE_CANDIDATE, keep=True) is None
+
+
 def test_a_size_of_the_cache_that_is_none_is_refused():
     with pytest.raises(ValueError, match="lots"):
         given.platform(modelCache={"maxSize": "lots"})

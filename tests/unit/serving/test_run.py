@@ -15,7 +15,9 @@ from dpe_api.launch import ServingLaunch, StoreAddress
 from dpe_api.names import Exit, Stage
 from dpe_jobs import runtime
 from dpe_jobs.serving import run as module
-from dpe_jobs.serving.run import Server, command, environment, explain, serve_readiness, warm_up
+from dpe_jobs.serving import server as child
+from dpe_jobs.serving.run import serve_readiness
+from dpe_jobs.serving.server import Server, command, environment, explain, warm_up
 from dpe_jobs.store import Store
 
 FAKE = str(Path(__file__).with_name("fake_vllm.py"))
@@ -42,16 +44,17 @@ def until(condition, deadline_s: float = 20) -> None:
 
 @pytest.fixture
 def start(tmp_path):
-    """Start the fake in one of its ways; gives the server and, once it listens, its address."""
+    """Start the fake in one of its ways; gives the server, once it listens."""
     servers = []
 
-    def it(how: str) -> tuple[Server, str]:
+    def it(how: str) -> Server:
         told = tmp_path / "url"
         server = Server.start([sys.executable, FAKE, how, str(told)], dict(os.environ))
         servers.append(server)
         threading.Thread(target=server.pass_through, daemon=True).start()
         until(lambda: (told.exists() and told.read_text() != "") or server.process.poll() is not None)
-        return server, told.read_text() if told.exists() else "http://127.0.0.1:1"
+        server.base_url = told.read_text() if told.exists() else "http://127.0.0.1:1"
+        return server
 
     yield it
     for server in servers:
@@ -66,11 +69,11 @@ def status(port: int, path: str) -> int:
 
 
 def test_ready_only_after_a_question_about_an_image_was_answered(start):
-    server, url = start("serves")
-    http = serve_readiness(server, 0, url)
+    server = start("serves")
+    http = serve_readiness(server, 0)
     port = http.server_address[1]
     assert status(port, "/ready") == 503, "healthy, but never asked"
-    warm_up(server, url)
+    warm_up(server)
     assert status(port, "/ready") == 200
     assert status(port, "/metrics") == 200
     assert status(port, "/else") == 404
@@ -80,8 +83,8 @@ def test_ready_only_after_a_question_about_an_image_was_answered(start):
 
 
 def test_an_engine_that_dies_with_exit_0_is_a_failure_with_its_reason(start):
-    server, url = start("dies")
-    warm_up(server, url)
+    server = start("dies")
+    warm_up(server)
     assert server.process.wait(10) == 0
     until(lambda: any("luck" in line for line in server.tail))
     error = explain(server, LAUNCH.model_uri)
@@ -92,7 +95,7 @@ def test_an_engine_that_dies_with_exit_0_is_a_failure_with_its_reason(start):
 
 
 def test_refused_arguments_are_a_bad_configuration(start):
-    server, _ = start("refuses")
+    server = start("refuses")
     server.process.wait(10)
     until(lambda: any("unrecognized" in line for line in server.tail))
     error = explain(server, LAUNCH.model_uri)
@@ -101,8 +104,8 @@ def test_refused_arguments_are_a_bad_configuration(start):
 
 
 def test_a_model_that_does_not_load_is_bad_data_with_vllms_own_words(start):
-    server, url = start("cannot-load")
-    warm_up(server, url)
+    server = start("cannot-load")
+    warm_up(server)
     until(lambda: any("tokenizer" in line for line in server.tail))
     error = explain(server, LAUNCH.model_uri)
     assert error.exit_code == Exit.BAD_DATA
@@ -112,8 +115,8 @@ def test_a_model_that_does_not_load_is_bad_data_with_vllms_own_words(start):
 
 
 def test_a_model_that_cannot_look_at_images_is_bad_data(start):
-    server, url = start("blind")
-    warm_up(server, url)
+    server = start("blind")
+    warm_up(server)
     server.process.wait(10)
     error = explain(server, LAUNCH.model_uri)
     assert not server.warm.is_set()
@@ -122,7 +125,7 @@ def test_a_model_that_cannot_look_at_images_is_bad_data(start):
 
 
 def test_killed_before_ready_is_charged_and_not_the_models_fault(start):
-    server, _ = start("serves")
+    server = start("serves")
     server.process.kill()
     error = explain(server, LAUNCH.model_uri)
     assert error.exit_code == Exit.PROGRAM_DIED
@@ -130,8 +133,8 @@ def test_killed_before_ready_is_charged_and_not_the_models_fault(start):
 
 
 def test_stubborn_server_is_killed(start, monkeypatch):
-    monkeypatch.setattr(module, "STOP_S", 0.2)
-    server, _ = start("stubborn")
+    monkeypatch.setattr(child, "STOP_S", 0.2)
+    server = start("stubborn")
     server.stop()
     assert server.process.returncode == -signal.SIGKILL
 
@@ -142,13 +145,14 @@ def test_the_stage_ends_as_the_server_did_or_as_it_was_asked(tmp_path, monkeypat
     store, told = MemoryStore(), tmp_path / "url"
     monkeypatch.setattr(Store, "from_env", lambda address: store)
     monkeypatch.setattr(runtime, "TERMINATION_PATH", str(tmp_path / "log"))
-    monkeypatch.setattr(module, "command", lambda launch, on_cpu: [sys.executable, FAKE, how, str(told)])
+    monkeypatch.setattr(module, "command", lambda launch, on_cpu, model: [sys.executable, FAKE, how, str(told)])
     warmed = []
 
     def readiness(server: Server):
         def ask() -> None:
             until(lambda: told.exists() and told.read_text() != "")
-            warm_up(server, told.read_text())
+            server.base_url = told.read_text()
+            warm_up(server)
             warmed.append(server)
             if how == "serves":
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -157,7 +161,7 @@ def test_the_stage_ends_as_the_server_did_or_as_it_was_asked(tmp_path, monkeypat
         return serve_readiness(server, 0)
 
     monkeypatch.setattr(module, "serve_readiness", readiness)
-    monkeypatch.setattr(module, "warm_up", lambda server: None)
+    monkeypatch.setattr(child, "warm_up", lambda server: None)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert runtime.run_stage(LAUNCH, module.run, metrics=False) == code
