@@ -1,4 +1,4 @@
-"""One whole turn of the spiral on two real nodes, the beginning of the next, and one in which everything is killed."""
+"""One whole turn of the spiral on two real nodes, a short next one, and one in which everything is killed."""
 
 import json
 import time
@@ -11,6 +11,7 @@ from examples.shapes.upload import model_manifest, publish_folder
 from examples.shapes.verify import Evidence, Finding, findings
 from selenium.webdriver.remote.webdriver import WebDriver
 
+from dpe_api.artifacts import ServedReport
 from dpe_api.names import BATCH_STAGES, Stage
 from dpe_api.status import Phase, StageState, Status
 from dpe_jobs.diagnosis.page import PAGE
@@ -130,27 +131,48 @@ def test_nothing_is_left_running_after_success(first_turn: Turn, world: World) -
     assert live == []
 
 
-def test_the_second_iteration_reuses_the_rediagnosis_and_the_model_that_a_node_has(
+def served_reports(world: World, name: str) -> list[ServedReport]:
+    """What kept model servers said when they had taken the candidate."""
+    folder = f"{world.artifacts(name)}/{Stage.SERVE_BASE}/attempts/1"
+    found = [o.uri for o in world.store.list(folder) if "/served-" in o.uri]
+    return [ServedReport.model_validate_json(world.store.get(uri)) for uri in found]
+
+
+def test_the_second_iteration_reuses_the_rediagnosis_and_the_cached_model_and_one_vllm_serves_both_models(
     first_turn: Turn, world: World, model_cache: Path
 ) -> None:
     name = "shapes-2"
     assert first_turn.status.model is not None
     kept = model_cache / world.store.input_ref(first_turn.status.model.uri).sha256
     before_it = kept.stat()
-    world.create(name, example("iteration-2.yaml"))
-    world.wait_stage_running(name, Stage.GENERATION, deadline_s=240)
-    status = world.status(name)
+    short = example(
+        "iteration-1.yaml",
+        serving={"keepRunning": True},
+        generation={"targetSamples": 32},
+        training={"nodes": 1, "maxSteps": 2, "checkpointEverySteps": 2},
+        evaluation={"gate": {"maxRegression": 1.0}},
+    )
+    sections = ("serving", "generation", "training", "evaluation")
+    world.create(name, example("iteration-2.yaml", **{section: short[section] for section in sections}))
+    world.wait_stage_running(name, Stage.TRAINING, deadline_s=240)
+    world.kill_operator()
+    status = world.wait_phase(name, Phase.SUCCEEDED, deadline_s=300)
+
     assert status.diagnosis is not None
     assert status.diagnosis.reused, "the re-diagnosis of the first iteration was not reused"
     before = {c.name: c.quota for c in first_turn.status.diagnosis.categories}
     assert {c.name: c.quota for c in status.diagnosis.categories} != before, "same model, same mixture?"
-    for stage in (Stage.SERVE_BASE, Stage.DIAGNOSIS):
-        entry = status.stage_status(stage)
-        assert (entry.attempt, entry.failures, entry.disruptions) == (1, 0, 0), f"{stage} ran twice"
+    for entry in status.stages:
+        assert (entry.attempt, entry.failures, entry.disruptions) == (1, 0, 0), f"{entry.name} ran twice"
+        assert entry.state is StageState.DONE
+    assert status.stage_status(Stage.SERVE_CANDIDATE).kept_from == 1
+    (served,) = served_reports(world, name)
+    assert status.model is not None
+    assert (served.uri, served.in_place) == (status.model.candidate_uri, True)
+    assert not wrong(world, status)
     after_it = kept.stat()
     assert after_it.st_ino == before_it.st_ino, "the model was in the cache and was downloaded again"
     assert after_it.st_mtime > before_it.st_mtime, "nobody asked the cache for the model"
-    world.delete(name)
 
 
 def teacher(asked: Asked) -> list[str]:

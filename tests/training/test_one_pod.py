@@ -101,7 +101,9 @@ def test_an_attempt_lost_before_its_last_manifest_is_finished_without_training(
     assert pod.steps() == 0
 
 
-def test_sigterm_saves_a_killed_rank_is_transient_and_the_next_attempt_goes_on_without_another_warm_up(world: World) -> None:
+def test_sigterm_saves_and_the_next_attempt_goes_on_without_another_warm_up_and_its_death_is_transient(
+    world: World,
+) -> None:
     warmup = {"max_steps": 40, "batch_size": 4, "learning_rate": 1e-4}
     launch = world.launch("stopped", max_steps=400, checkpoint_every_steps=1000, warmup=warmup)
     (pod,) = world.start(launch)

@@ -44,14 +44,14 @@ class NotInPlace(Exception):
 
 
 def wait_until_published(store: Store, uri: str, server: Server) -> bool:
-    """Wait for a model's manifest, which is its last file. False: vLLM has ended before.
+    """Wait for the first answer, then for another model's manifest, its last file. False: vLLM has ended before.
 
     A store that is away or says no is asked again: nobody needs the answer as long as the first model is served.
     """
     complaint = ""
     while True:
         try:
-            if store.manifest(uri) is not None:
+            if server.warm.is_set() and store.manifest(uri) is not None:
                 return True
         except (StoreError, StoreUnreachable, ValidationError) as error:
             if type(error).__name__ != complaint:

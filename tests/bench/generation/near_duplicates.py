@@ -71,8 +71,8 @@ def populations(count: int) -> dict[str, list[Image.Image]]:
         "photographs": photographs()[:count],
         **{p.name: drawn(p, count) for p in programs() if p.name != "shapes"},
     }
-    for name, pictures in found.items():
-        random.Random(name).shuffle(pictures)
+    for name, images in found.items():
+        random.Random(name).shuffle(images)
     return found
 
 
