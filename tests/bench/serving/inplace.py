@@ -70,6 +70,7 @@ def perturb(source: Path, target: Path, scale: float, seed: int = 0, dtype: torc
     generator = torch.Generator().manual_seed(seed)
     file = target / "model.safetensors"
     tensors = load_file(file)
+    tensors.pop("lm_head.weight")  # tied to the embedding, whose noise it gets below
     for name, tensor in tensors.items():
         wide = tensor.float()
         noise = torch.randn(wide.shape, generator=generator) * scale * (wide.std() if wide.numel() > 1 else 1.0)
