@@ -1,4 +1,7 @@
-"""An operator installed by the chart on the embedded cluster, with the example's real data in the store."""
+"""An operator installed by the chart on the embedded cluster, with the example's real data in the store.
+
+All of it ends with the last test of the folder: what runs on costs those that come after it.
+"""
 
 import os
 import secrets
@@ -41,7 +44,7 @@ class Turn:
     """From when to when it was watched, seconds since the epoch."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def way(cluster: Cluster) -> Iterator[Proxy]:
     """What is between the pods and the object store."""
     parts = urlsplit(cluster.s3_endpoint)
@@ -49,7 +52,7 @@ def way(cluster: Cluster) -> Iterator[Proxy]:
         yield it
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this machine that both nodes see, for pods to keep models in."""
     folder = tmp_path_factory.mktemp("models")
@@ -83,7 +86,7 @@ def give_model_cache(target: Target, folder: Path) -> None:
     target.helm(*upgrade, stdin=yaml.safe_dump(values))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(
     cluster: Cluster,
     api: client.ApiClient,
@@ -119,14 +122,14 @@ def world(
         store.delete(found.uri for found in store.list(f"s3://{BUCKET}/{namespace}"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def prometheus(cluster: Cluster, world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
     """Scrapes operator and stages from before the first turn on."""
     with scrape(cluster.kubeconfig, world.namespace, tmp_path_factory.mktemp("prometheus")) as it:
         yield it
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def first_turn(world: World, prometheus: Prometheus) -> Turn:
     """The example's first iteration, run once for all tests that look at it; the operator dies while it diagnoses."""
     name, start = "shapes-1", time.time()
