@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -93,6 +94,26 @@ def test_weights_that_answer_no_question_about_an_image_are_not_taken(model):
     model.script = lambda asked: Reply(status=400, body=b"no images here")
     with pytest.raises(NotInPlace, match=r"a question about an image is not answered: .*no images here"):
         reload(model.url, Path("/model/next"), KEY)
+
+
+@pytest.mark.parametrize("goes_well", [True, False])
+def test_nobody_is_sent_to_a_server_from_the_download_on_until_it_answers_with_the_new_weights(monkeypatch, goes_well):
+    server = Server(subprocess.Popen([sys.executable, "-c", ""]))
+    server.process.wait()
+    server.warm.set()
+    ready: list[tuple[str, bool]] = []
+
+    def see(what: str, error: Exception | None = None) -> None:
+        ready.append((what, server.warm.is_set()))
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(inplace, "fetch", lambda *_: see("download"))
+    monkeypatch.setattr(inplace, "disagreement", lambda *_: None)
+    monkeypatch.setattr(inplace, "reload", lambda *_: see("reload", None if goes_well else NotInPlace("why")))
+    assert inplace.take(KEPT, MemoryStore(), server, KEY, lambda: see("restart")) is goes_well
+    assert ready == [(what, False) for what in ("download", "reload", *([] if goes_well else ["restart"]))]
+    assert server.warm.is_set() is goes_well, "one that starts anew is ready once it has answered, not before"
 
 
 def folder(path: Path, config: dict[str, object], **files: str) -> Path:
