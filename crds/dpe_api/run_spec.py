@@ -169,7 +169,9 @@ def run_immutability_rule() -> dict[str, str]:
         for f in fields
     ]
     return {
-        "rule": f"!has(oldSelf.status) || !has(oldSelf.status.startTime) || ({' && '.join(same)})",
+        # the first comparison is for patches of the status: see immutability_rule
+        "rule": "!has(oldSelf.status) || !has(oldSelf.status.startTime) || self.spec == oldSelf.spec "
+        f"|| ({' && '.join(same)})",
         "message": "spec is immutable once the run has begun, except suspend, ttlSecondsAfterFinished, maxIterations "
         "and stop: create a new DPERun instead",
     }

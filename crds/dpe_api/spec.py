@@ -209,7 +209,11 @@ def _unchanged(field: str, inside: str | None = None) -> str:
 
 
 def immutability_rule() -> dict[str, str]:
-    """The CEL transition rule: once the iteration has left Pending, only a few fields may change."""
+    """The CEL transition rule: once the iteration has left Pending, only a few fields may change.
+
+    The API server evaluates it for each patch of the status, too. There the spec is the same, and saying so first spares
+    it the walk to each field, which was more than half of what such a patch costs it.
+    """
     fields = [f for f in Spec.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE]
     optional = set(fields) - {"seed", "model"}
     of_training = [f for f in Training.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE_OF_TRAINING]
@@ -219,7 +223,8 @@ def immutability_rule() -> dict[str, str]:
         for f in fields
     ]
     return {
-        "rule": f"!has(oldSelf.status) || !has(oldSelf.status.resolved) || ({' && '.join(same)})",
+        "rule": "!has(oldSelf.status) || !has(oldSelf.status.resolved) || self.spec == oldSelf.spec "
+        f"|| ({' && '.join(same)})",
         "message": "spec is immutable once the iteration has started, except priority, suspend, "
         "ttlSecondsAfterFinished, retry, training.nodes and training.gpusPerNode: create a new DPEIteration instead",
     }
