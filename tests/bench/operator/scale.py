@@ -16,7 +16,9 @@ import sys
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -203,101 +205,140 @@ def difference(before: dict[str, float], after: dict[str, float], per: float) ->
     }
 
 
+@dataclass
+class Measurement:
+    """The parts of it, in their order; each adds its figures."""
+
+    arguments: argparse.Namespace
+    instance: Instance
+    cluster: Cluster
+    operator: Operator
+    players: Players
+    playing: asyncio.Task[None]
+    log: Path
+    """The operator's."""
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.names = [f"i{n}" for n in range(self.arguments.live)]
+        self.last = self.names[: self.arguments.through]
+
+    def _living(self) -> int:
+        return sum(1 for name in self.names if (name, Stage.DIAGNOSIS, "created") in self.players.moments)
+
+    def _why(self) -> str:
+        phases = sorted(set(self.players.phases.values()))
+        return f"{self._living()} live; {phases}; {self.players.faults[:3]}; {self.log.read_text()[-3000:]}"
+
+    def _over(self, names: list[str]) -> bool:
+        return all((name, "end", "created") in self.players.moments for name in names)
+
+    async def _until(self, what: Callable[[], bool], limit_s: float | None = None, every_s: float = 0.1) -> float:
+        limit_s = self.arguments.limit_s if limit_s is None else limit_s
+        return await until(what, limit_s, self._why, self.playing, every_s=every_s)
+
+    async def begin(self) -> None:
+        """Apply all at once, and wait until every one runs its diagnosis."""
+        self.operator.start()
+        await self._until(lambda: self.operator.metric("process_cpu_seconds_total") > 0, 60)
+        before, spec, slots = self.operator.state(), given.spec().wire(), asyncio.Semaphore(16)
+
+        async def create(name: str) -> None:
+            body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
+            async with slots:
+                await self.cluster.call("POST", self.cluster.path(PLURAL), body)
+
+        await asyncio.gather(*(create(name) for name in self.names))
+        took = await self._until(lambda: self._living() == len(self.names))
+        self.figures["all_live_after_s"] = round(took, 1)
+        self.figures["start_of_one"] = difference(before, self.operator.state(), len(self.names))
+
+    async def quiet(self) -> None:
+        """What the operator uses while nothing happens."""
+        # what the Job controller is late with is no part of it
+        await self._until(lambda: time.monotonic() - self.players.heard > 15)
+        before, quiet_since, seconds = self.operator.state(), self.players.heard, self.arguments.quiet_s
+        await asyncio.sleep(seconds)
+        after = self.operator.state()
+        self.figures["quiet_was_disturbed"] = self.players.heard != quiet_since
+        self.figures["quiet_per_iteration_and_minute"] = difference(before, after, len(self.names) * seconds / 60)
+        self.figures["quiet_cpu_share"] = round((after["cpu_s"] - before["cpu_s"]) / seconds, 3)
+
+    async def hand_offs(self) -> None:
+        """Some go through to their end, one after the other, while all others live."""
+        timed = self.names[: self.arguments.timed]
+        assert self.operator.process is not None
+        before, shares = self.operator.state(), Shares(self.instance, self.operator.process)
+        for name in timed:
+            self.players.release(name)
+            await asyncio.sleep(1 / self.arguments.rate)
+        await self._until(lambda: self._over(timed))
+        found = between(self.players, timed, HAND_OFFS)
+        self.figures["hand_offs_s"] = {kind: quantiles(values) for kind, values in found.items()}
+        self.figures["hand_offs_s"]["all"] = quantiles([v for values in found.values() for v in values])
+        whole = between(self.players, timed, WHOLE)
+        self.figures["with_the_server_stopped_s"] = {kind: quantiles(values) for kind, values in whole.items()}
+        self.figures["per_hand_off"] = difference(before, self.operator.state(), len(HAND_OFFS) * len(timed))
+        self.figures["processors_busy"] = shares.used()
+
+    async def restart(self) -> None:
+        """Seconds until an operator that was killed knows all of them again."""
+        self.figures["rss_mib_before_restart"] = round(self.operator.rss_mib())
+        self.operator.stop()
+        self.operator.start()
+        began = time.monotonic()
+        await self._until(lambda: self.operator.metric("dpe_iterations") >= len(self.names), 300, every_s=1)
+        self.figures["start_up_s"] = round(time.monotonic() - began, 1)
+
+    async def run_through(self) -> None:
+        """All at once to their end; the operator's memory meanwhile."""
+        before, rss = self.operator.state(), list[float]()
+        for name in self.last:
+            self.players.release(name)
+
+        def over() -> bool:
+            rss.append(self.operator.rss_mib())
+            return self._over(self.last)
+
+        took = await self._until(over)
+        through = {"iterations": len(self.last), "seconds": round(took, 1)}
+        self.figures["run_through"] = through | difference(before, self.operator.state(), len(self.last))
+        tenth = max(1, len(rss) // 10)
+        self.figures["rss_mib"] = {
+            "first_tenth": round(statistics.median(rss[:tenth])),
+            "last_tenth": round(statistics.median(rss[-tenth:])),
+            "max": round(max(rss)),
+        }
+
+    def count(self) -> None:
+        """What became of them: all of it is wrong but the phase Succeeded."""
+        attempts = self.players.attempts
+        self.figures["phases"] = dict(sorted(Counter(self.players.phases.values()).items()))
+        self.figures["jobs_beyond_the_first_attempt"] = sum(n > 1 for n in attempts.values())
+        self.figures["jobs_missing"] = sum((n, stage) not in attempts for n in self.last for stage in Stage)
+        self.figures["reconcile_errors"] = self.operator.state()["errors"]
+        self.figures["faults_of_the_players"] = self.players.faults[:5]
+
+
 async def measure(arguments: argparse.Namespace, instance: Instance, folder: Path) -> dict[str, Any]:
     """All figures."""
     store, operator = prepare(instance), Operator(instance, folder)
-    names = [f"i{n}" for n in range(arguments.live)]
-    figures: dict[str, Any] = {"iterations": len(names), "processors": os.cpu_count()}
     async with Cluster(instance.kubeconfig, NAMESPACE) as cluster:
         players = Players(cluster, store)
         playing = asyncio.create_task(players.play())
+        known = {"iterations": arguments.live, "processors": os.cpu_count()}
+        found = Measurement(arguments, instance, cluster, operator, players, playing, folder / "operator.log", known)
         try:
-            operator.start()
-            await until(lambda: operator.metric("process_cpu_seconds_total") > 0, 60, lambda: "no operator", playing)
-            before = operator.state()
-            spec = given.spec().wire()
-            slots = asyncio.Semaphore(16)
-
-            async def create(name: str) -> None:
-                body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
-                async with slots:
-                    await cluster.call("POST", cluster.path(PLURAL), body)
-
-            await asyncio.gather(*(create(name) for name in names))
-
-            def living() -> int:
-                return sum(1 for n in names if (n, Stage.DIAGNOSIS, "created") in players.moments)
-
-            def why() -> str:
-                return f"{living()} live; {players.faults[:3]}; {(folder / 'operator.log').read_text()[-3000:]}"
-
-            took = await until(lambda: living() == len(names), arguments.limit_s, why, playing)
-            figures["all_live_after_s"] = round(took, 1)
-            figures["start_of_one"] = difference(before, operator.state(), len(names))
-            # what the Job controller is late with is no part of it
-            await until(lambda: time.monotonic() - players.heard > 15, arguments.limit_s, why, playing)
-            before, quiet_since = operator.state(), players.heard
-            await asyncio.sleep(arguments.quiet_s)
-            after = operator.state()
-            figures["quiet_was_disturbed"] = players.heard != quiet_since
-            figures["quiet_per_iteration_and_minute"] = difference(before, after, len(names) * arguments.quiet_s / 60)
-            figures["quiet_cpu_share"] = round((after["cpu_s"] - before["cpu_s"]) / arguments.quiet_s, 3)
-
-            timed = names[: arguments.timed]
-            before, shares = operator.state(), Shares(instance, operator.process)
-            for name in timed:
-                players.release(name)
-                await asyncio.sleep(1 / arguments.rate)
-            await until(
-                lambda: all((n, "end", "created") in players.moments for n in timed), arguments.limit_s, why, playing
-            )
-            found = between(players, timed, HAND_OFFS)
-            figures["hand_offs_s"] = {kind: quantiles(values) for kind, values in found.items()}
-            figures["hand_offs_s"]["all"] = quantiles([v for values in found.values() for v in values])
-            whole = between(players, timed, WHOLE)
-            figures["with_the_server_stopped_s"] = {kind: quantiles(values) for kind, values in whole.items()}
-            figures["per_hand_off"] = difference(before, operator.state(), len(HAND_OFFS) * len(timed))
-
-            figures["processors_busy"] = shares.used()
-            figures["rss_mib_before_restart"] = round(operator.rss_mib())
-            operator.stop()
-            operator.start()
-            began = time.monotonic()
-            known = len(names)
-            await until(lambda: operator.metric("dpe_iterations") >= known, 300, why, playing, every_s=1)
-            figures["start_up_s"] = round(time.monotonic() - began, 1)
-            before = operator.state()
-            last = names[: arguments.through]
-            for name in last:
-                players.release(name)
-            rss: list[float] = []
-
-            def over() -> bool:
-                rss.append(operator.rss_mib())
-                return all((n, "end", "created") in players.moments for n in last)
-
-            took = await until(
-                over, arguments.limit_s, lambda: f"{sorted(set(players.phases.values()))} {why()}", playing
-            )
-            figures["run_through"] = {"iterations": len(last), "seconds": round(took, 1)}
-            figures["run_through"] |= difference(before, operator.state(), len(last))
-            tenth = max(1, len(rss) // 10)
-            figures["rss_mib"] = {
-                "first_tenth": round(statistics.median(rss[:tenth])),
-                "last_tenth": round(statistics.median(rss[-tenth:])),
-                "max": round(max(rss)),
-            }
-            figures["phases"] = {
-                p: list(players.phases.values()).count(p) for p in sorted(set(players.phases.values()))
-            }
-            figures["jobs_beyond_the_first_attempt"] = sum(n > 1 for n in players.attempts.values())
-            figures["jobs_missing"] = sum((n, stage) not in players.attempts for n in last for stage in Stage)
-            figures["reconcile_errors"] = operator.state()["errors"]
-            figures["faults_of_the_players"] = players.faults[:5]
+            await found.begin()
+            await found.quiet()
+            await found.hand_offs()
+            await found.restart()
+            await found.run_through()
+            found.count()
         finally:
             playing.cancel()
             operator.stop()
-    return figures
+    return found.figures
 
 
 def _interrupted(number: int, _frame: object) -> None:
