@@ -211,8 +211,8 @@ def _unchanged(field: str, inside: str | None = None) -> str:
 def immutability_rule() -> dict[str, str]:
     """The CEL transition rule: once the iteration has left Pending, only a few fields may change.
 
-    The API server evaluates it for each patch of the status, too. There the spec is the same, and saying so first spares
-    it the walk to each field, which was more than half of what such a patch costs it.
+    The API server evaluates it for each patch of the status, too. There the spec is the same, and saying so first
+    spares it the walk to each field, which was more than half of what such a patch costs it.
     """
     fields = [f for f in Spec.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE]
     optional = set(fields) - {"seed", "model"}

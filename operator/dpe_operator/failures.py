@@ -202,7 +202,7 @@ def longest_wait(
     if any(p.started_at is None for p in live):  # no pod of a gang gets on before all of them run
         waits = [w for w in waits if w[0].reason != NO_PROGRESS]
     if not live:
-        until = job.created + timedelta(seconds=deadlines.scheduling)
+        until = (job.let_in_at or job.created) + timedelta(seconds=deadlines.scheduling)
         waits = [(Wait("NoPods", f"Job {job.name} has no pod", until), deadlines.scheduling)]
     return min(waits, key=lambda w: w[0].until, default=None)
 

@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Proc
 
 from dpe_api.names import BATCH_STAGES, Stage
 from dpe_api.status import Phase, StageState, Status
+from dpe_operator.conditions import QUEUED as QUEUED_REASON
 from dpe_operator.plan import Charge
 from dpe_operator.summaries import InvalidManifest, headline_set, tokens_of
 from dpe_operator.world import Iteration, Observed
@@ -151,7 +152,8 @@ def show(iteration: Iteration, status: Status) -> None:
         for category in status.diagnosis.categories:
             ACCURACY.labels(*own, category.name, "before").set(category.accuracy)
     for entry in status.stages:
-        if entry.state is StageState.RUNNING and entry.name in BATCH_STAGES:
+        held = (entry.message or "").startswith(f"{QUEUED_REASON}:")  # by Kueue, for as long as it likes
+        if entry.state is StageState.RUNNING and entry.name in BATCH_STAGES and not held:
             progress = entry.progress  # none before the pod's first word: it may wait for a node
             ratio = progress.done / progress.total if progress is not None and progress.total else 0.0
             PROGRESS.labels(*own, entry.name.value).set(ratio)

@@ -57,7 +57,8 @@ class Pods(ApiModel):
     priority_class_name: str | None = None
     image_pull_secrets: list[KubernetesObject] = Field(default_factory=list)
     service_account_name: str = "default"
-    run_as_user: int = 65532
+    run_as_user: int | None = 65532
+    """User and group of every pod; null: whatever the namespace's own policy fills in (OpenShift)."""
     extra_volumes: list[KubernetesObject] = Field(default_factory=list)
     extra_volume_mounts: list[KubernetesObject] = Field(default_factory=list)
     annotations: dict[str, str] = Field(default_factory=dict)
@@ -71,8 +72,16 @@ class Pool(ApiModel):
     tolerations: list[KubernetesObject] = Field(default_factory=list)
     gpu_resource: str = "nvidia.com/gpu"
     """Extended resource that a GPU is requested by."""
+    extended_resources: dict[str, str] = Field(default_factory=dict)
+    """Further extended resources that each pod with GPUs requests: adapters for RDMA, for one."""
     shared_memory: str = "2Gi"
     """Size of /dev/shm."""
+    scratch: KubernetesObject | None = None
+    """A Kubernetes volume source for models, checkpoints and caches of a pod; left out: an emptyDir of the node."""
+    runtime_class_name: str | None = None
+    """Left out: that of all pods."""
+    annotations: dict[str, str] = Field(default_factory=dict)
+    """Of pods in this pool, beside those of all pods (further networks, for one)."""
     env: list[KubernetesObject] = Field(default_factory=list)
     """Environment of pods in this pool (NCCL settings, for one)."""
     max_iterations: Annotated[int, Field(ge=1)] | None = None

@@ -36,9 +36,12 @@ def job_seen(job: Json) -> JobSeen | None:
     which = _stage_and_attempt(metadata)
     if which is None:
         return None
-    ends = _true(status.get("conditions") or [], *_JOB_END)
+    conditions = status.get("conditions") or []
+    ends = _true(conditions, *_JOB_END)
     ended_at = min((moment(c["lastTransitionTime"]) for c in ends), default=None)
     failed = [c for c in ends if c["type"] in ("Failed", "FailureTarget")]
+    held = next((c for c in conditions if c["type"] == "Suspended"), None)
+    is_held = held is not None and held["status"] == "True"
     return JobSeen(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -49,7 +52,8 @@ def job_seen(job: Json) -> JobSeen | None:
         complete=bool(ends) and not failed,
         message=failed[0].get("message", "") if failed else "",
         deleting="deletionTimestamp" in metadata,
-        suspended=bool((job.get("spec") or {}).get("suspend")),
+        suspended=bool((job.get("spec") or {}).get("suspend")) or is_held,
+        let_in_at=moment(held["lastTransitionTime"]) if held is not None and not is_held else None,
         served_by=(metadata.get("annotations") or {}).get(ANNOTATION_SERVED_BY),
     )
 

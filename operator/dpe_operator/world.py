@@ -71,6 +71,9 @@ class JobSeen:
     message: str = ""
     deleting: bool = False
     suspended: bool = False
+    """Its queue holds it back, or has let it in without the Job controller having seen that."""
+    let_in_at: datetime | None = None
+    """When the Job controller saw that its queue had let it in; None also when it was never held back."""
     served_by: str | None = None
     """Name of the model server that it was given."""
 

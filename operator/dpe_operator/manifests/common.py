@@ -204,7 +204,7 @@ def container(
     resources = {kind: dict(how.resources.get(kind) or {}) for kind in ("requests", "limits")}
     if gpus and pool is not None:
         for kind in resources.values():
-            kind[pool.gpu_resource] = str(gpus)
+            kind |= {pool.gpu_resource: str(gpus), **pool.extended_resources}
     lent = [{"name": n, "mountPath": p, "readOnly": True} for n, p in (("launch", "/etc/dpe"), *read)]
     written = [{"name": n, "mountPath": p} for n, p in (("tmp", "/tmp"), *mounts)]
     return {
@@ -274,6 +274,11 @@ def model_launch(attempt: Attempt, uri: str) -> dict[str, object]:
     return {"model_uri": uri, "model_cache_bytes": None if cache.volume is None else cache.max_bytes}
 
 
+def _security(user: int | None) -> KubernetesObject:
+    own = {} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
+    return {"runAsNonRoot": True, **own, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
 def pod(
     attempt: Attempt,
     containers: list[KubernetesObject],
@@ -284,34 +289,27 @@ def pod(
     **more: object,
 ) -> KubernetesObject:
     """A pod template. `with_model`: volumes for the model and a /dev/shm of the pool's size."""
-    facts = attempt.platform.pods
-    user = facts.run_as_user
+    facts, where = attempt.platform.pods, pool or Pool()
+    scratch = where.scratch or {"emptyDir": {}}
     volumes: list[KubernetesObject] = [
         {"name": "launch", "configMap": {"name": attempt.name}},
         {"name": "tmp", "emptyDir": {}},
-        {"name": "work", "emptyDir": {}},
+        {"name": "work", **scratch},
     ]
     if (lent := lmms_eval(attempt)) is not None:
         volumes.append({"name": "lmms-eval", **lent.data})
     if with_model:
-        volumes.append({"name": "model", "emptyDir": {}})
+        volumes.append({"name": "model", **scratch})
         if attempt.platform.model_cache.volume is not None:
             volumes.append({"name": "models", **attempt.platform.model_cache.volume})
-        size = pool.shared_memory if pool is not None else "2Gi"
-        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": size}})
+        volumes.append({"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": where.shared_memory}})
     spec: KubernetesObject = {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_S,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "serviceAccountName": facts.service_account_name,
-        "securityContext": {
-            "runAsNonRoot": True,
-            "runAsUser": user,
-            "runAsGroup": user,
-            "fsGroup": user,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": _security(facts.run_as_user),
         "containers": containers,
         "volumes": [*volumes, *facts.extra_volumes],
         **more,
@@ -321,7 +319,7 @@ def pod(
     if pool is not None:
         spec |= {"nodeSelector": dict(pool.node_selector), "tolerations": list(pool.tolerations)}
     optional = {
-        "runtimeClassName": facts.runtime_class_name,
+        "runtimeClassName": where.runtime_class_name or facts.runtime_class_name,
         "priorityClassName": facts.priority_class_name,
         "imagePullSecrets": facts.image_pull_secrets,
     }
@@ -329,7 +327,7 @@ def pod(
     return {
         "metadata": {
             "labels": {**facts.labels, **labels(attempt)},
-            "annotations": {**facts.annotations, ANNOTATION_UID: attempt.iteration.uid},
+            "annotations": {**facts.annotations, **where.annotations, ANNOTATION_UID: attempt.iteration.uid},
         },
         "spec": spec,
     }

@@ -1,11 +1,10 @@
 """What a patch of an iteration's status costs the API server: `python -m tests.bench.operator.patches`. As root.
 
-The operator patches a status some sixteen times an iteration, and the API server evaluates the whole definition for each.
-Beside the definition as it is: without its transition rule, without any rule, and as it is once more.
+The operator patches a status some sixteen times an iteration, and the API server evaluates the whole definition each
+time. Beside the definition as it is: without its transition rule, without any rule, and as it is once more.
 """
 
 import argparse
-import asyncio
 import copy
 import time
 from collections.abc import Callable

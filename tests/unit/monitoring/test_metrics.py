@@ -166,3 +166,14 @@ def test_the_trainers_gauges_are_named_after_what_they_hold(tmp_path) -> None:
     training.append_row(tmp_path / "metrics.jsonl", row)
     names = {family.name for family in training.StepCollector(tmp_path / "metrics.jsonl").collect()}
     assert {"dpe_training_reward", "dpe_training_loss", "dpe_training_seconds_per_step"} <= names
+
+
+def test_a_stage_that_its_queue_holds_back_is_not_shown_as_one_that_stands_still() -> None:
+    message = "Queued: Job shapes-1-training-1 is suspended until its queue lets it in"
+    entry = StageStatus(name=Stage.TRAINING, state=StageState.RUNNING, message=message)
+    labels = {"namespace": "lab", "iteration": "shapes-1", "stage": "training"}
+    metrics.show(given.ITERATION, Status(stages=[entry]))
+    assert value("dpe_stage_progress_ratio", **labels) is None
+    metrics.show(given.ITERATION, Status(stages=[entry.model_copy(update={"message": None})]))
+    assert value("dpe_stage_progress_ratio", **labels) == 0
+    metrics.forget("lab", "shapes-1")

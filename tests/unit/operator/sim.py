@@ -200,7 +200,8 @@ class World:
     def _control_job(self, job: JobSeen) -> None:
         pods = self.pods_of(job)
         if job.suspended and self.queue_is_open:
-            job = self.jobs[job.name] = replace(job, suspended=False)
+            self.jobs[job.name] = replace(job, suspended=False, let_in_at=self.now)
+            return  # its pods are made in another pass
         if job.ended_at is not None or job.suspended:
             return
         failed = [p for p in pods if p.phase == "Failed" or p.deleted_at is not None]

@@ -39,6 +39,24 @@ def test_a_job_that_was_never_let_in_waits_without_deadline_and_says_so():
     assert it.status.phase is Phase.SUCCEEDED
 
 
+def test_the_wait_for_pods_is_counted_from_when_the_job_was_let_in():
+    it = World(given.spec(), given.platform())
+    it.queue_is_open = False
+    while not it.jobs:
+        it.turn()
+    it.pass_time(2 * 3600)
+    it.queue_is_open = True
+    it.control()  # let in, and its pods are not made yet
+    it.turn()
+    entry = it.status.stage_status(Stage.SERVE_BASE)
+    assert (entry.state, entry.attempt, entry.failures) == (StageState.RUNNING, 1, 0)
+    it.pass_time(given.platform().deadlines.scheduling + 1)
+    it.turn()
+    assert it.status.stage_status(Stage.SERVE_BASE).failures == 1
+    it.behave()
+    assert it.status.phase is Phase.SUCCEEDED
+
+
 @pytest.mark.parametrize("stage", list(Stage))
 def test_a_job_that_is_taken_back_is_a_disruption_and_queues_anew(stage):
     it = until_runs(World(given.spec(retry={"maxAttempts": 1}), given.platform()), stage)

@@ -196,6 +196,40 @@ def test_platform_knobs_reach_the_pods():
     assert spec["nodeSelector"] == {"pool": "t"}
 
 
+def test_a_pool_gives_its_pods_a_runtime_further_devices_networks_and_a_place_for_scratch():
+    claim = {"ephemeral": {"volumeClaimTemplate": {"spec": {"storageClassName": "nvme"}}}}
+    training = {
+        "extendedResources": {"rdma/hca": "1"},
+        "annotations": {"k8s.v1.cni.cncf.io/networks": "ib0"},
+        "runtimeClassName": "nvidia",
+        "scratch": claim,
+    }
+    pods = {"runtimeClassName": "runc", "annotations": {"team": "vision"}}
+    facts = given.platform(pools={"inference": {}, "training": training}, pods=pods)
+    found = pod_of(Stage.TRAINING, platform=facts, training={"gpusPerNode": 8})
+    (main,) = found["spec"]["containers"]
+    devices = {"nvidia.com/gpu": "8", "rdma/hca": "1"}
+    assert (main["resources"]["requests"], main["resources"]["limits"]) == (devices, devices)
+    assert found["spec"]["runtimeClassName"] == "nvidia"
+    assert found["metadata"]["annotations"].items() >= {"team": "vision", "k8s.v1.cni.cncf.io/networks": "ib0"}.items()
+    volumes = {v["name"]: v for v in found["spec"]["volumes"]}
+    assert all(volumes[name] == {"name": name, **claim} for name in ("work", "model"))
+    elsewhere = pod_of(Stage.SERVE_BASE, platform=facts)
+    assert elsewhere["spec"]["runtimeClassName"] == "runc"
+    assert "k8s.v1.cni.cncf.io/networks" not in elsewhere["metadata"]["annotations"]
+
+
+def test_without_gpus_no_device_of_the_pool_is_asked_for():
+    facts = given.platform(pools={"inference": {}, "training": {"extendedResources": {"rdma/hca": "1"}}})
+    (main,) = pod_of(Stage.TRAINING, platform=facts, training={"gpusPerNode": 0})["spec"]["containers"]
+    assert "rdma/hca" not in str(main["resources"])
+
+
+def test_a_namespace_may_choose_the_user_itself():
+    security = pod_of(Stage.TRAINING, platform=given.platform(pods={"runAsUser": None}))["spec"]["securityContext"]
+    assert security == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+
+
 def test_the_longest_names_are_still_names():
     for stage in Stage:
         assert len(f"{LONGEST}-{stage}-9999") <= 63

@@ -1,6 +1,8 @@
 import json
 from datetime import UTC, datetime
 
+import pytest
+
 from dpe_api.names import Stage
 from dpe_operator.pods import job_seen, pod_seen
 
@@ -75,6 +77,27 @@ def test_a_job_whose_pods_are_still_stopping_has_ended():
     seen = job_seen({"metadata": metadata, "spec": {}, "status": {"conditions": [target]}})
     assert seen is not None
     assert (seen.stage, seen.attempt, seen.ended_at, seen.complete) == (Stage.TRAINING, 2, moment(9), False)
+
+
+@pytest.mark.parametrize(
+    ("suspend", "condition", "suspended", "let_in_at"),
+    [
+        (True, None, True, None),
+        (True, "True", True, None),
+        (False, "True", True, None),  # let in, but the Job controller has not seen it
+        (False, "False", False, moment(7)),
+        (False, None, False, None),
+    ],
+)
+def test_a_job_is_held_back_until_the_job_controller_has_seen_that_it_was_let_in(
+    suspend, condition, suspended, let_in_at
+):
+    metadata = {"name": "j", "uid": "u", "creationTimestamp": "2026-01-01T12:00:00Z", "labels": LABELS}
+    held = {"type": "Suspended", "status": condition, "lastTransitionTime": "2026-01-01T12:00:07Z"}
+    status = {"conditions": [held] if condition else []}
+    seen = job_seen({"metadata": metadata, "spec": {"suspend": suspend}, "status": status})
+    assert seen is not None
+    assert (seen.suspended, seen.let_in_at) == (suspended, let_in_at)
 
 
 def test_objects_that_only_borrow_the_label_are_ignored():
