@@ -19,8 +19,6 @@ from urllib3.exceptions import HTTPError
 
 from dpe_api.names import (
     ANNOTATION_REVIEW,
-    ENV_ACCESS_KEY,
-    ENV_SECRET_KEY,
     GROUP,
     LABEL_ITERATION,
     LABEL_RUN,
@@ -38,7 +36,7 @@ from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
 from dpe_operator.queueing import Queue
 from dpe_operator.reconcile import RETRY_S, Operator, run
 from dpe_operator.runs.reconcile import reconcile_run
-from dpe_operator.storage import Storage
+from dpe_operator.storage import Storage, keys
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +198,7 @@ async def operate(platform: Platform, namespaces: list[str], metrics_port: int, 
     gc.set_threshold(_YOUNG)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="io"))
     gateway = Gateway(connect())
-    storage = Storage(platform.object_store, os.environ[ENV_ACCESS_KEY], os.environ[ENV_SECRET_KEY])
+    storage = Storage(platform.object_store, keys())
     operator = Operator(gateway, storage, platform, Queue(platform))
     settings, registry = kopf.OperatorSettings(), kopf.OperatorRegistry()
     configure(settings)
@@ -239,9 +237,10 @@ def main() -> int:
     os.environ.setdefault("LOGNAME", "dpe")  # the uid of a pod has no passwd entry, and kopf asks for its name
     kopf.configure(log_format=kopf.LogFormat.FULL if sys.stderr.isatty() else kopf.LogFormat.JSON)
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)  # a line per event of every pod
-    missing = [name for name in (ENV_ACCESS_KEY, ENV_SECRET_KEY) if name not in os.environ]
-    if missing:
-        print(f"environment: {', '.join(missing)} not set: credentials of the object store", file=sys.stderr)
+    try:
+        keys()
+    except ValueError as error:
+        print(error, file=sys.stderr)
         return 78
     try:
         platform = read_platform(arguments.platform)

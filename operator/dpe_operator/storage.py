@@ -2,21 +2,36 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
+from minio.credentials import Credentials, Provider, StaticProvider
 from minio.error import MinioException, S3Error
 from pydantic import ValidationError
+from typing_extensions import override
 
 from dpe_api.artifacts import ExitReport, Manifest, Progress, ServedReport
-from dpe_api.names import MANIFEST, PROGRESS, Stage, shard_folder
+from dpe_api.names import (
+    ENV_ACCESS_KEY,
+    ENV_SECRET_KEY,
+    MANIFEST,
+    PROGRESS,
+    SECRET_ACCESS_KEY,
+    SECRET_SECRET_KEY,
+    Stage,
+    shard_folder,
+)
 from dpe_operator import metrics
 from dpe_operator.platform import ObjectStore
 
 log = logging.getLogger(__name__)
+
+ENV_KEYS = "DPE_S3_KEYS"  # folder of a mounted Secret with both keys
 
 CONNECT_S, READ_S = 3.0, 10.0
 IN_FLIGHT = 8  # requests at once
@@ -41,21 +56,42 @@ def split_uri(uri: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
+class MountedKeys(Provider):  # type: ignore[misc]
+    """The keys in the folder of a mounted Secret, read for each request: a Secret that is corrected is enough."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    @override
+    def retrieve(self) -> Credentials:
+        """Both keys; OSError when one is not there."""
+        return Credentials(*((self._folder / name).read_text() for name in (SECRET_ACCESS_KEY, SECRET_SECRET_KEY)))
+
+
+def keys(environment: Mapping[str, str] = os.environ) -> Provider:
+    """Those that the environment holds or names a folder of; ValueError names what is missing."""
+    if folder := environment.get(ENV_KEYS):
+        return MountedKeys(Path(folder))
+    missing = [name for name in (ENV_ACCESS_KEY, ENV_SECRET_KEY) if name not in environment]
+    if missing:
+        raise ValueError(f"environment: {', '.join(missing)} not set: credentials of the object store")
+    return StaticProvider(environment[ENV_ACCESS_KEY], environment[ENV_SECRET_KEY])
+
+
 class Storage:
     """The object store, without blocking the event loop.
 
     Every method raises StoreUnavailable or StoreRefused. Nothing is kept: a manifest is read until its stage is Done.
     """
 
-    def __init__(self, store: ObjectStore, access_key: str, secret_key: str) -> None:
+    def __init__(self, store: ObjectStore, credentials: Provider) -> None:
         parts = urlsplit(store.endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(f"objectStore.endpoint is {store.endpoint!r}: write http(s)://HOST[:PORT]")
         self.endpoint = store.endpoint
         self._client = Minio(
             parts.netloc,
-            access_key,
-            secret_key,
+            credentials=credentials,
             secure=parts.scheme == "https",
             region=store.region,
             http_client=urllib3.PoolManager(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import prometheus_client
 import pytest
+from minio.credentials import StaticProvider
 from tests.unit.operator import given
 
 from dpe_api.names import BATCH_STAGES, Stage
@@ -155,7 +156,7 @@ def test_a_store_that_does_not_answer_is_counted() -> None:
     ).object_store
     before = value("dpe_store_errors_total", kind="unavailable") or 0
     with pytest.raises(StoreUnavailable):
-        asyncio.run(Storage(facts, "a", "b").get("s3://dpe/x"))
+        asyncio.run(Storage(facts, StaticProvider("a", "b")).get("s3://dpe/x"))
     assert value("dpe_store_errors_total", kind="unavailable") == before + 1
 
 

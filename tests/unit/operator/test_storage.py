@@ -3,17 +3,25 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
+from minio.credentials import StaticProvider
 from tests.unit.operator import given
 
-from dpe_operator.storage import Storage, StoreRefused, StoreUnavailable
+from dpe_operator.platform import ObjectStore
+from dpe_operator.storage import Storage, StoreRefused, StoreUnavailable, keys
 
 
 class Heads(BaseHTTPRequestHandler):
     """By the object's name: a status, and for 200 an ETag. Answers to HEAD have no body, so no error code either."""
 
+    signed_by: ClassVar[list[str]] = []
+    """Access keys of the requests."""
+
     def do_HEAD(self) -> None:
+        self.signed_by.append(self.headers["Authorization"].split("Credential=")[1].split("/")[0])
         name = self.path.split("?")[0].rsplit("/", 1)[-1]
         status = int(name) if name.isdecimal() else 200
         self.send_response(status)
@@ -28,14 +36,36 @@ class Heads(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def storage() -> Iterator[Storage]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Heads)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    store = given.platform().object_store
-    address = f"http://127.0.0.1:{server.server_address[1]}"
-    yield Storage(store.model_copy(update={"endpoint": address, "region": "us-east-1"}), "access", "secret")
-    server.shutdown()
-    server.server_close()
+def store() -> Iterator[ObjectStore]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Heads) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        yield given.platform().object_store.model_copy(update={"endpoint": address, "region": "us-east-1"})
+        server.shutdown()
+
+
+@pytest.fixture
+def storage(store: ObjectStore) -> Storage:
+    return Storage(store, StaticProvider("access", "secret"))
+
+
+async def test_keys_of_a_mounted_secret_that_changes_are_taken_without_a_restart(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    storage = Storage(store, keys({"DPE_S3_KEYS": str(tmp_path), "DPE_S3_ACCESS_KEY": "of-the-start"}))
+    for key in ("first", "second"):
+        (tmp_path / "accessKey").write_text(key)
+        (tmp_path / "secretKey").write_text("secret")
+        await storage.etag("s3://dpe/x")
+        assert Heads.signed_by[-1] == key
+    (tmp_path / "accessKey").unlink()
+    with pytest.raises(StoreUnavailable):
+        await storage.etag("s3://dpe/x")
+
+
+def test_keys_that_are_missing_are_named() -> None:
+    with pytest.raises(ValueError, match="DPE_S3_SECRET_KEY not set: credentials of the object store"):
+        keys({"DPE_S3_ACCESS_KEY": "a"})
 
 
 async def test_an_object_is_known_by_its_etag_and_one_that_is_not_there_is_none(storage: Storage) -> None:
