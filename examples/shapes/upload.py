@@ -16,6 +16,7 @@ from dpe_api.artifacts import Manifest
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
 from dpe_jobs.generation.pool.build import Options, index_pool
+from dpe_jobs.models import model_files
 from dpe_jobs.store import Store, StoreError, join
 
 BASE_DIR = Path(__file__).parent / "base"  # as base_model.py, which imports torch
@@ -41,8 +42,8 @@ def publish_folder(store: Store, folder: Path, uri: str, manifest: Manifest) -> 
 
 def model_manifest(folder: Path) -> Manifest:
     """The manifest of a model folder; what is written for people stays behind."""
-    files = sorted(p for p in folder.iterdir() if p.is_file() and p.name not in (MANIFEST, "README.md"))
-    return Manifest(stage="model", created_at=datetime.now(UTC), outputs=[output_file(path) for path in files])
+    outputs = [output_file(path) for path in model_files(folder)]
+    return Manifest(stage="model", created_at=datetime.now(UTC), outputs=outputs)
 
 
 def upload(store: Store, root: str) -> dict[str, bool]:

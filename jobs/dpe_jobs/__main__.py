@@ -1,6 +1,7 @@
 """`python -m dpe_jobs STAGE [--launch FILE]`: run one stage of an iteration.
 
 `python -m dpe_jobs import --help`: make a question set of what you have.
+`python -m dpe_jobs model --help`: upload a base model.
 `python -m dpe_jobs index --help`: make a pool of images searchable.
 `python -m dpe_jobs mixture --help`: what each policy would make of a diagnosis.
 `python -m dpe_jobs lineage --help`: from a model back to every sample.
@@ -40,6 +41,7 @@ COMMANDS = {
     "import": "dpe_jobs.importing.cli",
     "index": "dpe_jobs.generation.pool.cli",
     "lineage": "dpe_jobs.lineage.cli",
+    "model": "dpe_jobs.models",
     "mixture": "dpe_jobs.diagnosis.mixture_cli",
     "run-page": "dpe_jobs.rounds.cli",
 }
