@@ -34,6 +34,13 @@ def rendered(*arguments: str, namespace: str = "science") -> list[Document]:
     return [document for document in yaml.safe_load_all(done.stdout) if document]
 
 
+def notes(*arguments: str) -> str:
+    """What `helm install` tells whoever installs it; no cluster is asked."""
+    done = helm("install", "dpe", str(CHART), "-n", "science", "--dry-run=client", *MINIMAL, *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.partition("\nNOTES:\n")[2]
+
+
 def refused(*arguments: str) -> str:
     """Why Helm does not render it."""
     done = helm("template", "dpe", str(CHART), "-n", "science", *arguments)

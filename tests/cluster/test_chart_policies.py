@@ -169,6 +169,27 @@ def test_the_way_to_the_store_follows_its_address(
     assert not net.connects(pod, *not_reached)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "open_ports"),
+    [
+        (["--set=objectStore.endpoint=https://s3.example.org"], "443"),
+        (["--set=objectStore.endpoint=http://s3.example.org:9000"], "9000"),
+        (["--set=networkPolicy.objectStore.ports={443,9000}"], "443, 9000"),
+        ([STORE], None),
+        (["--set=objectStore.endpoint=http://minio.storage.svc:9000"], None),
+        (['--set-json=networkPolicy.objectStore.to=[{"ipBlock":{"cidr":"192.0.2.0/24"}}]'], None),
+        (["--set=networkPolicy.enabled=false"], None),
+    ],
+)
+def test_the_notes_warn_of_a_way_to_the_store_that_leads_anywhere(arguments: list[str], open_ports: str | None) -> None:
+    told = charts.notes(*arguments)
+    assert "The DPE operator works on DPEIterations in: science" in told
+    if open_ports is None:
+        assert "WARNING" not in told
+    else:
+        assert f"WARNING: every pod of this release reaches any address at port {open_ports}, also" in told
+
+
 def test_policies_stand_in_every_watched_namespace_and_can_be_switched_off() -> None:
     watched = rendered("--set", "watchNamespaces={vision,speech}")
     places = {(d["metadata"]["name"], d["metadata"]["namespace"]) for d in watched if d["kind"] == "NetworkPolicy"}
