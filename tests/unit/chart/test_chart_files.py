@@ -2,6 +2,7 @@ import copy
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -42,6 +43,24 @@ def test_default_values_pass_their_schema() -> None:
 
 def test_values_of_the_embedded_cluster_pass_the_schema() -> None:
     jsonschema.validate(VALUES | yaml.safe_load((ROOT / "dev" / "values.yaml").read_text()), SCHEMA)
+
+
+def merged(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Values as Helm merges them: maps by key, anything else replaced; null removes a key."""
+    found = {k: v for k, v in values.items() if not (k in given and given[k] is None)}
+    for key, value in given.items():
+        if value is not None:
+            below = found.get(key)
+            found[key] = merged(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
+    return found
+
+
+INSTALL = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "docs" / "install.md").read_text(), re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("text", INSTALL, ids=[text.splitlines()[0] for text in INSTALL])
+def test_the_values_in_the_install_page_pass_the_schema(text: str) -> None:
+    jsonschema.validate(merged(VALUES, yaml.safe_load(text)), SCHEMA)
 
 
 @pytest.mark.parametrize(
