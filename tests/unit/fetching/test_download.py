@@ -1,17 +1,12 @@
 """Downloads over real HTTP from sites on 127.0.0.2, which the platform lists here; 127.0.0.1 is what is private."""
 
 import asyncio
-import datetime
 import ssl
 import time
 from collections.abc import Iterator
-from ipaddress import ip_address
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from tests.fakes import tls
 from tests.fakes.image_files import file
 from tests.fakes.web import Answer, Site, redirect, site
 
@@ -171,30 +166,7 @@ async def test_a_name_that_nobody_knows_is_a_connection_that_failed():
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory) -> str:
     """Certificate of pictures.example, and its key, in one file; it is its own authority."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pictures.example")])
-    now = datetime.datetime.now(datetime.UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.DNSName("pictures.example"), x509.IPAddress(ip_address("127.0.0.9"))]),
-            critical=False,
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "both.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return str(path)
+    return tls.certificate(tmp_path_factory.mktemp("tls") / "both.pem", "pictures.example", "127.0.0.9")
 
 
 @pytest.fixture
