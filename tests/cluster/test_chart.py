@@ -10,7 +10,7 @@ import yaml
 from dev.cluster import object_store
 from dev.cluster.config import Cluster
 from kubernetes import client
-from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, one, refused, rendered
+from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, one, pods, refused, rendered
 from tests.patience import deadline
 
 from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION, Stage
@@ -123,6 +123,22 @@ def test_public_benchmarks_come_with_a_volume_and_an_image_of_their_own() -> Non
     assert lent.image.rsplit("/", 1)[1].startswith("lmms-eval:")
     assert lent.data == {"persistentVolumeClaim": {"claimName": "benchmarks"}}
     assert lent.resources["limits"]["memory"]
+
+
+@pytest.mark.parametrize(("uid", "asked"), [("65532", 65532), ("1000660000", 1000660000), ("null", None)])
+def test_the_charts_pods_ask_for_the_uid_of_the_values_or_for_none_and_the_operator_is_told_so(
+    uid: str, asked: int | None
+) -> None:
+    documents = rendered("--set", f"pods.runAsUser={uid}")
+    for pod in pods(documents).values():
+        context = pod["spec"]["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context.keys() & {"runAsUser", "runAsGroup", "fsGroup"} == (
+            set() if asked is None else {"runAsUser", "runAsGroup", "fsGroup"}
+        )
+        assert {context.get(name) for name in ("runAsUser", "runAsGroup", "fsGroup")} == {asked}
+    told = yaml.safe_load(one(documents, "ConfigMap", "dpe-operator")["data"]["platform.yaml"])["pods"]
+    assert told["runAsUser"] == asked  # KeyError where it is missing: the operator's default would be a uid
 
 
 def test_a_change_of_the_platform_restarts_the_operator_and_nothing_else_does() -> None:

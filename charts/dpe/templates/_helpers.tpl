@@ -69,7 +69,8 @@ app.kubernetes.io/component: operator
 {{/* platform.yaml, as JSON; the keys are those of dpe_operator.platform.Platform */}}
 {{- define "dpe.platform" -}}
 {{- $store := .Values.objectStore -}}
-{{- $pods := .Values.pods -}}
+{{- /* Helm drops a null of the user's: without the key the operator would take its own default */ -}}
+{{- $pods := merge (dict "runAsUser" .Values.pods.runAsUser) .Values.pods -}}
 {{- if and .Values.priorityClasses.create (not $pods.priorityClassName) -}}
 {{- $pods = merge (dict "priorityClassName" (include "dpe.priorityStages" .)) $pods -}}
 {{- end -}}
@@ -176,9 +177,11 @@ volumes:
 
 {{- define "dpe.podSecurity" -}}
 runAsNonRoot: true
-runAsUser: {{ int64 .Values.pods.runAsUser }}
-runAsGroup: {{ int64 .Values.pods.runAsUser }}
-fsGroup: {{ int64 .Values.pods.runAsUser }}
+{{- with .Values.pods.runAsUser }}
+runAsUser: {{ int64 . }}
+runAsGroup: {{ int64 . }}
+fsGroup: {{ int64 . }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 

@@ -41,6 +41,10 @@ def test_default_values_pass_their_schema() -> None:
     jsonschema.validate(VALUES, SCHEMA)
 
 
+def test_a_uid_may_be_left_to_the_platform() -> None:
+    jsonschema.validate(VALUES | {"pods": VALUES["pods"] | {"runAsUser": None}}, SCHEMA)
+
+
 def test_values_of_the_embedded_cluster_pass_the_schema() -> None:
     jsonschema.validate(VALUES | yaml.safe_load((ROOT / "dev" / "values.yaml").read_text()), SCHEMA)
 
