@@ -237,6 +237,19 @@ def test_priority_classes_are_used_where_they_are_created() -> None:
     assert charts.pods(own)["dpe-operator"]["spec"]["priorityClassName"] == "mine"
 
 
+def test_every_pod_of_the_chart_has_labels_annotations_and_priority_of_the_values() -> None:
+    arguments = ["--set", "pods.labels.team=vision,pods.annotations.a=b", "--set", "priorityClasses.create=true"]
+    own = charts.pods(rendered(*arguments, "--set", "pods.priorityClassName=mine"))
+    assert set(own) == {"dpe-operator", "dpe-test", "dpe-uninstall"}
+    for pod in own.values():
+        assert pod["metadata"]["labels"]["team"] == "vision"
+        assert pod["metadata"]["annotations"]["a"] == "b"
+        assert pod["spec"]["priorityClassName"] == "mine"
+    created = charts.pods(rendered(*arguments))
+    assert {pod["spec"]["priorityClassName"] for pod in created.values()} == {"science-dpe-operator"}
+    assert not [pod for pod in charts.pods(rendered()).values() if "priorityClassName" in pod["spec"]]
+
+
 MATRIX = {
     "the least": [],
     "the embedded cluster": ["-f", str(ROOT / "dev" / "values.yaml")],

@@ -125,6 +125,11 @@ app.kubernetes.io/component: hook
 {{ printf "%s-%s" .Release.Namespace (include "dpe.operator" .) }}
 {{- end }}
 
+{{/* PriorityClass of the chart's own pods; empty: none. */}}
+{{- define "dpe.ownPriority" -}}
+{{- .Values.pods.priorityClassName | default (ternary (include "dpe.priorityOperator" .) "" .Values.priorityClasses.create) -}}
+{{- end }}
+
 {{- define "dpe.priorityStages" -}}
 {{ printf "%s-%s-stages" .Release.Namespace (include "dpe.fullname" .) }}
 {{- end }}
@@ -138,6 +143,9 @@ serviceAccountName: {{ include "dpe.operator" $root }}
 enableServiceLinks: false
 {{- with .pods.runtimeClassName }}
 runtimeClassName: {{ . }}
+{{- end }}
+{{- with include "dpe.ownPriority" $root }}
+priorityClassName: {{ . }}
 {{- end }}
 {{- with .pods.imagePullSecrets }}
 imagePullSecrets: {{- toYaml . | nindent 2 }}
