@@ -10,7 +10,7 @@ import yaml
 from dev.cluster import object_store
 from dev.cluster.config import Cluster
 from kubernetes import client
-from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, one, pods, refused, rendered
+from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, notes, one, pods, refused, rendered
 from tests.patience import deadline
 
 from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION, Stage
@@ -201,6 +201,12 @@ def test_the_operator_becomes_ready_in_a_namespace_that_enforces_restricted_and_
         "ok      object store: dpe at",
     ):
         assert line in done.stdout
+
+
+def test_the_pod_of_helm_test_stays_so_that_its_log_can_be_read_and_the_notes_say_how() -> None:
+    annotations = pods(rendered())["dpe-test"]["metadata"]["annotations"]
+    assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation"
+    assert "helm -n science test dpe --logs" in notes()
 
 
 class Account:
