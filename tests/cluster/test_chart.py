@@ -1,6 +1,7 @@
 """The chart, rendered by Helm and installed on a real API server."""
 
 import json
+import re
 import subprocess
 import time
 from typing import Any
@@ -11,6 +12,7 @@ from dev.cluster import object_store
 from dev.cluster.config import Cluster
 from kubernetes import client
 from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, notes, one, pods, refused, rendered
+from tests.cluster.operators import RIGHTS
 from tests.patience import deadline
 
 from dpe_api.names import API_VERSION, GROUP, KIND, PLURAL, VERSION, Stage
@@ -108,6 +110,28 @@ def test_rights_and_credentials_go_to_every_watched_namespace_and_nowhere_else()
     assert places["Secret"] == {"vision", "speech", "science"}
     assert places["Deployment"] == places["ServiceAccount"] == {"science"}
     assert not [d for d in documents if d["kind"].startswith("Cluster")]
+
+
+def rights(rules: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """Verbs by resource."""
+    return {resource: set(rule["verbs"]) for rule in rules for resource in rule["resources"]}
+
+
+def test_the_rights_in_the_security_page_are_those_of_the_role_and_of_the_operators_in_tests() -> None:
+    page = (ROOT / "docs" / "security.md").read_text().partition("\n## Rights\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|.*\|$", page, re.MULTILINE)
+    said = {
+        resource: set(verbs.split(", "))
+        for resources, verbs in rows
+        for resource in resources.removesuffix(", by name").split(", ")
+        if (resource, verbs) != ("resource", "verbs")
+    }
+    rules = one(rendered("--set", "endpointSecrets={keys}"), "Role")["rules"]
+    assert rights(rules) == said
+    (of_secrets,) = [rule for rule in rules if "secrets" in rule["resources"]]
+    assert of_secrets["resourceNames"] == ["s3-credentials", "keys"]
+    in_tests = {resource: set(verbs.split()) for _, resource, verbs in RIGHTS} | {"secrets": {"get"}}
+    assert in_tests == {resource: verbs for resource, verbs in said.items() if not resource.endswith("/finalizers")}
 
 
 def test_values_of_a_release_from_before_the_cache_of_models_have_none() -> None:
