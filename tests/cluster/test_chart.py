@@ -11,7 +11,7 @@ import yaml
 from dev.cluster import object_store
 from dev.cluster.config import Cluster
 from kubernetes import client
-from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, notes, one, pods, refused, rendered
+from tests.cluster.charts import CHART, MINIMAL, ROOT, helm, one, pods, refused, rendered
 from tests.cluster.operators import RIGHTS
 from tests.patience import deadline
 
@@ -227,12 +227,6 @@ def test_the_operator_becomes_ready_in_a_namespace_that_enforces_restricted_and_
         assert line in done.stdout
 
 
-def test_the_pod_of_helm_test_stays_so_that_its_log_can_be_read_and_the_notes_say_how() -> None:
-    annotations = pods(rendered())["dpe-test"]["metadata"]["annotations"]
-    assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation"
-    assert "helm -n science test dpe --logs" in notes()
-
-
 class Account:
     """What the API server lets a ServiceAccount do."""
 
@@ -299,7 +293,7 @@ def test_installing_again_changes_nothing_and_uninstalling_leaves_nothing(api: c
     done = helm("uninstall", "dpe", "-n", release, "--wait", "--timeout", "100s")
     assert done.returncode == 0, done.stdout + done.stderr
     assert not custom.list_namespaced_custom_object(GROUP, VERSION, release, PLURAL)["items"]
-    everything = "deploy,job,svc,cm,secret,sa,role,rolebinding,networkpolicy,pdb"
+    everything = "deploy,pod,job,svc,cm,secret,sa,role,rolebinding,networkpolicy,pdb"
     names = subprocess.run(
         ["kubectl", "-n", release, "get", everything, "-o", "name"], check=True, capture_output=True, text=True
     ).stdout
