@@ -144,7 +144,8 @@ class Spec(ApiModel):
     suspend: bool = False
     """Stop the running stage and start nothing until it is false again. May change while running."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """Delete the resource (never its artifacts) this long after it finished. May change while running."""
+    """Delete the resource (never its artifacts) this long after it finished, and not before iterations that refer to it
+    have started. May change while running."""
 
     def resolve(self, previous: "ResolvedSpec | None" = None) -> "ResolvedSpec":
         """Fill the sections left out, from the referenced iteration if there is one, else with defaults.

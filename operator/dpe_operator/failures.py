@@ -4,7 +4,7 @@ A Job alone cannot tell a disruption from a crash in a gang: the peer of an evic
 at all pods of the attempt, at the exit reports that vanished pods left in the store, and at what is missing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -78,6 +78,12 @@ def _vanished(pods: Sequence[PodSeen], reports: Sequence[ExitReport], expected: 
     return bool(unknown) or known < expected
 
 
+def _is_replaced(pod: PodSeen, pods: Sequence[PodSeen]) -> bool:
+    """Its Job, whose pods do not need each other, went on with another pod of the same index."""
+    index = pod.name.rpartition("-")[0]
+    return any(p.name.rpartition("-")[0] == index and p.created > pod.created for p in pods)
+
+
 def _why_no_node(pod: PodSeen) -> str:
     return pod.unschedulable or "waits for a node"
 
@@ -95,7 +101,7 @@ def _verdict(
         if end.exit_code in (Exit.BAD_DATA, Exit.BAD_CONFIG):
             return Outcome(Verdict.FATAL, end.reason, _message(end))
     for pod in pods:
-        if pod.disrupted is not None:
+        if pod.disrupted is not None and not _is_replaced(pod, pods):
             return Outcome(Verdict.DISRUPTED, "PodDisrupted", f"pod {pod.name}: {pod.disrupted}")
     for end in ends:
         if end.exit_code not in (Exit.PEER_GONE, Exit.STOPPED) and not end.by_deletion:
@@ -181,9 +187,22 @@ def _pod_wait(
     return wait(NO_PROGRESS, f"no progress{done}", max(moments), deadlines.no_progress)
 
 
+def _without_pods(job: JobSeen, pods: Sequence[PodSeen], deadlines: Deadlines) -> list[tuple[Wait, int]]:
+    """The wait for pods, or for the Job controller to see that the last of them has ended.
+
+    It is a second or two behind, more after an outage: what ended the pods is told by them, when it has seen it.
+    """
+    ends = [m for p in pods for m in (*(e.at for e in p.ended), p.deleted_at) if m is not None]
+    if pods and not ends:
+        return []  # vanished without a trace
+    since = max([job.let_in_at or job.created, *ends])
+    until = since + timedelta(seconds=deadlines.scheduling)
+    return [(Wait("NoPods", f"Job {job.name} has no pod", until), deadlines.scheduling)]
+
+
 def longest_wait(
     job: JobSeen,
-    pods: Iterable[PodSeen],
+    pods: Sequence[PodSeen],
     progress: Progress | None,
     watching_since: datetime | None,
     deadlines: Deadlines,
@@ -202,8 +221,7 @@ def longest_wait(
     if any(p.started_at is None for p in live):  # no pod of a gang gets on before all of them run
         waits = [w for w in waits if w[0].reason != NO_PROGRESS]
     if not live:
-        until = (job.let_in_at or job.created) + timedelta(seconds=deadlines.scheduling)
-        waits = [(Wait("NoPods", f"Job {job.name} has no pod", until), deadlines.scheduling)]
+        waits = _without_pods(job, pods, deadlines)
     return min(waits, key=lambda w: w[0].until, default=None)
 
 

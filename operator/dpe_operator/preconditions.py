@@ -11,9 +11,10 @@ from dpe_operator.gateway import Forbidden, Gateway
 from dpe_operator.manifests.endpoints import endpoints
 from dpe_operator.platform import Platform
 from dpe_operator.resolve import resolve
-from dpe_operator.storage import Storage, StoreRefused
+from dpe_operator.storage import LISTED, Storage, StoreRefused
 from dpe_operator.world import CYCLE, Iteration, Previous, Problem
 
+MOST_LISTED = 20_000  # objects of a folder in which a file is looked for
 _LONGEST_CHAIN = 1000  # iterations that refer to each other
 
 
@@ -54,7 +55,14 @@ async def cycle(gateway: Gateway, iteration: Iteration, spec: Spec) -> Problem |
 
 async def _secret_problem(gateway: Gateway, platform: Platform, namespace: str) -> Problem | None:
     name = platform.object_store.credentials_secret
-    keys = await gateway.secret_keys(namespace, name)
+    try:
+        keys = await gateway.secret_keys(namespace, name)
+    except Forbidden:
+        return Problem(
+            "SecretForbidden",
+            f"objectStore.credentialsSecret is {name}, which the operator may not read in namespace {namespace}: the "
+            "chart's Role gives it the right, helm upgrade puts it back",
+        )
     wanted = {SECRET_ACCESS_KEY, SECRET_SECRET_KEY}
     if keys is None:
         return Problem(
@@ -119,9 +127,14 @@ async def _key_problems(gateway: Gateway, platform: Platform, namespace: str, re
 
 async def _folder_problem(storage: Storage, field: str, uri: str, suffix: str, reason: str) -> Problem | None:
     names = await storage.names(uri)
-    if any(name.endswith(suffix) for name in names):
+    found = any(name.endswith(suffix) for name in names)
+    if not found and len(names) == LISTED:  # images before the rows, or checkpoints before the configuration
+        names = await storage.names(uri, MOST_LISTED)
+        found = any(name.endswith(suffix) for name in names)
+    if found:
         return None
     what = f"no {suffix} file" if names else "nothing"
+    what += f" among the first {MOST_LISTED} objects" if len(names) == MOST_LISTED else ""
     return Problem(reason, f"{field} is {uri}: there is {what} below it: upload it or correct the address")
 
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from kubernetes.client.exceptions import ApiException
@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
 from dpe_api.spec import Spec
-from dpe_api.status import Status
+from dpe_api.status import Phase, Status
 from dpe_operator import metrics
 from dpe_operator.census import Census
 from dpe_operator.conditions import ACCEPTED, shorten, with_condition
@@ -76,6 +76,16 @@ class Operator:
         """Tell the queue what an iteration is now, and wake those whose turn it is."""
         if self.queue.put(body):
             self._call_next()
+
+    def is_waited_for(self, iteration: Iteration) -> bool:
+        """Another iteration that has not started yet is to begin with its model: it has to be there for that."""
+        bodies = [
+            loop.memory.iteration()
+            for loop in self.loops.values()
+            if loop.namespace == iteration.namespace and loop.refers_to == iteration.name
+        ]
+        statuses = [(body.get("status") or {}) if body is not None else {} for body in bodies]
+        return any(status.get("resolved") is None and status.get("phase") != Phase.FAILED for status in statuses)
 
     def dequeue(self, namespace: str, name: str) -> None:
         """The same for one that is gone."""
@@ -163,6 +173,8 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     seen = await observe(operator.gateway, operator.storage, platform, loop.memory, iteration, spec, status)
     # nothing is awaited from here until the queue knows the decision: no other loop sees the same place free
     plan = decide(spec, status, replace(seen, others=operator.queue.entries), platform, datetime.now(UTC))
+    if plan.remove_iteration and operator.is_waited_for(iteration):
+        plan = replace(plan, remove_iteration=False, look_again_in=timedelta(seconds=platform.resync_seconds))
     if plan.status is not None and operator.queue.is_limited:
         operator.enqueue({**body, "status": plan.status.wire()})
     done = await act(operator, loop, iteration, plan, lambda: write(plan.status))

@@ -75,7 +75,8 @@ def _apply_outcome(turn: Turn, stage: Stage, outcome: Outcome) -> None:
     if outcome.verdict is Verdict.FATAL and stage is Stage.GENERATION and turn.status.review is not None:
         _ask_again(turn, outcome)
         return
-    failures = entry.failures + 1
+    # the server that was kept is an attempt to save time: one of its own follows, with all its attempts
+    failures = entry.failures + (0 if entry.kept_from is not None else 1)
     turn.note("AttemptFailed", f"{where} failed. {outcome}", key, warning=True)
     turn.update(stage, failures=failures)
     if outcome.verdict is Verdict.FATAL:

@@ -35,7 +35,7 @@ ENV_KEYS = "DPE_S3_KEYS"  # folder of a mounted Secret with both keys
 
 CONNECT_S, READ_S = 3.0, 10.0
 IN_FLIGHT = 8  # requests at once
-_LISTED = 1000  # objects of a folder that are looked at
+LISTED = 1000  # objects of a folder that are looked at
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchResource"}
 
 T = TypeVar("T")
@@ -65,7 +65,8 @@ class MountedKeys(Provider):  # type: ignore[misc]
     @override
     def retrieve(self) -> Credentials:
         """Both keys; OSError when one is not there."""
-        return Credentials(*((self._folder / name).read_text() for name in (SECRET_ACCESS_KEY, SECRET_SECRET_KEY)))
+        files = (self._folder / SECRET_ACCESS_KEY, self._folder / SECRET_SECRET_KEY)
+        return Credentials(*(file.read_text().strip() for file in files))
 
 
 def keys(environment: Mapping[str, str] = os.environ) -> Provider:
@@ -117,6 +118,9 @@ class Storage:
                     raise StoreUnavailable(f"object store {self.endpoint} answers {error.code}") from error
                 metrics.STORE_ERRORS.labels("refused").inc()
                 raise StoreRefused(f"object store {self.endpoint} answers {error.code}: {error.message}") from error
+            except ValueError as error:  # what the client does not even send: a bucket or key that cannot be one
+                metrics.STORE_ERRORS.labels("refused").inc()
+                raise StoreRefused(f"object store {self.endpoint} is not asked: {error}") from error
             except (urllib3.exceptions.HTTPError, OSError, MinioException) as error:
                 metrics.STORE_ERRORS.labels("unavailable").inc()
                 # without the error's own text: it names sockets and changes from one try to the next
@@ -144,13 +148,13 @@ class Storage:
         found = await self._call(lambda: self._client.stat_object(bucket, key))
         return None if found is None else (found.etag or "").strip('"')
 
-    async def names(self, uri: str) -> list[str]:
-        """Keys below a folder, the first thousand; empty when it does not exist."""
+    async def names(self, uri: str, limit: int = LISTED) -> list[str]:
+        """Keys below a folder, the first `limit`; empty when it does not exist."""
         bucket, prefix = split_uri(uri)
 
         def request() -> list[str]:
             found = self._client.list_objects(bucket, f"{prefix}/", recursive=True)
-            return [o.object_name or "" for o, _ in zip(found, range(_LISTED), strict=False)]
+            return [o.object_name or "" for o, _ in zip(found, range(limit), strict=False)]
 
         return await self._call(request) or []
 

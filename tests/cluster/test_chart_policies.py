@@ -261,6 +261,7 @@ MATRIX = {
         *("--set", "jobsPool=inference,objectStore.endpoint=http://minio.storage.svc:9000"),
         *("--set", "pods.annotations.a=b,pods.labels.team=vision,operator.podLabels.x=y"),
     ],
+    "a uid of the namespace's own": ["--set", "pods.runAsUser=null"],
     "keys in the values": ["--set", "objectStore.credentialsSecret=,objectStore.accessKey=a,objectStore.secretKey=b"],
 }
 

@@ -11,6 +11,7 @@ from dpe_operator.conditions import (
     ACCEPTED,
     COMPLETE,
     FAILED,
+    QUEUED,
     SUSPENDED,
     condition,
     shorten,
@@ -157,7 +158,10 @@ def _waits_for(seen: RoundSeen) -> str | None:
         return f"{seen.name} cannot start: {admitted.reason}: {admitted.message}"
     if seen.status.phase is Phase.AWAITING_REVIEW:
         return f"{seen.name} awaits review: {seen.status.stage_status(Stage.GENERATION).message}"
-    if seen.status.phase is Phase.SUSPENDED:
+    held = condition(seen.status.conditions, SUSPENDED)
+    if held is not None and held.status == "True" and held.reason == QUEUED:
+        return f"{seen.name} waits for its place: {held.message}"
+    if seen.status.phase is Phase.SUSPENDED and seen.suspended and not seen.suspended_by_run:
         return f"{seen.name} is suspended by itself, not by the run: set its spec.suspend to false"
     return None
 

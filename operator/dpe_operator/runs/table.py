@@ -107,7 +107,8 @@ def summarise(status: RunStatus, spec: RunSpec, seen: Sequence[RoundSeen]) -> Ru
     rounds = fold(status.rounds, seen)
     finished = [r for r in rounds if r.phase in JUDGED]
     best, latest = accepted_round(rounds), latest_accuracy(rounds)
-    first = next((r.before for r in rounds if r.before is not None), None)
+    # details of old rounds are dropped: what a later one began with is not what the run began with
+    first = next((r.before for r in rounds if r.round == 1 and r.before is not None), None)
     diagnosed = next((s.status.accuracy_before for s in seen if s.round == 1 and s.status.accuracy_before), None)
     evaluated = next((r.artifacts for r in reversed(finished) if r.artifacts), None)
     return status.model_copy(

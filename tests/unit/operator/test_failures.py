@@ -151,3 +151,35 @@ def test_a_gang_waits_for_its_pod_without_a_node_and_is_not_blamed_for_no_progre
 def test_progress_of_a_gang_is_expected_from_the_start_of_its_last_pod_on():
     wait = waited([rank(0), rank(1, scheduled_at=at(500), started_at=at(520))])
     assert (wait.reason, wait.until) == ("NoProgress", at(520 + 1800))
+
+
+def test_pods_that_have_ended_are_waited_for_no_longer_than_the_job_controller_needs_to_see_it():
+    """However long they ran: what ended them is told by them, not by the deadline for pods that never came."""
+    wait = waited([rank(0, 65, ended=ended(65, seconds=7200)), rank(1, 76, ended=ended(76, seconds=7201))])
+    assert (wait.reason, wait.until) == ("NoPods", at(7201 + 3600))
+
+
+def test_a_pod_that_was_told_to_stop_long_after_the_jobs_start_has_not_been_missing_since_then():
+    assert waited([rank(0, deleted_at=at(5000), gone=True)]).until == at(5000 + 3600)
+
+
+def test_pods_that_vanished_without_a_trace_are_left_to_the_job_controller():
+    assert longest_wait(given.job(TRAINING), [rank(0, gone=True)], None, None, Deadlines()) is None
+
+
+def shard(index: int, tail: str, created: int, **changes) -> PodSeen:
+    name = f"shapes-1-generation-1-{index}-{tail}"
+    return given.pod(Stage.GENERATION, index=index, **{"name": name, "uid": name, "created": at(created), **changes})
+
+
+@pytest.mark.parametrize(
+    ("replaced", "expected", "reason"), [(True, Verdict.CHARGED, "Broke"), (False, Verdict.DISRUPTED, "PodDisrupted")]
+)
+def test_an_eviction_that_was_made_good_does_not_excuse_what_broke_later(replaced, expected, reason):
+    evicted = shard(0, "aaaaa", 0, phase="Failed", disrupted="EvictionByEvictionAPI", ended=ended(143, seconds=3))
+    another = shard(0, "bbbbb", 5, phase="Succeeded", ended=ended(0, seconds=9))
+    broken = shard(1, "ccccc", 0, phase="Failed", ended=ended(70, seconds=10))
+    pods = [evicted, broken, *([another] if replaced else [])]
+    outcome = judge(given.job(Stage.GENERATION, ended_at=at(11)), pods, (), 2, at(20))
+    assert outcome is not None
+    assert (outcome.verdict, outcome.reason) == (expected, reason)

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from minio.credentials import StaticProvider
 from tests.unit.operator import given
 from tests.unit.operator.sim import World
 
@@ -180,7 +181,7 @@ class Shelf(Storage):
     """A store that holds what a test puts there."""
 
     def __init__(self, objects: dict[str, bytes]) -> None:
-        super().__init__(given.platform().object_store, "access", "secret")
+        super().__init__(given.platform().object_store, StaticProvider("access", "secret"))
         self.objects = objects
 
     async def get(self, uri: str) -> bytes | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from minio.credentials import StaticProvider
+from minio.credentials import Credentials, Provider, StaticProvider
 from tests.unit.operator import given
 
 from dpe_operator.platform import ObjectStore
@@ -33,6 +33,16 @@ class Heads(BaseHTTPRequestHandler):
 
     def log_message(self, *arguments: object) -> None:
         """Say nothing."""
+
+
+class Given(Provider):
+    """An access key that nobody has looked at."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def retrieve(self) -> Credentials:
+        return Credentials(self._key, "secret")
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +71,29 @@ async def test_keys_of_a_mounted_secret_that_changes_are_taken_without_a_restart
     (tmp_path / "accessKey").unlink()
     with pytest.raises(StoreUnavailable):
         await storage.etag("s3://dpe/x")
+
+
+async def test_the_line_end_of_a_key_in_a_file_is_no_part_of_it(store: ObjectStore, tmp_path: Path) -> None:
+    for name in ("accessKey", "secretKey"):
+        (tmp_path / name).write_text("of-a-file\n")
+    assert await Storage(store, keys({"DPE_S3_KEYS": str(tmp_path)})).etag("s3://dpe/x") == "of-x"
+    assert Heads.signed_by[-1] == "of-a-file"
+
+
+@pytest.mark.parametrize(
+    ("key", "uri", "words"),
+    [
+        ("a", "s3://10.0.0.5/models", "IP address"),
+        ("a", "s3://a..b/models", "successive"),
+        ("", "s3://dpe/models", "Access key must not be empty"),
+        ("a\nb", "s3://dpe/models", "header"),
+    ],
+)
+async def test_what_the_client_does_not_even_send_is_refused_with_its_words(
+    store: ObjectStore, key: str, uri: str, words: str
+) -> None:
+    with pytest.raises(StoreRefused, match=words):
+        await Storage(store, StaticProvider("a", "b") if key == "a" else Given(key)).names(uri)
 
 
 def test_keys_that_are_missing_are_named() -> None:

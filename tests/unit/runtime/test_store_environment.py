@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from minio.credentials import StaticProvider
 from tests.fakes import tls
 from tests.fakes.web import Answer, Site, site
 
@@ -24,7 +25,7 @@ def stage(endpoint: str) -> bytes | None:
 
 def operator(endpoint: str) -> bytes | None:
     facts = ObjectStore(endpoint=endpoint, bucket="dpe", credentials_secret="store")
-    return asyncio.run(Storage(facts, "access", "secret").get("s3://dpe/a"))
+    return asyncio.run(Storage(facts, StaticProvider("access", "secret")).get("s3://dpe/a"))
 
 
 @pytest.fixture(scope="module")
