@@ -159,8 +159,8 @@ class Store:
     @classmethod
     def from_env(cls, address: StoreAddress) -> "Store":
         """With the credentials of the environment; KeyError names a missing variable."""
-        keys = (os.environ[name].strip() for name in (ENV_ACCESS_KEY, ENV_SECRET_KEY))  # a file's line end is no key
-        return cls(address, *keys)
+        # a file's line end is no part of a key
+        return cls(address, os.environ[ENV_ACCESS_KEY].strip(), os.environ[ENV_SECRET_KEY].strip())
 
     def limit_outage(self, seconds: float) -> None:
         """Give up sooner from now on: for a process that is about to end."""

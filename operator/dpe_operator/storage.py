@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
-from minio.credentials import Credentials, Provider, StaticProvider
+from minio.credentials.credentials import Credentials
+from minio.credentials.providers import Provider, StaticProvider
 from minio.error import MinioException, S3Error
 from pydantic import ValidationError
 from typing_extensions import override
@@ -56,7 +57,7 @@ def split_uri(uri: str) -> tuple[str, str]:
     return parts.netloc, parts.path.strip("/")
 
 
-class MountedKeys(Provider):  # type: ignore[misc]
+class MountedKeys(Provider):
     """The keys in the folder of a mounted Secret, read for each request: a Secret that is corrected is enough."""
 
     def __init__(self, folder: Path) -> None:
@@ -66,7 +67,8 @@ class MountedKeys(Provider):  # type: ignore[misc]
     def retrieve(self) -> Credentials:
         """Both keys; OSError when one is not there."""
         files = (self._folder / SECRET_ACCESS_KEY, self._folder / SECRET_SECRET_KEY)
-        return Credentials(*(file.read_text().strip() for file in files))
+        access, secret = (file.read_text().strip() for file in files)
+        return Credentials(access, secret)
 
 
 def keys(environment: Mapping[str, str] = os.environ) -> Provider:

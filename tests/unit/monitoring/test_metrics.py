@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import prometheus_client
 import pytest
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from tests.unit.operator import given
 
 from dpe_api.names import BATCH_STAGES, Stage

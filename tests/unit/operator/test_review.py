@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from tests.unit.operator import given
 from tests.unit.operator.sim import World
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from minio.credentials import StaticProvider
+from minio.credentials.providers import StaticProvider
 from tests.fakes import tls
 from tests.fakes.web import Answer, Site, site
 
