@@ -379,7 +379,7 @@ class Comparison(ApiModel):
     after: float
     """Macro accuracy."""
     delta: Interval
-    """Change of the macro accuracy, paired bootstrap."""
+    """Change of the macro accuracy: MOVER over the categories' paired intervals."""
     categories: list[CategoryChange]
 
 

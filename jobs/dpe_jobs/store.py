@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from urllib.parse import urlsplit
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import Retrying, retry_if_exception, wait_random_exponential
 
 from dpe_api.artifacts import InputRef, Manifest, OutputFile
 from dpe_api.launch import StoreAddress
@@ -27,7 +28,7 @@ from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-OUTAGE_S = 180.0  # a store that is away for less than this costs nothing but time
+OUTAGE_S = 180.0  # a store that is away for less than this costs nothing but time; counted from the last byte
 _CHUNK = 1 << 20  # bytes
 _LARGEST_PUT = 5 << 30  # bytes: S3 takes no larger object in one request
 _PART = 16 << 20  # bytes: what is larger goes in parts, four of them in memory
@@ -42,6 +43,11 @@ _MEDIA_TYPES = {
     ".jinja": "text/plain",
     ".md": "text/markdown",
 }
+
+
+# RequestTimeout comes with HTTP 400: the store has waited for the rest of an upload; 429: it is asked too often
+_TRANSIENT_CODES = {"InternalError", "SlowDown", "ServiceUnavailable", "RequestTimeout", "XMinioServerNotInitialized"}
+_TRANSIENT_STATUSES = (408, 429, 500, 502, 503, 504)
 
 
 class StoreError(Exception):
@@ -97,16 +103,35 @@ class ObjectInfo:
     etag: str
 
 
+class _Progress:
+    """How far a call has come, over all its tries: a transfer that gets on is no outage, however long it takes."""
+
+    def __init__(self) -> None:
+        self._furthest, self._at = 0, time.monotonic()
+
+    def reached(self, done: int) -> None:
+        """So many bytes in this try; only what no try before has reached counts."""
+        if done > self._furthest:
+            self._furthest, self._at = done, time.monotonic()
+
+    def stood_still_s(self) -> float:
+        """Seconds since then, or since the first try began."""
+        return time.monotonic() - self._at
+
+
 class _Hashing:
     """A file that is hashed as it is read."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.digest = file, hashlib.sha256()
+    def __init__(self, file: BinaryIO, progress: _Progress) -> None:
+        self._file, self._progress, self._read = file, progress, 0
+        self.digest = hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
         """The next bytes."""
         data = self._file.read(size)
         self.digest.update(data)
+        self._progress.reached(self._read)  # what was asked for before has been taken
+        self._read += len(data)
         return data
 
 
@@ -115,8 +140,8 @@ Outputs = list[OutputFile]  # inside Store, `list` is a method
 
 def _is_transient(error: BaseException) -> bool:
     if isinstance(error, S3Error):
-        return error.code in {"InternalError", "SlowDown", "ServiceUnavailable", "XMinioServerNotInitialized"} or (
-            error.response is not None and error.response.status in (500, 502, 503, 504)
+        return error.code in _TRANSIENT_CODES or (
+            error.response is not None and error.response.status in _TRANSIENT_STATUSES
         )
     if isinstance(error, ServerError | InvalidResponseError):
         return True  # a proxy's or a starting server's answer, not S3's
@@ -166,10 +191,10 @@ class Store:
         """Give up sooner from now on: for a process that is about to end."""
         self._outage_s = min(self._outage_s, seconds)
 
-    def _call(self, once: Callable[[], T], uri: str) -> T:
+    def _call(self, once: Callable[[], T], uri: str, progress: _Progress | None = None) -> T:
         """Do it, through outages; StoreError when the store says no, StoreUnreachable when it says nothing."""
         try:
-            return self._retrying()(once)
+            return self._retrying(progress or _Progress())(once)
         except S3Error as error:
             if _is_transient(error):
                 raise StoreUnreachable(f"{uri}: {error.code}: {error.message}") from error
@@ -177,10 +202,10 @@ class Store:
         except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError) as error:
             raise StoreUnreachable(f"{uri}: no answer in {self._outage_s:g} s: {error}") from error
 
-    def _retrying(self) -> Retrying:
+    def _retrying(self, progress: _Progress) -> Retrying:
         return Retrying(
             retry=retry_if_exception(_is_transient),
-            stop=stop_after_delay(self._outage_s),
+            stop=lambda _: progress.stood_still_s() >= self._outage_s,
             wait=wait_random_exponential(multiplier=0.2, max=10),
             before_sleep=lambda state: log.warning(
                 "object store: %s; attempt %d", state.outcome and state.outcome.exception(), state.attempt_number
@@ -267,7 +292,8 @@ class Store:
         named = {"Content-Type": media_type(key), **headers}
         # urllib3 needs nothing of a file but read()
         response = self._http.request("PUT", url, body=body, headers=named)  # type: ignore[arg-type]
-        if response.status in (409, 500, 502, 503, 504):  # 409: a conditional write of the same key is in flight
+        # 409: a conditional write of the same key is in flight
+        if response.status in (409, *_TRANSIENT_STATUSES) or b"<Code>RequestTimeout</Code>" in response.data[:1000]:
             raise urllib3.exceptions.HTTPError(f"PUT {uri}: HTTP {response.status}")
         return response.status, response.data
 
@@ -296,22 +322,23 @@ class Store:
         """Upload one file; the result's path is the file's name. A missing local file is an error at once."""
         size = path.stat().st_size
         send = self._stream if size <= _LARGEST_PUT else self._send_parts
-        digest = self._call(lambda: send(path, size, uri), uri)
+        progress = _Progress()
+        digest = self._call(lambda: send(path, size, uri, progress), uri, progress)
         return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(uri))
 
-    def _stream(self, path: Path, size: int, uri: str) -> str:
+    def _stream(self, path: Path, size: int, uri: str, progress: _Progress) -> str:
         """Send a file in one request and hash it on the way: fput_object would read and hash it twice more."""
         with path.open("rb") as file:
-            body = _Hashing(file)
+            body = _Hashing(file, progress)
             self._check_put(uri, *self._put(uri, body, {"Content-Length": str(size)}))
         return body.digest.hexdigest()
 
-    def _send_parts(self, path: Path, size: int, uri: str) -> str:
+    def _send_parts(self, path: Path, size: int, uri: str, progress: _Progress) -> str:
         """The same in parts, for what is too large for one request: still read and hashed once."""
         bucket, key = split_uri(uri)
         part = max(_PART, -(-size // _MOST_PARTS))
         with path.open("rb") as file:
-            body = _Hashing(file)
+            body = _Hashing(file, progress)
             # minio-py needs nothing of a stream but read()
             self._client.put_object(bucket, key, body, size, media_type(key), part_size=part)  # type: ignore[arg-type]
         return body.digest.hexdigest()
@@ -328,21 +355,35 @@ class Store:
         bucket, key = split_uri(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
+        digest, progress, version = hashlib.sha256(), _Progress(), ""
 
-        def once() -> str:
-            digest = hashlib.sha256()
-            response = self._client.get_object(bucket, key)
+        def once() -> None:
+            """The rest of it: what has come already is not asked for again, as long as the object is the same."""
+            nonlocal version, digest
+            done = out.tell()
+            same = {"If-Match": version} if done else None
             try:
-                with part.open("wb") as out:
-                    for chunk in response.stream(_CHUNK):
-                        digest.update(chunk)
-                        out.write(chunk)
+                response = self._client.get_object(bucket, key, offset=done, request_headers=same)
+            except S3Error as error:
+                if error.code != "PreconditionFailed":
+                    raise
+                out.seek(0)
+                out.truncate()
+                digest = hashlib.sha256()
+                raise urllib3.exceptions.HTTPError("it was replaced meanwhile: once more from its start") from error
+            try:
+                version = response.headers.get("ETag", "")
+                for chunk in response.stream(_CHUNK):
+                    digest.update(chunk)
+                    out.write(chunk)
+                    progress.reached(out.tell())
             finally:
                 response.close()
                 response.release_conn()
-            return digest.hexdigest()
 
-        found = self._call(once, uri)
+        with part.open("wb") as out:
+            self._call(once, uri, progress)
+        found = digest.hexdigest()
         if sha256 is not None and found != sha256:
             part.unlink()
             raise ChecksumMismatch(f"{uri}: sha256 is {found}, its manifest says {sha256}: upload it again")

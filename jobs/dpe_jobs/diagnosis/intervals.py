@@ -61,8 +61,9 @@ def pass_rate(rates: ArrayLike, rollouts: int, confidence: float) -> Interval:
     return Interval(value=p, low=min(float(low), p), high=max(float(high), p))
 
 
-def macro(parts: Sequence[Interval]) -> Interval:
-    """Mean of independent shares: variance estimates recovered from their intervals (MOVER, Zou and Donner 2008).
+def macro(parts: Sequence[Interval], least: float = 0.0) -> Interval:
+    """Mean of independent shares, or of their changes, of which `least` is -1: variance estimates recovered from their
+    intervals (MOVER, Zou and Donner 2008).
 
     low = mean - sqrt(sum (value_i - low_i)²) / C, high likewise. Unlike the normal interval it is not empty when every
     category is all right or all wrong.
@@ -73,6 +74,6 @@ def macro(parts: Sequence[Interval]) -> Interval:
     mean, count = float(value.mean()), len(parts)
     return Interval(
         value=mean,
-        low=max(mean - float(np.sqrt(((value - low) ** 2).sum())) / count, 0.0),
+        low=max(mean - float(np.sqrt(((value - low) ** 2).sum())) / count, least),
         high=min(mean + float(np.sqrt(((high - value) ** 2).sum())) / count, 1.0),
     )

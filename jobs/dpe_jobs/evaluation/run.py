@@ -22,7 +22,6 @@ from dpe_jobs.lmms_eval.run import ask_tasks, compare_tasks, files
 from dpe_jobs.rounds import page
 from dpe_jobs.rounds.read import earlier_rounds, read_round
 from dpe_jobs.runtime import BadConfig, BadData, run_stage
-from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store, join
 
 log = logging.getLogger(__name__)
@@ -126,7 +125,7 @@ def verdict(
     gate = launch.evaluation.gate
     comparisons = []
     for name in (PROBE, *(b.name for b in launch.benchmarks)):
-        comparison = compare(before, after, name, gate.confidence, derive(launch.seed, "bootstrap", name))
+        comparison = compare(before, after, name, gate.confidence)
         if comparison is None:
             raise BadData("NothingToCompare", f"no item of {name} was answered by both models")
         comparisons.append(comparison)

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from dpe_api.artifacts import Interval, TaskComparison, TaskResult
-from dpe_jobs.evaluation.compare import RESAMPLES, Floats, paired_change
+from dpe_jobs.evaluation.compare import Floats, paired_change
 from dpe_jobs.lmms_eval.results import Scored, scores
 from dpe_jobs.runtime import BadData
 
+RESAMPLES = 10_000
 _AT_A_TIME = 100  # resamples; of 30,000 questions 24 MB
 
 
