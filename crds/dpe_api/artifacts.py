@@ -353,6 +353,8 @@ class TrainingSummary(ApiModel):
     """Of the largest rank."""
     ended_early: str | None = None
     """Why there were fewer steps than maxSteps; absent when there were not."""
+    merged_share: float | None = None
+    """With LoRA: share of the adapter's updates that the merged weights' number format could take."""
     warmup: WarmupSummary | None = None
     """Absent: nothing was out of reach, or no warm-up was asked for."""
     tokens: Tokens = Field(default_factory=Tokens)

@@ -361,7 +361,7 @@ class Store:
             """The rest of it: what has come already is not asked for again, as long as the object is the same."""
             nonlocal version, digest
             done = out.tell()
-            same = {"If-Match": version} if done else None
+            same: dict[str, str | builtins.list[str] | tuple[str]] = {"If-Match": version} if done else {}
             try:
                 response = self._client.get_object(bucket, key, offset=done, request_headers=same)
             except S3Error as error:

@@ -32,6 +32,7 @@ from dpe_api.status import (
 from dpe_operator.conditions import shorten
 
 PROBE = "probe"
+_MOST_OF_IT = 0.9  # below that a merged adapter is worth a word
 STATUS_LIMIT = 31 * 1024  # bytes of JSON; the design promises 32 KiB
 Summary = DiagnosisSummary | GenerationSummary | TrainingSummary | EvaluationSummary
 _MODELS: dict[Stage, type[Summary]] = {
@@ -187,7 +188,10 @@ def absorb(status: Status, stage: Stage, manifest: Manifest) -> tuple[Status, st
         reward = f"reward {summary.first_reward:.3f} to {summary.last_reward:.3f}"
         early = "" if summary.ended_early is None else f", ended early: {summary.ended_early}"
         warm = "" if summary.warmup is None else f" after {summary.warmup.steps} of warm-up"
-        return status, f"{summary.steps} steps{warm} on {summary.world_size} ranks, {reward}{resumed}{early}"
+        line = f"{summary.steps} steps{warm} on {summary.world_size} ranks, {reward}{resumed}{early}"
+        if summary.merged_share is not None and summary.merged_share < _MOST_OF_IT:
+            line += f"; the merged model took only {summary.merged_share:.0%} of the adapter's updates"
+        return status, line
     candidate = f"{status.artifacts}/{Stage.TRAINING}/model"
     return _evaluation(status, summary, headline, resolved.model_uri, candidate)
 

@@ -234,6 +234,8 @@ def test_adapters_are_published_beside_a_model_that_has_them_merged(world: World
     changed = {name for name in merged if not torch.equal(merged[name], before[name])}
     assert changed
     assert all(name.endswith(("q_proj.weight", "v_proj.weight")) and "language_model" in name for name in changed)
+    share = TrainingSummary.model_validate(manifest.summary).merged_share
+    assert share == pytest.approx(1, abs=0.05)
     for name, tensor in merged.items():
         # the base is stored in half precision, and so is the merged model
         torch.testing.assert_close(tensor, adapted[name], atol=2e-3, rtol=1e-3)

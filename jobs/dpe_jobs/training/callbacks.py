@@ -101,6 +101,7 @@ class Checkpointer(TrainerCallback):  # type: ignore[misc]
         self._launch, self._pod, self._local_rank, self._stop = launch, pod, local_rank, stop
         self.stopped_at: int | None = None
         """Step after which the gang stopped because a rank was asked to."""
+        self._restored = checkpoints.newest_local(pod.output)
         self.waited_s = 0.0
         """Time that this rank stood still because the checkpoint before was not in the store yet."""
 
@@ -111,6 +112,9 @@ class Checkpointer(TrainerCallback):  # type: ignore[misc]
         asked = torch.tensor([int(self._stop.is_set())], device=args.device)
         if several_ranks():
             distributed.all_reduce(asked, op=distributed.ReduceOp.MAX)
+        if self._restored is not None and self._local_rank == 0:  # every rank has read it: its room is that of the next
+            shutil.rmtree(self._restored)
+        self._restored = None
         reuse = self._launch.training.num_iterations
         if state.global_step == reuse:  # between updates on the same rollouts there is nothing exact to resume from
             control.should_save = True
@@ -124,6 +128,7 @@ class Checkpointer(TrainerCallback):  # type: ignore[misc]
     ) -> TrainerControl:
         """The last call before a checkpoint is written: one at a time, so that disk and store keep up."""
         if control.should_save and self._local_rank == 0:
+            self._pod.begin_save()
             began = time.monotonic()
             while self._pod.saved() is not None:  # the parent ends the pod when the store stays away
                 time.sleep(_POLL_S)

@@ -15,7 +15,7 @@ from dpe_api.launch import TrainingLaunch
 from dpe_api.names import Exit
 from dpe_jobs.runtime import PeerGone, Stopped, Transient
 from dpe_jobs.training.metrics import last_row
-from dpe_jobs.training.peers import says_peer_is_gone
+from dpe_jobs.training.peers import says_peer_is_gone, says_rank_was_killed
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.uploads import PARTS_WITHIN_S, Uploader
 
@@ -23,21 +23,27 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 START_WITHIN_S = 1800.0  # model loading, checkpoint loading and the first step
+SAVE_WITHIN_S = 1800.0  # as long as ranks wait for each other (settings.COLLECTIVE_TIMEOUT_S)
 STEP_WITHIN_S = 300.0  # a step may take this long, or ten times the slowest so far
 STOP_WITHIN_S = 24.0  # from SIGTERM; the ranks take 20
 LEAVE_WITHIN_S = 27.0  # from SIGTERM, uploads included; the kubelet kills after 30
 RESCUE_WITHIN_S = 25.0  # for the upload of what ranks had saved before they failed
 _TAIL_LINES = 40
 _SHOWN_LINES = 12
+_TELLING_LINES = 8
 
 
 class Tail(threading.Thread):
-    """Passes a program's output through and remembers its end."""
+    """Passes a program's output through and remembers its end, and what in it told of lost peers.
+
+    torchrun says ten lines of each rank when one has failed: of eight, what NCCL said before is no longer at the end.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__(daemon=True)
         self._stream = stream
         self._lines: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._telling: deque[str] = deque(maxlen=_TELLING_LINES)
         self.start()
 
     def run(self) -> None:
@@ -45,11 +51,17 @@ class Tail(threading.Thread):
         for line in self._stream:
             sys.stderr.write(line)
             self._lines.append(line.rstrip())
+            if says_peer_is_gone(line):
+                self._telling.append(line.rstrip())
         sys.stderr.flush()
 
     def text(self, lines: int = _TAIL_LINES) -> str:
         """The last lines."""
         return "\n".join(list(self._lines)[-lines:])
+
+    def telling(self) -> str:
+        """Lines that told of lost peers, then the last ones."""
+        return "\n".join([*self._telling, *self._lines])
 
 
 class StepDeadline:
@@ -66,7 +78,9 @@ class StepDeadline:
         if row is None or row.step <= self._before:
             return START_WITHIN_S
         self._slowest_s = max(self._slowest_s, row.seconds)
-        return max(STEP_WITHIN_S, 10 * self._slowest_s)
+        # all ranks save together: those of a pod that is done with its upload wait for those that are not
+        least = SAVE_WITHIN_S if self._pod.saves else STEP_WITHIN_S
+        return max(least, 10 * self._slowest_s)
 
     def passed(self) -> bool:
         """Whether the ranks have been silent for too long."""
@@ -91,7 +105,7 @@ def why(launch: TrainingLaunch, pod: Pod, output: str, shown: str) -> Exception:
             return end.error()
     silent = sorted(set(pod.pids()) - set(ends))
     lost = [end for end in ends.values() if end.code == Exit.PEER_GONE]
-    if silent and not says_peer_is_gone(output):
+    if silent and (says_rank_was_killed(output) or not says_peer_is_gone(output)):
         return Transient(
             "RankDied", f"rank {', '.join(silent)} ended without a word, killed or out of memory:\n{shown}"
         )
@@ -131,7 +145,7 @@ def run_gang(
             process.kill()  # takes the ranks with it: they die with their parent
             process.wait()
     if process.returncode != 0:
-        ended = why(launch, pod, tail.text(), tail.text(_SHOWN_LINES))
+        ended = why(launch, pod, tail.telling(), tail.text(_SHOWN_LINES))
         _rescue(uploader, RESCUE_WITHIN_S)
         raise ended
     if not uploader.finish(PARTS_WITHIN_S):

@@ -214,5 +214,6 @@ def summarise(rows: list[StepMetrics], resumed_from_step: int | None, result: Re
         seconds_per_step=mean([r.seconds for r in rows]),
         peak_rss_bytes=result.peak_rss_bytes,
         ended_early=result.ended_early,
+        merged_share=result.merged_share,
         tokens=Tokens(prompt=max(rows[-1].total_tokens - completion, 0), completion=completion),
     )

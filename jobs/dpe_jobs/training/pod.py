@@ -42,6 +42,8 @@ class Result:
     """Why there were fewer steps than maxSteps."""
     checkpoint_wait_s: float
     """Time that the ranks stood still for uploads."""
+    merged_share: float | None = None
+    """With LoRA: share of the adapter's updates that the merged weights could take."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +133,19 @@ class Pod:
         """Seconds since something got done."""
         return time.time() - (self._ranks / "heartbeat").stat().st_mtime
 
+    def begin_save(self) -> None:
+        """The ranks say that they are about to write a checkpoint, as soon as those of all pods are."""
+        (self._ranks / "saving").touch()
+
+    @property
+    def saves(self) -> bool:
+        """Whether they are at it."""
+        return (self._ranks / "saving").exists()
+
     def save(self, step: int) -> None:
         """The ranks say that a checkpoint of this pod is on disk."""
         (self._ranks / f"saved-{step}").touch()
+        (self._ranks / "saving").unlink(missing_ok=True)
 
     def saved(self) -> int | None:
         """The step whose checkpoint waits for its upload, or None."""

@@ -162,13 +162,15 @@ def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> 
     trainer.save_model(str(pod.trained if launch.training.lora is None else pod.adapter))
     peak = max(memory.host for memory in gather(peak_memory()))
     if trainer.is_world_process_zero():
+        merged = None
         if launch.training.lora is not None:
-            weights.merge(pod.model, pod.adapter, pod.trained)
+            merged = weights.merge(pod.model, pod.adapter, pod.trained)
             if pod.warmup_adapter.exists():  # the merged model has it in its weights, the published base has not
                 weights.join(pod.warmup_adapter, pod.adapter)
             weights.complete_adapter(pod.adapter, launch.model_uri)
         weights.complete(pod.trained, pod.model)
-        result = Result(int(os.environ["WORLD_SIZE"]), peak, watch.ended_early, round(checkpointer.waited_s, 3))
+        world, waited_s = int(os.environ["WORLD_SIZE"]), round(checkpointer.waited_s, 3)
+        result = Result(world, peak, watch.ended_early, waited_s, merged)
         pod.result_file.write_text(json.dumps(asdict(result)))
         log.info("trained; the model is written")
 

@@ -34,6 +34,7 @@ def train(launch: TrainingLaunch, store: Store, pod: Pod) -> None:
     resumed = checkpoints.restore(store, launch, pod.output)
     if resumed is not None:
         shutil.copy(checkpoints.local_folder(pod.output, resumed) / pod.metrics_file.name, pod.metrics_file)
+    pod.beat()  # a large checkpoint takes its time, which is not the ranks'
     REGISTRY.register(StepCollector(pod.metrics_file))
     run_gang(launch, pod, Uploader(launch, pod, store), _progress(launch, store, pod, resumed or 0))
     if pod.index == 0:

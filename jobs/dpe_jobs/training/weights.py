@@ -1,8 +1,10 @@
 """The trained model on disk, as any loader reads it."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -10,6 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from dpe_jobs.runtime import ProgramDied
 
+log = logging.getLogger(__name__)
+
+_MUCH = 0.9
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _HEAD = "lm_head.weight"
@@ -55,15 +60,35 @@ def write_head(folder: Path) -> None:
     save_file(tensors, folder / _SINGLE, metadata={"format": "pt"})
 
 
-def merge(base: Path, adapter: Path, target: Path) -> None:
-    """Write the base model with an adapter's updates added to its weights, on the CPU of one rank."""
+def merge(base: Path, adapter: Path, target: Path) -> float:
+    """Write the base model with an adapter's updates added to its weights, on the CPU of one rank.
+
+    Returns the share of the updates that the weights' number format could take. In bf16, which has 8 bits, an update
+    below a 256th of its weight is rounded away: the merged model then has not learned what the adapter has.
+    """
     from peft import PeftModel
+    from peft.tuners.lora import LoraLayer
     from transformers import AutoModelForImageTextToText
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()  # else ZeRO-3 cuts the model that is loaded here, waiting for the other ranks
     model = AutoModelForImageTextToText.from_pretrained(base, dtype="auto")
-    PeftModel.from_pretrained(model, adapter).merge_and_unload().save_pretrained(target)
+    adapted = PeftModel.from_pretrained(model, adapter)
+    taken = wanted = 0.0
+    layers: list[Any] = [module for module in adapted.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        (name,) = layer.active_adapters
+        update = layer.get_delta_weight(name).float()
+        weight = layer.get_base_layer().weight
+        before = weight.detach().float().clone()
+        layer.merge(adapter_names=[name])
+        taken += float(((weight.detach().float() - before) * update).sum())
+        wanted += float((update * update).sum())
+    adapted.merge_and_unload().save_pretrained(target)
+    share = taken / wanted if wanted else 1.0
+    if share < _MUCH:
+        log.warning("%s takes %.0f%% of the adapter's updates: they are small beside it", model.dtype, 100 * share)
+    return share
 
 
 def join(first: Path, second: Path) -> None:

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import pytest
@@ -7,10 +8,11 @@ from dpe_api.launch import StoreAddress, TrainingLaunch
 from dpe_api.names import Exit, Stage
 from dpe_api.training_spec import Training
 from dpe_jobs.runtime import BadConfig, classify
-from dpe_jobs.training.gang import StepDeadline, why
+from dpe_jobs.training.gang import SAVE_WITHIN_S, STEP_WITHIN_S, StepDeadline, Tail, why
 from dpe_jobs.training.metrics import StepMetrics, append_row
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod
+from dpe_jobs.training.settings import COLLECTIVE_TIMEOUT_S
 
 GLOO = (
     "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:537] Connection closed by peer [10.0.0.7]:39641. "
@@ -56,6 +58,22 @@ def outcome(pod: Pod, output: str = "", nodes: int = 2) -> tuple[Exit, str]:
             DistBackendError("NCCL error in: ProcessGroupNCCL.cpp: remote process exited"),
             True,
         ),
+        (
+            DistBackendError(
+                "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled system error, NCCL version 2.27\nncclSystemError: "
+                "A system call failed.\nLast error:\nsocketPollConnect: connect to 10.0.0.7 returned Connection refused"
+            ),
+            True,
+        ),
+        (
+            DistBackendError(
+                "NCCL error in: ProcessGroupNCCL.cpp:3690, unhandled cuda error, NCCL version 2.27\nLast error:\n"
+                "Cuda failure 2 'out of memory'"
+            ),
+            False,
+        ),
+        (DistBackendError("NCCL error: invalid usage: Duplicate GPU detected : rank 1 and rank 0"), False),
+        (DistBackendError("Bootstrap : no socket interface found"), False),
         (RuntimeError("CUDA out of memory"), False),
         (ConnectionResetError("Connection reset by peer"), False),  # the object store's connection, not a peer's
         (ValueError("Connection closed by peer"), False),
@@ -95,6 +113,44 @@ def test_a_rank_that_nccl_aborted_because_of_a_peer_is_a_consequence(pod: Pod) -
     assert outcome(pod, "[Rank 0] Watchdog caught collective operation timeout") == (Exit.PEER_GONE, "PeerGone")
 
 
+def epilogue(first: int, code: int, ranks: int = 8) -> str:
+    """What torchrun says of its ranks when one has failed."""
+
+    def entry(number: int, rank: int, code: int, said: str) -> str:
+        return (
+            f"[{number}]:\n  time      : 2026-01-01_12:00:00\n  host      : node-0\n  rank      : {rank} (local_rank: "
+            f"{rank})\n  exitcode  : {code} (pid: {100 + rank})\n  error_file: <N/A>\n  traceback : {said}"
+        )
+
+    others = [entry(n, n, -6, "Signal 6 (SIGABRT) received") for n in range(ranks) if n != first]
+    root = entry(0, first, code, f"Signal {-code} received")
+    first_words = ["dpe_jobs.training.rank FAILED", "Failures:"]
+    return "\n".join([*first_words, *others, "Root Cause (first observed failure):", root, "=" * 60])
+
+
+ABORTED = "[rank3]:[E1128 ProcessGroupNCCL.cpp:2057] remote process exited or there was a network error"
+
+
+def told(*lines: str) -> str:
+    tail = Tail(io.StringIO("\n".join(lines) + "\n"))
+    tail.join(5)
+    return tail.telling()
+
+
+def test_what_nccl_said_of_a_peer_is_not_lost_behind_torchruns_words_about_eight_ranks(pod: Pod) -> None:
+    for rank in range(8):
+        pod.started(rank)
+    said = told(ABORTED, *epilogue(3, -6).splitlines())
+    assert outcome(pod, said) == (Exit.PEER_GONE, "PeerGone")
+    assert outcome(pod, told(*epilogue(3, -6).splitlines())) == (Exit.TRANSIENT, "RankDied")
+
+
+def test_a_rank_that_was_killed_is_the_cause_though_its_neighbours_lost_a_peer(pod: Pod) -> None:
+    for rank in range(8):
+        pod.started(rank)
+    assert outcome(pod, told(ABORTED, *epilogue(3, -9).splitlines())) == (Exit.TRANSIENT, "RankDied")
+
+
 def test_a_gang_that_never_met_is_a_consequence_and_a_lone_pod_is_not(pod: Pod) -> None:
     assert outcome(pod, "rendezvous") == (Exit.PEER_GONE, "PeerGone")
     assert outcome(pod, "no such module", nodes=1) == (Exit.TRANSIENT, "LaunchFailed")
@@ -121,6 +177,17 @@ def test_the_deadline_grows_with_the_slowest_step(pod: Pod) -> None:
     assert before == 1800
     assert not deadline.passed()
     assert StepDeadline(pod).allowed_s() == 1800, "a resumed run has to start first"
+
+
+def test_ranks_that_save_may_wait_for_another_pods_upload_as_long_as_for_each_other(pod: Pod) -> None:
+    deadline = StepDeadline(pod)
+    common = {"loss": 0.0, "reward": 0.0, "completion_length": 1.0, "completion_tokens": 1, "total_tokens": 1}
+    append_row(pod.metrics_file, StepMetrics.model_validate({"step": 1, "seconds": 2.0, **common}))
+    assert deadline.allowed_s() == STEP_WITHIN_S
+    pod.begin_save()
+    assert deadline.allowed_s() == SAVE_WITHIN_S == COLLECTIVE_TIMEOUT_S
+    pod.save(1)
+    assert deadline.allowed_s() == STEP_WITHIN_S
 
 
 def test_several_nodes_need_the_number_that_an_indexed_job_gives(monkeypatch: pytest.MonkeyPatch) -> None:
