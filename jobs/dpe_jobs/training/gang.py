@@ -67,8 +67,8 @@ class Tail(threading.Thread):
 class StepDeadline:
     """How long the ranks may be silent."""
 
-    def __init__(self, pod: Pod) -> None:
-        self._pod, self._slowest_s = pod, 0.0
+    def __init__(self, pod: Pod, pods: int = 1) -> None:
+        self._pod, self._pods, self._slowest_s = pod, pods, 0.0
         restored = last_row(pod.metrics_file)
         self._before = 0 if restored is None else restored.step
 
@@ -79,7 +79,7 @@ class StepDeadline:
             return START_WITHIN_S
         self._slowest_s = max(self._slowest_s, row.seconds)
         # all ranks save together: those of a pod that is done with its upload wait for those that are not
-        least = SAVE_WITHIN_S if self._pod.saves else STEP_WITHIN_S
+        least = SAVE_WITHIN_S if self._pods > 1 and self._pod.saves else STEP_WITHIN_S
         return max(least, 10 * self._slowest_s)
 
     def passed(self) -> bool:
@@ -135,7 +135,7 @@ def run_gang(
     assert process.stdout is not None
     tail = Tail(process.stdout)
     try:
-        _watch(process, pod, uploader, tail, look)
+        _watch(process, pod, uploader, tail, look, StepDeadline(pod, launch.training.nodes))
         tail.join(timeout=5)
     except Stopped:
         _stop(process, uploader)
@@ -154,10 +154,14 @@ def run_gang(
 
 
 def _watch(
-    process: "subprocess.Popen[str]", pod: Pod, uploader: Uploader, tail: Tail, look: Callable[[], None]
+    process: "subprocess.Popen[str]",
+    pod: Pod,
+    uploader: Uploader,
+    tail: Tail,
+    look: Callable[[], None],
+    deadline: StepDeadline,
 ) -> None:
     """Until torchrun ends. Raises Transient when no step comes, and what ended an upload."""
-    deadline = StepDeadline(pod)
     while True:
         try:
             process.wait(timeout=POLL_S)

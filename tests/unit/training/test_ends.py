@@ -180,12 +180,13 @@ def test_the_deadline_grows_with_the_slowest_step(pod: Pod) -> None:
 
 
 def test_ranks_that_save_may_wait_for_another_pods_upload_as_long_as_for_each_other(pod: Pod) -> None:
-    deadline = StepDeadline(pod)
+    deadline, alone = StepDeadline(pod, 2), StepDeadline(pod)
     common = {"loss": 0.0, "reward": 0.0, "completion_length": 1.0, "completion_tokens": 1, "total_tokens": 1}
     append_row(pod.metrics_file, StepMetrics.model_validate({"step": 1, "seconds": 2.0, **common}))
     assert deadline.allowed_s() == STEP_WITHIN_S
     pod.begin_save()
     assert deadline.allowed_s() == SAVE_WITHIN_S == COLLECTIVE_TIMEOUT_S
+    assert alone.allowed_s() == STEP_WITHIN_S
     pod.save(1)
     assert deadline.allowed_s() == STEP_WITHIN_S
 
