@@ -105,7 +105,7 @@ class Made:
             GenerationSummary(target=14, candidates=14, kept=14, shortfall=0, rejected={}, categories=made).wire(),
         )
         self.publish(f"{ROOT}/training", "training", {"metrics.jsonl": b"{}\n"}, inputs[:1])
-        comparisons = [compare(Items(before), Items(after), name, 0.95, 0) for name in ("test", "probe")]
+        comparisons = [compare(Items(before), Items(after), name, 0.95) for name in ("test", "probe")]
         found = [c for c in comparisons if c is not None]
         self.publish(
             f"{ROOT}/evaluation",
