@@ -122,7 +122,9 @@ class Storage:
                 raise StoreRefused(f"object store {self.endpoint} answers {error.code}: {error.message}") from error
             except ValueError as error:  # what the client does not even send: a bucket or key that cannot be one
                 metrics.STORE_ERRORS.labels("refused").inc()
-                raise StoreRefused(f"object store {self.endpoint} is not asked: {error}") from error
+                # the header that http.client shows holds the access key and a signature
+                why = "a key has a line break in it" if "header" in str(error) else str(error)
+                raise StoreRefused(f"object store {self.endpoint} is not asked: {why}") from None
             except (urllib3.exceptions.HTTPError, OSError, MinioException) as error:
                 metrics.STORE_ERRORS.labels("unavailable").inc()
                 # without the error's own text: it names sockets and changes from one try to the next

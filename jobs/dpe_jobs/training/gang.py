@@ -51,7 +51,8 @@ class Tail(threading.Thread):
         for line in self._stream:
             sys.stderr.write(line)
             self._lines.append(line.rstrip())
-            if says_peer_is_gone(line):
+            # not our own log, whose lines are JSON: there a refused connection is the store's
+            if not line.startswith("{") and says_peer_is_gone(line):
                 self._telling.append(line.rstrip())
         sys.stderr.flush()
 

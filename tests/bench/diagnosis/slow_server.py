@@ -84,7 +84,7 @@ class Server:
                 if method == "POST":
                     self.figures.change(-1)
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass
+            pass  # the client hung up: it has counted the request itself
         finally:
             writer.close()
 

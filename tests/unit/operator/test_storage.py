@@ -87,7 +87,7 @@ async def test_the_line_end_of_a_key_in_a_file_is_no_part_of_it(store: ObjectSto
         ("a", "s3://10.0.0.5/models", "IP address"),
         ("a", "s3://a..b/models", "successive"),
         ("", "s3://dpe/models", "Access key must not be empty"),
-        ("a\nb", "s3://dpe/models", "header"),
+        ("a\nb", "s3://dpe/models", "a key has a line break in it$"),
     ],
 )
 async def test_what_the_client_does_not_even_send_is_refused_with_its_words(

@@ -145,6 +145,13 @@ def test_what_nccl_said_of_a_peer_is_not_lost_behind_torchruns_words_about_eight
     assert outcome(pod, told(*epilogue(3, -6).splitlines())) == (Exit.TRANSIENT, "RankDied")
 
 
+def test_a_store_that_once_refused_a_connection_is_no_lost_peer(pod: Pod) -> None:
+    pod.started(0)
+    logged = '{"level": "WARNING", "message": "object store: Connection refused; attempt 1"}'
+    said = told(logged, *epilogue(0, -6).splitlines())
+    assert outcome(pod, said) == (Exit.TRANSIENT, "RankDied")
+
+
 def test_a_rank_that_was_killed_is_the_cause_though_its_neighbours_lost_a_peer(pod: Pod) -> None:
     for rank in range(8):
         pod.started(rank)
