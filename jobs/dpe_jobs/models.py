@@ -5,20 +5,18 @@ interrupted is simply run again. It reads DPE_S3_ENDPOINT, DPE_S3_ACCESS_KEY and
 """
 
 import argparse
-import signal
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 
 from dpe_api.artifacts import Manifest
 from dpe_api.names import MANIFEST, Exit
+from dpe_jobs.commands import address, carry_out
 from dpe_jobs.importing.cli import connect
-from dpe_jobs.runtime import BadConfig, Stopped, classify
+from dpe_jobs.runtime import BadConfig
 from dpe_jobs.serving.fetch import check
-from dpe_jobs.store import Store, join, sha256_file, split_uri
+from dpe_jobs.store import Store, join, sha256_file
 
 _UPLOADS = 4  # files at once
 
@@ -59,26 +57,14 @@ def parser() -> argparse.ArgumentParser:
     return it
 
 
-def _stop(_signum: int, _frame: FrameType | None) -> None:
-    raise Stopped
-
-
 def main(argv: Sequence[str]) -> Exit:
     """0; 65 no model, 78 a command or an environment to mend, 75 the store is away."""
     arguments = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        split_uri(arguments.to)
-        uploaded = publish_model(connect(arguments.region), arguments.folder, arguments.to.rstrip("/"))
-    except ValueError as error:
-        print(f"BadAddress: {error}", file=sys.stderr)
-        return Exit.BAD_CONFIG
-    except Exception as error:  # noqa: BLE001 - classified and told
-        code, reason, message = classify(error)
-        print(f"{reason}: {message}", file=sys.stderr)
-        return code
-    except (Stopped, KeyboardInterrupt):
-        print("Stopped: the model has no manifest yet: run the same command again", file=sys.stderr)
-        return Exit.STOPPED
+    uploaded = carry_out(
+        lambda: publish_model(connect(arguments.region), arguments.folder, address(arguments.to)),
+        "the model has no manifest yet: run the same command again",
+    )
+    if isinstance(uploaded, Exit):
+        return uploaded
     print(f"{arguments.to}: {'uploaded' if uploaded else 'is there already'}")
     return Exit.DONE

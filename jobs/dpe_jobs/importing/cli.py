@@ -6,22 +6,20 @@ VLMEvalKit; on disk or s3://. With s3:// it reads DPE_S3_ENDPOINT, DPE_S3_ACCESS
 
 import argparse
 import os
-import signal
-import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import FrameType
 
 from dpe_api.artifacts import AnswerType
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, Exit
+from dpe_jobs.commands import carry_out
 from dpe_jobs.importing.answers import AnswerIs
 from dpe_jobs.importing.columns import FIELDS, Rules
 from dpe_jobs.importing.detect import Format
 from dpe_jobs.importing.report import ImportReport
 from dpe_jobs.importing.run import Options, import_set
-from dpe_jobs.runtime import BadConfig, Stopped, classify
+from dpe_jobs.runtime import BadConfig
 from dpe_jobs.store import Store
 
 ENV_ENDPOINT = "DPE_S3_ENDPOINT"
@@ -126,22 +124,14 @@ def describe(report: ImportReport, to: str | None) -> str:
     return "\n".join(lines)
 
 
-def _stop(_signum: int, _frame: FrameType | None) -> None:
-    raise Stopped
-
-
 def main(argv: Sequence[str]) -> Exit:
     """0; 65 bad rows or a bad source, 78 a command or an environment to mend, 75 the store is away."""
     arguments = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        report = import_set(read_options(arguments), cache(lambda: connect(arguments.region)))
-    except Exception as error:  # noqa: BLE001 - classified and told
-        code, reason, message = classify(error)
-        print(f"{reason}: {message}", file=sys.stderr)
-        return code
-    except (Stopped, KeyboardInterrupt):
-        print("Stopped: nothing was published", file=sys.stderr)
-        return Exit.STOPPED
+    report = carry_out(
+        lambda: import_set(read_options(arguments), cache(lambda: connect(arguments.region))),
+        "nothing was published",
+    )
+    if isinstance(report, Exit):
+        return report
     print(describe(report, arguments.to))
     return Exit.DONE

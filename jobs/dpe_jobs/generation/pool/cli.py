@@ -7,22 +7,20 @@ DPE_S3_SECRET_KEY, and DPE_ENDPOINT_KEY_EMBEDDER where the embedding endpoint wa
 
 import argparse
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from pydantic import ValidationError
 
 from dpe_api.endpoints import Endpoint, SecretKeyRef, key_variable
 from dpe_api.names import Exit
+from dpe_jobs.commands import address, carry_out
 from dpe_jobs.generation.pool.build import IndexReport, Options, index_pool
 from dpe_jobs.generation.pool.embed import Embedder
 from dpe_jobs.generation.pool.shards import FIELDS, Columns
 from dpe_jobs.importing.cli import connect
-from dpe_jobs.runtime import BadConfig, Stopped, classify
-from dpe_jobs.store import split_uri
+from dpe_jobs.runtime import BadConfig
 
 EMBEDDER = "embedder"
 
@@ -112,29 +110,18 @@ def describe(report: IndexReport, pool: str) -> str:
     return "\n".join(lines)
 
 
-def _stop(_signum: int, _frame: FrameType | None) -> None:
-    raise Stopped
+def _index(arguments: argparse.Namespace) -> IndexReport:
+    columns = Columns(named=dict(arguments.column), facts=dict(arguments.fact))
+    options = Options(address(arguments.pool), columns, _embedder(arguments), arguments.max_bad_share)
+    return index_pool(options, connect(arguments.region))
 
 
 def main(argv: Sequence[str]) -> Exit:
     """0; 65 a bad pool, 78 a command or an environment to mend, 75 store or endpoint are away."""
     arguments = parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        split_uri(arguments.pool)
-        columns = Columns(named=dict(arguments.column), facts=dict(arguments.fact))
-        options = Options(arguments.pool.rstrip("/"), columns, _embedder(arguments), arguments.max_bad_share)
-        report = index_pool(options, connect(arguments.region))
-    except ValueError as error:
-        print(f"BadAddress: {error}", file=sys.stderr)
-        return Exit.BAD_CONFIG
-    except Exception as error:  # noqa: BLE001 - classified and told
-        code, reason, message = classify(error)
-        print(f"{reason}: {message}", file=sys.stderr)
-        return code
-    except (Stopped, KeyboardInterrupt):
-        print("Stopped: nothing was published; what was indexed so far is found again", file=sys.stderr)
-        return Exit.STOPPED
+    report = carry_out(lambda: _index(arguments), "nothing was published; what was indexed so far is found again")
+    if isinstance(report, Exit):
+        return report
     if arguments.report is not None:
         arguments.report.write_text(report.model_dump_json(by_alias=True, indent=1), encoding="utf-8")
     for entry in report.first_bad if report.published else []:
