@@ -6,14 +6,13 @@ import io
 import json
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
@@ -24,6 +23,7 @@ from tenacity import Retrying, retry_if_exception, wait_random_exponential
 from dpe_api.artifacts import InputRef, Manifest, OutputFile
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
+from dpe_jobs.transfer import Hashing, Progress
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -103,38 +103,6 @@ class ObjectInfo:
     etag: str
 
 
-class _Progress:
-    """How far a call has come, over all its tries: a transfer that gets on is no outage, however long it takes."""
-
-    def __init__(self) -> None:
-        self._furthest, self._at = 0, time.monotonic()
-
-    def reached(self, done: int) -> None:
-        """So many bytes in this try; only what no try before has reached counts."""
-        if done > self._furthest:
-            self._furthest, self._at = done, time.monotonic()
-
-    def stood_still_s(self) -> float:
-        """Seconds since then, or since the first try began."""
-        return time.monotonic() - self._at
-
-
-class _Hashing:
-    """A file that is hashed as it is read."""
-
-    def __init__(self, file: BinaryIO, progress: _Progress) -> None:
-        self._file, self._progress, self._read = file, progress, 0
-        self.digest = hashlib.sha256()
-
-    def read(self, size: int = -1) -> bytes:
-        """The next bytes."""
-        data = self._file.read(size)
-        self.digest.update(data)
-        self._progress.reached(self._read)  # what was asked for before has been taken
-        self._read += len(data)
-        return data
-
-
 Outputs = list[OutputFile]  # inside Store, `list` is a method
 
 
@@ -191,10 +159,10 @@ class Store:
         """Give up sooner from now on: for a process that is about to end."""
         self._outage_s = min(self._outage_s, seconds)
 
-    def _call(self, once: Callable[[], T], uri: str, progress: _Progress | None = None) -> T:
+    def _call(self, once: Callable[[], T], uri: str, progress: Progress | None = None) -> T:
         """Do it, through outages; StoreError when the store says no, StoreUnreachable when it says nothing."""
         try:
-            return self._retrying(progress or _Progress())(once)
+            return self._retrying(progress or Progress())(once)
         except S3Error as error:
             if _is_transient(error):
                 raise StoreUnreachable(f"{uri}: {error.code}: {error.message}") from error
@@ -202,7 +170,7 @@ class Store:
         except (urllib3.exceptions.HTTPError, ServerError, InvalidResponseError) as error:
             raise StoreUnreachable(f"{uri}: no answer in {self._outage_s:g} s: {error}") from error
 
-    def _retrying(self, progress: _Progress) -> Retrying:
+    def _retrying(self, progress: Progress) -> Retrying:
         return Retrying(
             retry=retry_if_exception(_is_transient),
             stop=lambda _: progress.stood_still_s() >= self._outage_s,
@@ -285,7 +253,7 @@ class Store:
         else:
             self._check_put(uri, status, body)
 
-    def _put(self, uri: str, body: bytes | _Hashing, headers: dict[str, str]) -> tuple[int, bytes]:
+    def _put(self, uri: str, body: bytes | Hashing, headers: dict[str, str]) -> tuple[int, bytes]:
         """Status and answer of one PUT over a presigned address; an error where trying again may help."""
         bucket, key = split_uri(uri)
         url = self._client.presigned_put_object(bucket, key, expires=timedelta(hours=1))
@@ -322,23 +290,23 @@ class Store:
         """Upload one file; the result's path is the file's name. A missing local file is an error at once."""
         size = path.stat().st_size
         send = self._stream if size <= _LARGEST_PUT else self._send_parts
-        progress = _Progress()
+        progress = Progress()
         digest = self._call(lambda: send(path, size, uri, progress), uri, progress)
         return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(uri))
 
-    def _stream(self, path: Path, size: int, uri: str, progress: _Progress) -> str:
+    def _stream(self, path: Path, size: int, uri: str, progress: Progress) -> str:
         """Send a file in one request and hash it on the way: fput_object would read and hash it twice more."""
         with path.open("rb") as file:
-            body = _Hashing(file, progress)
+            body = Hashing(file, progress)
             self._check_put(uri, *self._put(uri, body, {"Content-Length": str(size)}))
         return body.digest.hexdigest()
 
-    def _send_parts(self, path: Path, size: int, uri: str, progress: _Progress) -> str:
+    def _send_parts(self, path: Path, size: int, uri: str, progress: Progress) -> str:
         """The same in parts, for what is too large for one request: still read and hashed once."""
         bucket, key = split_uri(uri)
         part = max(_PART, -(-size // _MOST_PARTS))
         with path.open("rb") as file:
-            body = _Hashing(file, progress)
+            body = Hashing(file, progress)
             # minio-py needs nothing of a stream but read()
             self._client.put_object(bucket, key, body, size, media_type(key), part_size=part)  # type: ignore[arg-type]
         return body.digest.hexdigest()
@@ -355,7 +323,7 @@ class Store:
         bucket, key = split_uri(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        digest, progress, version = hashlib.sha256(), _Progress(), ""
+        digest, progress, version = hashlib.sha256(), Progress(), ""
 
         def once() -> None:
             """The rest of it: what has come already is not asked for again, as long as the object is the same."""
