@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.live import Live
 
 from dpe_api.launch import StoreAddress
-from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, Stage
+from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, LABEL_ITERATION, LABEL_RUN, Stage
 from dpe_api.status import Phase, StageState, Status
 from dpe_jobs.diagnosis.page import PAGE
 from dpe_jobs.generation.page import PAGE as GALLERY
@@ -40,6 +40,7 @@ HERE = "examples/shapes"
 CRDS = "charts/dpe/crds"
 BUCKET = "dpe"  # named in the example's YAML
 NAMES = ("shapes-1", "shapes-2")
+RUN = "spiral"  # the DPERun of run.yaml, which a reader of docs/runs.md applies by hand
 PAGES = "reports"  # folder of the checkout, ignored by git
 
 POLL_S = 2.0
@@ -199,16 +200,21 @@ class Demo:
         return self.report(name, status)
 
     def clean(self) -> int:
-        """Delete the example's iterations and everything that they wrote; the input and the chart stay."""
+        """Delete the example's iterations, its run, and everything that they wrote; the input and the chart stay."""
         platform = self.target.platform()
         with self.step("Deleting the iterations", "clean"):
+            rounds: list[str] = []
             try:
-                self.target.kubectl("delete", "dpei", *reversed(NAMES), "--ignore-not-found", "--timeout=120s")
+                names = ("get", "dpei", "-l", f"{LABEL_RUN}={RUN}", "-o", "jsonpath={.items[*].metadata.name}")
+                rounds = self.target.kubectl(*names).split()
+                how = ("--ignore-not-found", "--timeout=120s")
+                self.target.kubectl("delete", "dper", RUN, "--cascade=foreground", *how)
+                self.target.kubectl("delete", "dpei", *reversed(NAMES), *how)
             except CommandFailed as error:
                 if "the server doesn't have a resource type" not in str(error):
                     raise
             # a pod that is still stopping may write its last words into the store
-            ours = f"dpe.dev/iteration in ({','.join(NAMES)})"
+            ours = f"{LABEL_ITERATION} in ({','.join([*NAMES, *rounds])})"
             self.target.kubectl("wait", "--for=delete", "jobs,pods", "-l", ours, "--timeout=120s")
         if platform is None:
             self.console.print("The chart is not installed, so nothing says where artifacts would be.")
@@ -286,7 +292,7 @@ def chart_values(target: Target) -> tuple[list[str], dict[str, object]]:
         return [str(Path(file).resolve()) for file in files], {}
     missing = [v for v in ("DPE_IMAGE", "DPE_S3_ENDPOINT", ENV_ACCESS_KEY, ENV_SECRET_KEY) if not os.environ.get(v)]
     if missing:
-        raise Unusable(f'{", ".join(missing)} is not set: start with `make demo`, or run `eval "$(make -s env)"` first')
+        raise Unusable(f'{", ".join(missing)} is not set: start it with `make demo`')
     image = {"image": os.environ["DPE_IMAGE"]}
     store = {
         "endpoint": os.environ["DPE_S3_ENDPOINT"],
@@ -309,7 +315,7 @@ def artifacts(client: Store, store: ObjectStore, namespace: str) -> list[str]:
     folder = "/".join(
         ["s3:/", store.bucket, *([store.prefix.strip("/")] if store.prefix.strip("/") else []), namespace]
     )
-    ours = re.compile(rf"{re.escape(folder)}/({'|'.join(NAMES)})-[0-9a-f]{{8}}/")
+    ours = re.compile(rf"{re.escape(folder)}/({'|'.join(NAMES)}|{RUN}(-\d+){{1,2}})-[0-9a-f]{{8}}/")
     return [found.uri for found in client.list(folder) if ours.match(found.uri)]
 
 

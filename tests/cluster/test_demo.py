@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from dev.cluster.config import Cluster
 from examples.shapes import demo
 from examples.shapes.target import Target, Unusable
@@ -15,7 +16,7 @@ from kubernetes import client
 from rich.console import Console
 from tests.patience import deadline
 
-from dpe_api.names import GROUP, PLURAL, VERSION
+from dpe_api.names import GROUP, PLURAL, VERSION, round_name
 from dpe_jobs.store import Store
 from dpe_operator.platform import ObjectStore
 
@@ -152,16 +153,27 @@ def test_an_api_server_that_does_not_answer_is_said_and_given_up_after_a_while(
 
 def test_cleaning_deletes_the_examples_artifacts_and_nothing_else(stage: Stage, store: Store, bucket: str) -> None:
     where = ObjectStore(endpoint="http://unused:1", bucket=bucket, prefix="team", credentials_secret="s")
-    ours = [f"s3://{bucket}/team/ns/shapes-{n}-0123abcd/diagnosis/manifest.json" for n in (1, 2)]
+    names = ("shapes-1", "shapes-2", "spiral-1", "spiral-12-1")  # two iterations, and rounds of the run
+    ours = [f"s3://{bucket}/team/ns/{name}-0123abcd/diagnosis/manifest.json" for name in names]
     others = [
         f"s3://{bucket}/team/ns/shapes-3-0123abcd/manifest.json",
         f"s3://{bucket}/team/ns/shapes-1-notauid/manifest.json",
+        f"s3://{bucket}/team/ns/spiral-0123abcd/manifest.json",
         f"s3://{bucket}/team/other/shapes-1-0123abcd/manifest.json",
         f"s3://{bucket}/data/shapes/probe/part-00000.parquet",
     ]
     for uri in [*ours, *others]:
         store.put(uri, b"x")
     assert demo.artifacts(store, where, "ns") == ours
+
+
+def test_the_run_of_the_documents_does_not_meet_the_demos_iterations_and_is_cleaned_with_them(stage: Stage) -> None:
+    run = yaml.safe_load((demo.CHECKOUT / demo.HERE / "run.yaml").read_text())
+    assert run["metadata"]["name"] == demo.RUN
+    assert round_name(demo.RUN, 1, 0) not in demo.NAMES
+    stage.target.kubectl("apply", "-f", f"{demo.HERE}/run.yaml")
+    stage.demo.clean()
+    assert stage.target.kubectl("get", "dper", "-o", "name") == ""
 
 
 def test_cleaning_where_nothing_was_installed_is_no_error(stage: Stage) -> None:

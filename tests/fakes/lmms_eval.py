@@ -19,7 +19,10 @@ if sys.argv[1:] == ["version"]:
     assert not [name for name in os.environ if name.startswith("DPE_")]
     print("\\x1b[1mlmms-eval " + (here / "version").read_text() + "\\x1b[0m\\nPython     3.11.2")
     sys.exit()
-task, out = (sys.argv[sys.argv.index(name) + 1] for name in ("--tasks", "--output_path"))
+tasks, out = (sys.argv[sys.argv.index(name) + 1] for name in ("--tasks", "--output_path"))
+if os.path.isdir(tasks):  # the real one looks for task files in it then
+    sys.exit("AssertionError: No tasks specified, or no tasks found. Please verify the task names.")
+(task,) = set(tasks.split(","))
 with (here / "calls").open("a") as calls:
     calls.write(json.dumps({{"argv": sys.argv[1:], "cwd": os.getcwd(), "env": dict(os.environ)}}) + "\\n")
 words = pathlib.Path({recorded!r}) / "words" / (task + ".txt")

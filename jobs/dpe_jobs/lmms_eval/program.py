@@ -45,7 +45,8 @@ def command(task: LmmsEvalTask, url: str, out: Path, *, concurrency: int, seed: 
     return [
         *(LMMS_EVAL, "eval", "--model", "openai"),
         *("--model_args", ",".join(f"{name}={value}" for name, value in model.items())),
-        *("--tasks", task.task, "--batch_size", "1", "--seed", str(seed), "--timezone", "UTC"),
+        # twice: a name alone that is also that of a folder here, a data set's, is read as a folder of task files
+        *("--tasks", f"{task.task},{task.task}", "--batch_size", "1", "--seed", str(seed), "--timezone", "UTC"),
         *("--log_samples", "--output_path", str(out)),
         *(("--include_path", str(own)) if own.is_dir() else ()),
         *(("--limit", str(task.limit)) if task.limit is not None else ()),
