@@ -43,10 +43,12 @@ def lists_options(question: str, choices: Sequence[str]) -> bool:
 def order(question: str, choices: Sequence[str], seed: int, *parts: object) -> tuple[int, ...] | None:
     """The order to list the options in, drawn by seed and whatever names the row.
 
-    None where the order must stay: fewer than two options, options that speak of others (`none of the above`), or a
-    question that lists them itself.
+    None where the order must stay: fewer than two options, options that speak of others (`none of the above`), options
+    that are letters themselves (`A` as B would be two things), or a question that lists them itself.
     """
     if len(choices) < 2 or any(_POINTS_ELSEWHERE.search(c) for c in choices) or lists_options(question, choices):
+        return None
+    if {normalise(choice) for choice in choices} & set(ascii_uppercase[: len(choices)].casefold()):
         return None
     drawn = list(range(len(choices)))
     random.Random(derive(seed, "options", *parts)).shuffle(drawn)
@@ -87,8 +89,7 @@ def graded_as(
     """
     if answer_type is not AnswerType.CHOICE or order is None:
         return answer, tuple(choices)
-    right = reference(answer, choices)
-    return ascii_uppercase[list(order).index(right)], tuple(choices[place] for place in order)
+    return choices[reference(answer, choices)], tuple(choices[place] for place in order)
 
 
 def fit(image: bytes, max_pixels: int) -> bytes:

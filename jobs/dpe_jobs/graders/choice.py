@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from dpe_jobs.graders import exact
+from dpe_jobs.graders import exact, yes_no
 from dpe_jobs.graders.text import concludes, extract, normalise, plain, sentences, without_article, without_lead_in
 from dpe_jobs.graders.words import SPELLED, digits_of
 
@@ -30,12 +30,19 @@ _DENIED_AFTER = re.compile(
     r"\A[)\]\"'”’.]?\s+(?:is|was|are|were|can)(?:\s+(?:not|incorrect|wrong|ruled out)|n['’]t)\b", re.IGNORECASE
 )
 
+MOST_CHOICES = len(ascii_uppercase)
+
 
 class Options:
     """The options of one question, and how texts name them."""
 
     def __init__(self, choices: Sequence[str]) -> None:
-        """ValueError when two options are alike."""
+        """ValueError when two options are alike, or there are more than letters for them."""
+        if len(choices) > MOST_CHOICES:
+            raise ValueError(
+                f"{len(choices)} choices, but only {MOST_CHOICES} have a letter: leave some out, or ask without choices "
+                "with answer_type exact"
+            )
         for self._fold in (exact.fold, normalise, str.strip):
             self._texts = [self._fold(c) for c in choices]
             if len(set(self._texts)) == len(choices) and all(self._texts):
@@ -148,6 +155,8 @@ def index(response: str, choices: Sequence[str]) -> int | None:
     called = {place for m in _CALLED_RIGHT.finditer(plain(text)) if (place := options.place(m[1])) is not None}
     if called:
         return _only(called)
+    if (sides := yes_no.options(choices)) and (said := yes_no.polarity(text)) is not None:
+        return sides[said]
     for part in reversed(parts):
         if concludes(part) and (place := _only(options.pointed(part) or options.named(part))) is not None:
             return place

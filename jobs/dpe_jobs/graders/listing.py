@@ -15,10 +15,17 @@ _BULLET = re.compile(
 )
 _INLINE = re.compile(r"(?:\A|(?<=\s))[(\[]?\d{1,2}[.)\]][ \t]+(?=\S)")
 _AFTER_ITEM = re.compile(r"\s+[-–—]\s+|:\s|\s\(")  # "1. red: the top one"
-_SEPARATOR = re.compile(
-    r"\s*(?:[;；、\n|]|,(?!\d{3}(?!\d))|，)\s*(?:(?:and|or)\s+)?|\s+(?:and|&)\s+|(?<=[\u4e00-\u9fff])(?:和|与)(?=[\u4e00-\u9fff])",
-    re.IGNORECASE,
-)
+_GROUPED = re.compile(r"\d,\d{3}(?!\d)")  # one number in thousands, or two of three digits: both are tried
+
+
+def _separator(comma: str) -> re.Pattern[str]:
+    return re.compile(
+        rf"\s*(?:[;；、\n|]|{comma}|，)\s*(?:(?:and|or)\s+)?|\s+(?:and|&)\s+|(?<=[\u4e00-\u9fff])(?:和|与)(?=[\u4e00-\u9fff])",
+        re.IGNORECASE,
+    )
+
+
+_SEPARATOR, _EVERY_COMMA = _separator(r",(?!\d{3}(?!\d))"), _separator(",")
 _INTRODUCES = re.compile(
     r"\A[^,;、\n]{0,200}?(?::|\b(?:is|are|include|includes|following|contains|shows|see|has|have)\b:?)\s*(?=\S)",
     re.IGNORECASE,
@@ -48,7 +55,7 @@ def _json(text: str) -> list[str] | None:
     return None
 
 
-def split(text: str) -> list[str]:
+def split(text: str, separator: re.Pattern[str] = _SEPARATOR) -> list[str]:
     """The items of a list as written: a JSON list, bullets or numbers, or by commas, semicolons, `and`."""
     text = plain(text)
     if (found := _json(text)) is not None:
@@ -58,28 +65,31 @@ def split(text: str) -> list[str]:
     bullets = list(_BULLET.finditer(text))
     if len(bullets) > 1 or (bullets and not _INLINE.search(text[bullets[0].end() :])):
         lines = [text[m.end() :].split("\n", 1)[0] for m in bullets[: MOST_ITEMS + 1]]
-        if len(lines) > 1 or not _SEPARATOR.search(lines[0]):
+        if len(lines) > 1 or not separator.search(lines[0]):
             return [_AFTER_ITEM.split(line, maxsplit=1)[0] for line in lines]
     inline = _INLINE.split(text)
     if len(inline) > 2:
         return [part.strip(" ,;\n") for part in inline[1:]]
     parts = _ARROW.split(text)
     if len(parts) < 2:
-        parts = _SEPARATOR.split(text)
+        parts = separator.split(text)
     return [re.sub(r"\A(?:and|or)\s+", "", part, flags=re.IGNORECASE) for part in parts][: MOST_ITEMS + 1]
 
 
-def _items(text: str) -> tuple[str, ...]:
-    return tuple(item for part in split(text) if (item := _item(part)))
+def _items(text: str) -> list[tuple[str, ...]]:
+    """The readings of a text that have items: `100,200` is one number, or two."""
+    separators = (_SEPARATOR, _EVERY_COMMA) if _GROUPED.search(text) else (_SEPARATOR,)
+    found = (tuple(item for part in split(text, by) if (item := _item(part))) for by in separators)
+    return list(dict.fromkeys(items for items in found if items))
 
 
-def reference(answer: str) -> tuple[tuple[str, ...], bool]:
-    """The items of a reference, and whether their order counts. ValueError when it holds none."""
+def reference(answer: str) -> tuple[list[tuple[str, ...]], bool]:
+    """The items of a reference, in each of its readings, and whether their order counts. ValueError: it holds none."""
     body = _ORDERED.sub("", answer)
-    items = _items(body)
-    if not items:
+    readings = _items(body)
+    if not readings:
         raise ValueError(f"answer {answer!r} of a list question holds no item")
-    return items, body != answer or _ARROW.search(plain(body)) is not None
+    return readings, body != answer or _ARROW.search(plain(body)) is not None
 
 
 def _readings(response: str) -> list[tuple[str, ...]]:
@@ -89,7 +99,7 @@ def _readings(response: str) -> list[tuple[str, ...]]:
     texts = [text, first, without_lead_in(text), without_lead_in(first)]
     for sentence in (plain(text), plain(first)):
         texts += [sentence[m.end() :] for m in (_COLON.match(sentence), _INTRODUCES.match(sentence)) if m]
-    return list(dict.fromkeys(items for t in texts if (items := _items(t))))
+    return list(dict.fromkeys(items for t in texts for items in _items(t)))
 
 
 def claim(response: str) -> str | None:
@@ -102,4 +112,7 @@ def grade(response: str, answer: str) -> bool:
     """Whether one reading of the response has the same items, each as often; in the same order where that counts."""
     wanted, ordered = reference(answer)
     found = _readings(response)
-    return wanted in found if ordered else any(Counter(items) == Counter(wanted) for items in found)
+    if ordered:
+        return any(items in wanted for items in found)
+    counted = [Counter(items) for items in wanted]
+    return any(Counter(items) in counted for items in found)

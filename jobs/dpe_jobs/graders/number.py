@@ -279,7 +279,8 @@ def _same(said: Quantity, wanted: Quantity, absolute: float | None) -> bool:
             )
         share = said.value / 100 if units.is_percent(said.unit) else said.value * 100
         either = _close(said.value, wanted.value, absolute)
-        return either or (said.unit != wanted.unit and _close(share, wanted.value, absolute))
+        both = units.is_percent(said.unit) and units.is_percent(wanted.unit)  # `percent` and `%` are the same
+        return either or (not both and _close(share, wanted.value, absolute))
     if not said.unit or not wanted.unit or units.alike(said.unit, wanted.unit):
         return _close(said.value, wanted.value, absolute)
     if not units.known(wanted.unit) or not units.known(said.unit):

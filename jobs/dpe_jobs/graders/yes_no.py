@@ -1,6 +1,7 @@
 """Yes or no. Whole words only: `no` is not in `note`, `not`, `none`, `know`."""
 
 import re
+from collections.abc import Sequence
 
 from dpe_jobs.graders.text import extract, normalise, plain, refuses, sentences, without_lead_in
 
@@ -30,9 +31,10 @@ def polarity(text: str) -> bool | None:
     if _ALTERNATIVE.match(claim) and _leading(claim) is None:
         return None
     parts = [normalise(plain(part)) for part in sentences(body)]
-    leading = {said for part in parts for said in [_leading(part), _leading(without_lead_in(part))] if said is not None}
-    if leading:
-        return leading.pop() if len(leading) == 1 else None
+    # `There is no lamp` says no where nothing says it outright; after a bare `Yes.` it explains
+    for readings in (parts, [without_lead_in(part) for part in parts]):
+        if leading := {said for reading in readings if (said := _leading(reading)) is not None}:
+            return leading.pop() if len(leading) == 1 else None
     if refuses(claim):
         return None
     if _DENIED.search(claim):
@@ -40,6 +42,13 @@ def polarity(text: str) -> bool | None:
     words = set(re.findall(r"\w+", _SUPPOSED.sub("", _IDIOM.sub("", claim))))
     yes, no = bool(words & {"yes", "true"}), bool(words & {"no", "false"})
     return None if yes == no else yes
+
+
+def options(choices: Sequence[str]) -> dict[bool, int] | None:
+    """Which of two options is the yes and which the no; None when they are something else."""
+    words = [normalise(choice) for choice in choices]
+    sides = {word in _YES: place for place, word in enumerate(words) if word in _YES | _NO}
+    return sides if len(sides) == len(words) == 2 else None
 
 
 def claim(response: str) -> str | None:

@@ -68,17 +68,18 @@ def test_the_order_is_drawn_by_seed_and_row_and_favours_no_place():
         ("red", "blue", "all of these"),
         ("red",),
         ("A", "B", "C"),
+        ("A", "B", "AB", "O"),  # blood types
     ],
 )
-def test_options_that_speak_of_others_keep_their_places(choices):
+def test_options_that_speak_of_others_or_are_letters_keep_their_places(choices):
     assert asking.order("Which?", choices, 0, "row") is None
 
 
 def test_shuffled_options_are_listed_and_graded_in_the_same_order():
     order = (2, 0, 1)
     assert asking.prompt("Which?", COLORS, CHOICE, order=order) == "Which?\nA. blue\nB. red\nC. dark red"
-    assert asking.graded_as("red", COLORS, CHOICE, order) == ("B", ("blue", "red", "dark red"))
-    assert asking.graded_as("A", COLORS, CHOICE, order) == ("B", ("blue", "red", "dark red"))
+    assert asking.graded_as("red", COLORS, CHOICE, order) == ("red", ("blue", "red", "dark red"))
+    assert asking.graded_as("A", COLORS, CHOICE, order) == ("red", ("blue", "red", "dark red"))
     assert asking.graded_as("A", COLORS, CHOICE, None) == ("A", COLORS)
     assert asking.graded_as("3", (), AnswerType.NUMBER, None) == ("3", ())
 

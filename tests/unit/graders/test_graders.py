@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpe_api.artifacts import AnswerType
-from dpe_jobs.graders import final_answer, grade, normalise, parse_number
+from dpe_jobs.graders import check, final_answer, grade, normalise, parse_number
 
 EXACT, CHOICE, NUMBER = AnswerType.EXACT, AnswerType.CHOICE, AnswerType.NUMBER
-YES_NO, MATHS = AnswerType.YES_NO, AnswerType.MATHS
+YES_NO, MATHS, LIST = AnswerType.YES_NO, AnswerType.MATHS, AnswerType.LIST
 COLORS = ("red", "dark red", "blue")
 
 
@@ -42,3 +42,68 @@ def test_every_whole_number_is_read_back(number):
 
 def test_unclosed_box_is_the_whole_text():
     assert final_answer("\\boxed{red") == "\\boxed{red"
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("Yes, the room is empty. There is no furniture in it.", "yes"),
+        ("Yes, the light is off. There are no lit bulbs.", "yes"),
+        ("No. The sign is correct but the arrow is not.", "no"),
+        ("The cup is empty. There is no tea.", "no"),
+    ],
+)
+def test_what_explains_a_plain_yes_or_no_does_not_take_it_back(response, answer):
+    assert grade(response, answer, YES_NO)
+    assert not grade(response, "no" if answer == "yes" else "yes", YES_NO)
+
+
+def test_two_sentences_that_begin_with_yes_and_with_no_claim_nothing():
+    assert not grade("Yes. No.", "yes", YES_NO)
+    assert not grade("Yes. No.", "no", YES_NO)
+
+
+@pytest.mark.parametrize("choices", [("Yes", "No"), ("no", "yes"), ("True", "False")])
+def test_options_that_are_yes_and_no_are_read_as_yes_and_no(choices):
+    yes = choices[1] if choices[0] == "no" else choices[0]
+    no = next(c for c in choices if c != yes)
+    assert grade("Yes, there is no doubt.", yes, CHOICE, choices)
+    assert grade("No, the statement is not true.", no, CHOICE, choices)
+    assert not grade("Yes or no, who knows.", yes, CHOICE, choices)
+
+
+def test_more_options_than_letters_are_refused_with_what_to_do():
+    breeds = [f"breed {n}" for n in range(37)]
+    with pytest.raises(ValueError, match=r"37 choices, but only 26 have a letter.*answer_type exact"):
+        check("breed 30", CHOICE, breeds)
+    check("breed 25", CHOICE, breeds[:26])
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "right"),
+    [
+        ("100, 200, 300", "100,200,300", True),
+        ("100,200,300", "100, 200, 300", True),
+        ("[100,200,300]", "100,200,300", True),
+        ("The corner is 120,340.", "120, 340", True),
+        ("120,340", "ordered: 340, 120", False),
+        ("1000", "1,000", True),
+        ("100, 200", "100,200,300", False),
+    ],
+)
+def test_numbers_of_three_digits_without_spaces_are_a_list_or_one_number(response, answer, right):
+    assert grade(response, answer, LIST) is right
+
+
+@pytest.mark.parametrize(
+    ("response", "answer", "right"),
+    [
+        ("50 percent", "0.5%", False),
+        ("100 percent", "1%", False),
+        ("1%", "100 percent", False),
+        ("50 percent", "50%", True),
+        ("0.5", "50 percent", True),
+    ],
+)
+def test_a_percentage_is_not_taken_for_a_share_once_more(response, answer, right):
+    assert grade(response, answer, NUMBER) is right
