@@ -31,6 +31,7 @@ if words.exists():
     sys.exit()  # with status 0, as the real one
 model = pathlib.Path({recorded!r}) / (here / "model").read_text()
 print("Model Responding:  50%|#####     | 12/24 [00:00<00:00, 36.57it/s, tokens=216]", end="\\r", file=sys.stderr)
+print("Postprocessing:  25%|##5       | 6/24 [00:00<00:00, 36.57it/s]", end="\\r", file=sys.stderr)
 written = pathlib.Path(out) / "model"
 written.mkdir(parents=True)
 shutil.copy(model / (task + "_results.json"), written / "20260101_120000_results.json")

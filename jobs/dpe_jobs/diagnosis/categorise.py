@@ -107,20 +107,29 @@ async def assign(
     """Categories of `rows`, `total` of them, which may come from disk one by one. `fit` makes an image small enough.
 
     Transient "ErrorRate" when more than `max_error_rate` of them fail, "EndpointDown" when the endpoint is dead;
-    BadConfig when it takes neither key nor address.
+    BadConfig when it takes neither key nor address. Once all were looked at, rows that failed stay without a category
+    in this ledger: which rows are drawn, and so which answers are asked for, must be the same in each attempt.
     """
     template, taxonomy = prompt("categorise"), settings.taxonomy
     listed = "\n".join(f"- {name}" for name in taxonomy)
     failed = Failures("rows got no category", total, math.floor(max_error_rate * total))
     found: dict[str, str] = {}
     learnt = dict(known)
-    learnt.update((row["id"], row["category"]) for row in ledger)
+    given_up: set[str] = set()
+    for row in ledger:
+        if row["category"] is None:
+            given_up.add(row["id"])
+        else:
+            learnt[row["id"]] = row["category"]
+    unseen: dict[str, str] = {}  # content that failed now, by id
 
     def unknown() -> Iterator[tuple[str, Question]]:
         for row in rows:
             key = content_key(endpoint, taxonomy, row)
             if key in learnt:
                 found[row.id] = learnt[key]
+            elif key in given_up:
+                failed.messages[row.id] = "an earlier attempt got no category for it"
             else:
                 yield key, row
 
@@ -135,9 +144,12 @@ async def assign(
                 reply, cost = await asker.ask(text, image=image, system=template.system)
             except RequestFailed as error:
                 failed.add(row.id, error)
+                unseen[row.id] = key
             else:
                 found[row.id] = learnt[key] = reply.category
                 await asyncio.to_thread(ledger.append, {"id": key, "category": reply.category, **cost.columns()})
 
         await each(unknown(), look, client.concurrency)
+    for key in unseen.values():
+        await asyncio.to_thread(ledger.append, {"id": key, "category": None})
     return Assigned(found, failed.messages, learnt)

@@ -26,6 +26,7 @@ from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, sample_probe, survey, 
 from dpe_jobs.diagnosis.trained import Trained
 from dpe_jobs.graders import is_programmatic
 from dpe_jobs.ledger import Ledger
+from dpe_jobs.patience import patience_s
 from dpe_jobs.questions import read_local
 from dpe_jobs.runtime import BadConfig, BadData, ProgressReporter, package_versions, run_async
 from dpe_jobs.store import Store, join
@@ -205,10 +206,13 @@ def ask(launch: Launch, store: Store, model: InputRef, sets: Sequence[QuestionSe
         progress = ProgressReporter(launch, store, amount(sets).requests, done=done, unit="requests")
 
         async def asking_and_judging() -> tuple[list[QuestionSet], dict[str, str], Graded]:
-            async with ModelClient(launch.model.url, concurrency=settings.concurrency) as client:
+            most = max(questions.rollouts for questions in sets) + 1
+            wait_s = patience_s(settings.max_tokens, settings.concurrency * most)
+            async with ModelClient(launch.model.url, concurrency=settings.concurrency, timeout_s=wait_s) as client:
                 asked, errors = await ask_sets(
                     client, sets, ledger, progress, settings, launch.seed, grading.spare_rows
                 )
+            await asyncio.to_thread(ledger.flush)  # judging may take long, and nothing is appended meanwhile
             return asked, errors, await grading.judged(asked)
 
         asked, errors, judged = run_async(asking_and_judging())

@@ -150,7 +150,7 @@ def attribute(launch: DiagnosisLaunch, store: Store, asked: Asked) -> tuple[Attr
         if asked.reused and launch.reuse is not None:
             # what was said of the same wrong answers, where they were diagnosed, is paid for
             for row in Ledger(store, join(launch.reuse, LEDGER, _ATTRIBUTION)):
-                ledger.append(row | {"prompt_tokens": 0, "completion_tokens": 0})
+                ledger.append(row | {"prompt_tokens": 0, "completion_tokens": 0, "calls": 0})
         most = min(settings.attribution.max_calls, rules.report.wrong)
         report_progress(launch, store, ledger, most, "wrong answers")
         report = run_async(attribute_by_endpoint(teacher, rules, asked.items, asked.probe.path, settings, ledger))

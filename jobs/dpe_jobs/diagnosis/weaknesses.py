@@ -154,9 +154,9 @@ async def attribute(
     categories = len({item.category for item in wrong})
     merges = min(categories, settings.max_calls // 2)  # with few calls, rather lines than groups
     chosen = choose(wrong, settings.max_calls - merges, seed)
-    # the calls of earlier attempts are spent
+    # the calls of earlier attempts are spent; those of an earlier iteration are no calls of this one
     left = settings.max_calls - sum(row["calls"] for row in ledger)
-    merges -= sum("groups" in row for row in ledger)
+    merges -= sum("groups" in row and row["calls"] > 0 for row in ledger)
     async with ModelClient.of(endpoint) as client:
         looks = Budget(max(left - max(merges, 0), 0))
         before = looks.left

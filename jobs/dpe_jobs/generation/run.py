@@ -32,6 +32,7 @@ from dpe_jobs.generation.shards import Shard, merge_galleries, merge_outputs, me
 from dpe_jobs.generation.stream import Flow, Spool, Stream
 from dpe_jobs.generation.team import check_supply, hire
 from dpe_jobs.ledger import Ledger
+from dpe_jobs.patience import patience_s
 from dpe_jobs.runtime import BadData, ProgressReporter, Transient, package_versions, run_async, run_stage
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store, join
@@ -125,8 +126,9 @@ def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
 async def fill(flow: Flow, store: Store, staff: Staff, ledger: Ledger, inspector: Inspector) -> None:
     """Make, judge and settle candidates until the quotas are met or the budget is used."""
     launch = flow.launch
+    wait_s = patience_s(launch.max_tokens, launch.concurrency * launch.generation.filter.rollouts)
     async with (
-        ModelClient(launch.model.url, concurrency=launch.concurrency) as client,
+        ModelClient(launch.model.url, concurrency=launch.concurrency, timeout_s=wait_s) as client,
         staff.join(flow.team) as team,
     ):
         try:

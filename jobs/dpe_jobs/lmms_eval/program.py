@@ -25,11 +25,11 @@ SHOWN_LINES = 8
 SHOWN_CAUSES = 4
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _BAR = re.compile(r"^(?P<what>[A-Z][A-Za-z ]*):?\s+\d+%\|.*\|\s*(?P<done>\d+)/(?P<total>\d+) ")  # of tqdm
-_ASKING = "Model Responding"
+_COUNTED = ("Model Responding", "Postprocessing")  # asking, then grading: a judge may take as long as the model
 _CAUSE = re.compile(r"^[A-Za-z_][\w.]*(Error|Exception): |.*\| ERROR ")  # the end of a traceback, or a line of the log
 
 Tell = Callable[[int, int], object]
-"""Told how many questions of how many are answered."""
+"""Told how many questions of how many are answered; afterwards, from the start, how many are graded."""
 
 
 def command(task: LmmsEvalTask, url: str, out: Path, *, concurrency: int, seed: int, data: Path) -> list[str]:
@@ -102,7 +102,7 @@ def run(arguments: list[str], work: Path, data: Path, tell: Tell) -> str:
         for line in process.stdout:  # a progress bar's carriage returns end lines, too
             words = _COLOURS.sub("", line).rstrip()
             bar = _BAR.match(words)
-            if bar is not None and bar["what"] == _ASKING:
+            if bar is not None and bar["what"] in _COUNTED:
                 tell(int(bar["done"]), int(bar["total"]))
             if words and "%|" not in words:
                 tail.append(words)

@@ -116,6 +116,24 @@ def test_a_restart_pays_for_no_row_twice():
     assert len(said.categories) == 6
 
 
+def test_a_row_that_failed_stays_without_category_in_all_attempts_and_is_asked_again_by_the_next_iteration(tmp_path):
+    store, path = MemoryStore(), tmp_path / CATEGORIES
+    rows = [row(n) for n in range(4)]
+    with serving(lambda asked: Reply(status=400) if "1: " in asked.question else looks(asked)) as model:
+        first = categorise(model, rows, store)
+        assert list(first.errors) == ["r1"]
+        model.script = looks
+        asked = len(model.requests)
+        again = categorise(model, rows, store)
+        assert again.categories == first.categories, "the same rows are drawn, and their answers found"
+        assert list(again.errors) == ["r1"]
+        assert len(model.requests) == asked
+        write_known(again.known, path)
+        store.upload(path, f"{FOLDER}/{CATEGORIES}")
+        later = categorise(model, rows, known=read_known(store, FOLDER))
+        assert later.categories.keys() == {"r0", "r1", "r2", "r3"}
+
+
 def test_another_question_picture_or_taxonomy_is_looked_at_anew():
     with serving(looks) as model:
         known = categorise(model, [row(0)]).known

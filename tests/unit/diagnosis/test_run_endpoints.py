@@ -129,6 +129,13 @@ def test_a_turn_with_endpoints_pays_for_nothing_twice(store, tmp_path):
         assert rejected is not None
         assert DiagnosisSummary.model_validate(rejected.summary).tokens.prompt == 0
 
+        # told to look otherwise it has all of its calls: those of the round before are not charged to it
+        wrong = report(store, NEXT).attribution.wrong
+        closer = Attribution(endpoint="teacher", error_types=["visual_recognition", "other"], max_calls=wrong + 1)
+        otherwise = again.diagnosis.model_copy(update={"attribution": closer})
+        diagnose(again.model_copy(update={"reuse": NEXT, "output": f"{NEXT}-4", "diagnosis": otherwise}), store)
+        assert report(store, f"{NEXT}-4").attribution.looked_at == wrong
+
 
 def test_rows_without_a_category_are_errors_and_not_mixed(store):
     def blind(asked: Asked) -> list[str] | Reply:

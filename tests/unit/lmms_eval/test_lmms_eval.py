@@ -107,7 +107,20 @@ def test_a_task_that_is_finished_is_not_asked_again(installed, ask):
     store = MemoryStore()
     first = ask(store, AI2D)
     assert ask(store, AI2D, MMMU, attempt=2)[0] == first[0]
-    assert [c["argv"][c["argv"].index("--tasks") + 1] for c in installed.calls] == ["ai2d", "mmmu_val"]
+    assert [c["argv"][c["argv"].index("--tasks") + 1] for c in installed.calls] == ["ai2d,ai2d", "mmmu_val,mmmu_val"]
+
+
+def test_grading_is_progress_as_asking_is(installed, tmp_path):
+    told = []
+    command = program.command(AI2D, "http://x", tmp_path / "out", concurrency=1, seed=0, data=installed.data)
+    program.run(command, tmp_path, installed.data, lambda done, total: told.append((done, total)))
+    assert told == [(12, 24), (6, 24)]
+
+
+def test_a_data_set_may_be_called_as_its_task(installed, ask):
+    (installed.data / "ai2d").mkdir()
+    (found,) = ask(MemoryStore(), AI2D)
+    assert found.n == 24
 
 
 @pytest.mark.parametrize("changed", ["model", "limit", "version"])
