@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
+from threading import Event
 from typing import TypeVar
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from tenacity import Retrying, retry_if_exception, wait_random_exponential
 from dpe_api.artifacts import InputRef, Manifest, OutputFile
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
-from dpe_jobs.transfer import Hashing, Progress
+from dpe_jobs.transfer import Hashing, Progress, Receiving, WriteFailedError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -318,46 +319,48 @@ class Store:
             outputs = pool.map(lambda n: self.upload(folder / n, join(uri, n)), names)
             return [o.model_copy(update={"path": n}) for n, o in zip(names, outputs, strict=True)]
 
-    def download(self, uri: str, path: Path, sha256: str | None = None) -> str:
-        """Download one object to a file, whole or not at all; returns its sha256. ChecksumMismatch when it differs."""
+    def download(self, uri: str, path: Path, sha256: str | None = None, *, unwanted: Event | None = None) -> str:
+        """Download one object to a file, whole or not at all; returns its sha256. ChecksumMismatch when it differs.
+
+        `unwanted` ends it with NotWantedError when it is set.
+        """
         bucket, key = split_uri(uri)
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
-        digest, progress, version = hashlib.sha256(), Progress(), ""
-
-        def once() -> None:
-            """The rest of it: what has come already is not asked for again, as long as the object is the same."""
-            nonlocal version, digest
-            done = out.tell()
-            same: dict[str, str | builtins.list[str] | tuple[str]] = {"If-Match": version} if done else {}
-            try:
-                response = self._client.get_object(bucket, key, offset=done, request_headers=same)
-            except S3Error as error:
-                if error.code != "PreconditionFailed":
-                    raise
-                out.seek(0)
-                out.truncate()
-                digest = hashlib.sha256()
-                raise urllib3.exceptions.HTTPError("it was replaced meanwhile: once more from its start") from error
-            try:
-                version = response.headers.get("ETag", "")
-                for chunk in response.stream(_CHUNK):
-                    digest.update(chunk)
-                    out.write(chunk)
-                    progress.reached(out.tell())
-            finally:
-                response.close()
-                response.release_conn()
-
         with part.open("wb") as out:
-            self._call(once, uri, progress)
-        found = digest.hexdigest()
+            progress = Progress()
+            body = Receiving(out, progress, unwanted or Event())
+            try:
+                self._call(lambda: self._receive(bucket, key, body), uri, progress)
+            except WriteFailedError as failed:
+                part.unlink()  # a full disk needs the room
+                raise failed.error from None
+        found = body.sha256()
         if sha256 is not None and found != sha256:
             part.unlink()
             raise ChecksumMismatch(f"{uri}: sha256 is {found}, its manifest says {sha256}: upload it again")
         part.chmod(0o644)
         part.replace(path)
         return found
+
+    def _receive(self, bucket: str, key: str, body: Receiving) -> None:
+        """The rest of an object: what has come already is not asked for again, as long as it is the same."""
+        body.check_wanted()
+        same: dict[str, str | builtins.list[str] | tuple[str]] = {"If-Match": body.version} if body.taken else {}
+        try:
+            response = self._client.get_object(bucket, key, offset=body.taken, request_headers=same)
+        except S3Error as error:
+            if error.code != "PreconditionFailed":
+                raise
+            body.restart()
+            raise urllib3.exceptions.HTTPError("it was replaced meanwhile: once more from its start") from error
+        try:
+            body.version = response.headers.get("ETag", "")
+            for chunk in response.stream(_CHUNK):
+                body.write(chunk)
+        finally:
+            response.close()
+            response.release_conn()
 
     def manifest(self, folder: str) -> Manifest | None:
         """The manifest of an artifact, or None when it was not published."""
@@ -377,11 +380,16 @@ class Store:
         for name in wanted:
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
                 raise StoreError(f"{uri}: path {name!r} leads out of the folder: correct its manifest")
+        unwanted = Event()
+
+        def fetch(item: tuple[str, str | None]) -> str:
+            return self.download(join(uri, item[0]), folder / item[0], item[1], unwanted=unwanted)
+
         with ThreadPoolExecutor(threads) as pool:
-            for _ in pool.map(
-                lambda item: self.download(join(uri, item[0]), folder / item[0], item[1]), wanted.items()
-            ):
-                pass
+            try:
+                list(pool.map(fetch, wanted.items()))
+            finally:
+                unwanted.set()  # a pod that is stopped has no time for the rest of a shard
         return self.input_ref(uri)
 
     def input_ref(self, uri: str) -> InputRef:

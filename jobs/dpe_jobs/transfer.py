@@ -2,6 +2,7 @@
 
 import hashlib
 import time
+from threading import Event
 from typing import BinaryIO
 
 
@@ -19,6 +20,55 @@ class Progress:
     def stood_still_s(self) -> float:
         """Seconds since then, or since the first try began."""
         return time.monotonic() - self._at
+
+
+class WriteFailedError(Exception):
+    """The disk did not take what came. No trouble of the store: trying again would only take longer."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+class NotWantedError(Exception):
+    """Whoever asked for it is gone."""
+
+
+class Receiving:
+    """A file that is hashed as it is written, over several tries."""
+
+    def __init__(self, file: BinaryIO, progress: Progress, unwanted: Event) -> None:
+        """`unwanted` may be set by another thread: the next write then ends the transfer."""
+        self._file, self._progress, self._unwanted = file, progress, unwanted
+        self._digest, self.taken = hashlib.sha256(), 0
+        self.version = ""
+        """The ETag of the object that it is about."""
+
+    def write(self, chunk: bytes) -> None:
+        """The next bytes. WriteFailedError when they are not in the file, NotWantedError."""
+        self.check_wanted()
+        try:
+            self._file.write(chunk)
+        except OSError as error:
+            raise WriteFailedError(error) from error
+        self._digest.update(chunk)
+        self.taken += len(chunk)
+        self._progress.reached(self.taken)
+
+    def check_wanted(self) -> None:
+        """NotWantedError when nobody waits for it any more."""
+        if self._unwanted.is_set():
+            raise NotWantedError
+
+    def restart(self) -> None:
+        """From its first byte."""
+        self._file.seek(0)
+        self._file.truncate()
+        self._digest, self.taken = hashlib.sha256(), 0
+
+    def sha256(self) -> str:
+        """Of all that was written."""
+        return self._digest.hexdigest()
 
 
 class Hashing:

@@ -5,6 +5,7 @@ import tempfile
 import threading
 from collections.abc import Iterable
 from pathlib import Path
+from threading import Event
 
 from dpe_api.artifacts import OutputFile
 from dpe_api.launch import StoreAddress
@@ -88,7 +89,7 @@ class MemoryStore(Store):
         self.put(uri, data)
         return OutputFile(path=path.name, size=len(data), sha256=sha256_file(path), media_type=media_type(path.name))
 
-    def download(self, uri: str, path: Path, sha256: str | None = None) -> str:
+    def download(self, uri: str, path: Path, sha256: str | None = None, *, unwanted: Event | None = None) -> str:
         data = self.get(uri)
         found = hashlib.sha256(data).hexdigest()
         if sha256 is not None and found != sha256:

@@ -25,12 +25,21 @@ def _paired_mean(change: Floats, confidence: float, seed: int) -> Interval:
 
 
 def paired(before: Mapping[str, Scored], after: Mapping[str, Scored], confidence: float, seed: int) -> Interval:
-    """Change of the mean score: the score interval of pairs where all scores are 0 or 1, else a bootstrap."""
+    """Change of the mean score: the score interval of pairs where all scores are 0 or 1, else a bootstrap.
+
+    A bootstrap is empty where no score changed, however few they are: it is never narrower here than what as many
+    questions that are right (from 0.5 on) or wrong leave open.
+    """
     names = sorted(before)
     b, a = (np.array([found[name].score for name in names]) for found in (before, after))
     if np.isin([b, a], (0.0, 1.0)).all():
         return paired_change(b == 1.0, a == 1.0, confidence)
-    return _paired_mean(a - b, confidence, seed)
+    found, least = _paired_mean(a - b, confidence, seed), paired_change(b >= 0.5, a >= 0.5, confidence)
+    return Interval(
+        value=found.value,
+        low=max(-1.0, min(found.low, found.value - (least.value - least.low))),
+        high=min(1.0, max(found.high, found.value + (least.high - least.value))),
+    )
 
 
 def compare(

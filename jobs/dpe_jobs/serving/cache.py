@@ -40,6 +40,8 @@ def provide(store: Store, uri: str, folder: Path, cache: Path, most_bytes: int, 
     kept = cache / store.input_ref(uri).sha256
     try:
         with _alone(cache, kept.name):
+            for left in cache.glob(f"{_UNFINISHED}{kept.name}-*"):
+                shutil.rmtree(left)  # whoever wrote it was killed: he held the lock
             if _is_whole(kept, manifest):
                 log.info("%s is in the cache", uri)
             elif not _room(cache, sum(o.size for o in manifest.outputs), most_bytes):
@@ -87,7 +89,7 @@ def _download(store: Store, uri: str, kept: Path, check: Callable[[Path], None])
     if kept.exists():
         log.warning("%s in the cache is not whole: it is downloaded again", uri)
         shutil.rmtree(kept)
-    part = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=kept.parent))
+    part = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{kept.name}-", dir=kept.parent))
     try:
         store.fetch_tree(uri, part)
         check(part)
@@ -95,6 +97,18 @@ def _download(store: Store, uri: str, kept: Path, check: Callable[[Path], None])
         part.rename(kept)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _remove_abandoned(cache: Path, part: Path) -> bool:
+    """Whether the folder of a download is nobody's any more: then it is gone."""
+    name = part.name.removeprefix(_UNFINISHED).rpartition("-")[0]
+    with (cache / f".lock-{name}").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        shutil.rmtree(part)
+        return True
 
 
 def _size(folder: Path) -> int:
@@ -107,8 +121,8 @@ def _room(cache: Path, wanted: int, most_bytes: int) -> bool:
     models: list[tuple[float, int, Path]] = []
     for folder in (path for path in cache.iterdir() if path.is_dir()):
         used = folder.stat().st_mtime
-        if folder.name.startswith(_UNFINISHED) and used < long_ago:
-            shutil.rmtree(folder)  # its pod was killed
+        if folder.name.startswith(_UNFINISHED) and _remove_abandoned(cache, folder):
+            log.info("%s was left by a pod that was killed: it is gone", folder.name)
         elif folder.name != "lost+found":
             models.append((used, _size(folder), folder))
     taken = sum(size for _, size, _ in models)

@@ -254,13 +254,24 @@ def test_scores_of_0_and_1_are_compared_as_answers_of_our_own_benchmarks_are():
 
 
 def test_partial_scores_are_compared_by_a_bootstrap_over_questions():
-    before = {str(i): Scored("q", (i % 5) / 4) for i in range(200)}
-    after = {name: Scored("q", min(1.0, s.score + 0.1)) for name, s in before.items()}
+    random = np.random.default_rng(3)
+    before = {str(i): Scored("q", float(score)) for i, score in enumerate(random.random(400))}
+    after = {name: Scored("q", float(score)) for name, score in zip(before, random.random(400), strict=True)}
     change = paired(before, after, 0.95, 7)
-    assert change.value == pytest.approx(0.08)  # those that had all of it gained nothing
-    assert change.low == pytest.approx(0.08 - 1.96 * 0.04 / 200**0.5, abs=5e-4)
-    assert change.high == pytest.approx(0.08 + 1.96 * 0.04 / 200**0.5, abs=5e-4)
+    spread = np.std([after[name].score - before[name].score for name in before]) / 400**0.5
+    least = paired_change(*(np.array([found[n].score >= 0.5 for n in sorted(before)]) for found in (before, after)), 0.95)
+    assert change.value - change.low == pytest.approx(max(1.96 * spread, least.value - least.low), rel=0.05)
+    assert change.high - change.value == pytest.approx(max(1.96 * spread, least.high - least.value), rel=0.05)
     assert change == paired(before, after, 0.95, 7)
+
+
+@pytest.mark.parametrize("n", [5, 20, 100])
+def test_the_interval_of_partial_scores_that_did_not_change_is_not_empty(n):
+    """One answer that is half right made it so, and the gate let anything pass that was asked few questions."""
+    half = {str(i): Scored("q", 0.5 if i == 0 else 1.0) for i in range(n)}
+    whole = {str(i): Scored("q", 1.0) for i in range(n)}
+    assert paired(half, half, 0.95, 1) == paired(whole, whole, 0.95, 1)
+    assert paired(half, half, 0.95, 1).low < 0
 
 
 def test_a_metric_that_is_not_the_mean_of_its_scores_has_none(tmp_path):

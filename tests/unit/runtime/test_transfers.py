@@ -1,16 +1,21 @@
 """Transfers over a bad line: what has come is not asked for again, and a transfer that gets on is no outage."""
 
 import hashlib
+import resource
+import signal
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
+from dpe_api.artifacts import Manifest, OutputFile
 from dpe_api.launch import StoreAddress
+from dpe_jobs.runtime import Stopped
 from dpe_jobs.store import Store, StoreUnreachable
 
 PIECE = 1 << 20
@@ -26,6 +31,8 @@ class Line(BaseHTTPRequestHandler):
     replaced_after: ClassVar[int | None] = None
     brings: ClassVar[int] = PIECE
     seconds: ClassVar[float] = 0.0
+    bite: ClassVar[int] = PIECE
+    pause: ClassVar[float] = 0.0
     asked: ClassVar[list[int]] = []
     refusals: ClassVar[list[tuple[int, str]]] = []
     """Answers to the next uploads."""
@@ -45,7 +52,9 @@ class Line(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(rest)))
         self.send_header("ETag", f'"{Line.etag}"')
         self.end_headers()
-        self.wfile.write(rest[: self.brings])
+        for start in range(0, min(self.brings, len(rest)), self.bite):
+            self.wfile.write(rest[start : min(start + self.bite, self.brings)])
+            time.sleep(self.pause)
         self.close_connection = True
 
     def do_PUT(self) -> None:
@@ -111,6 +120,48 @@ def test_a_download_that_gets_nowhere_ends_in_time(
     with pytest.raises(StoreUnreachable, match="s3://dpe/model"):
         store(endpoint, 1).download("s3://dpe/model", tmp_path / "model")
     assert time.monotonic() - began < 15
+
+
+def test_a_disk_that_takes_no_more_is_no_trouble_of_the_store(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was tried again for the whole outage; where it had room by then, a part was hashed twice."""
+    monkeypatch.setattr(Line, "brings", len(DATA))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3 * PIECE // 2, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store(endpoint, 20).download("s3://dpe/model", tmp_path / "model")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Line.asked == [0]
+    assert not list(tmp_path.iterdir()), "the room is given back"
+
+
+def test_a_pod_that_is_stopped_does_not_wait_for_the_rest_of_its_shards(
+    endpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for whole shards, longer than the kubelet waits for it, and was killed before it had cleaned up."""
+    for name, value in {"brings": len(DATA), "bite": PIECE // 8, "pause": 0.5}.items():  # 20 s for a shard
+        monkeypatch.setattr(Line, name, value)
+    shards = [OutputFile(path=f"shard-{n}", size=len(DATA), sha256="0" * 64, media_type="x") for n in range(4)]
+    manifest = Manifest(stage="model", attempt=1, created_at=datetime.now(UTC), outputs=shards, summary={})
+    client = store(endpoint, 60)
+    monkeypatch.setattr(client, "manifest", lambda folder: manifest)
+
+    def stop(*_: object) -> None:
+        raise Stopped
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    began = time.monotonic()
+    try:
+        with pytest.raises(Stopped):
+            client.fetch_tree("s3://dpe/model", tmp_path / "model")
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 15
+    assert not list(tmp_path.rglob("shard-?"))
 
 
 @pytest.mark.parametrize(

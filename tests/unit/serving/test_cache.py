@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import json
 import os
@@ -30,9 +31,11 @@ class Counting(MemoryStore):
         super().__init__()
         self.downloads: list[str] = []
 
-    def download(self, uri: str, path: Path, sha256: str | None = None) -> None:
+    def download(
+        self, uri: str, path: Path, sha256: str | None = None, *, unwanted: threading.Event | None = None
+    ) -> str:
         self.downloads.append(uri)
-        super().download(uri, path, sha256)
+        return super().download(uri, path, sha256)
 
 
 def add(store: MemoryStore, name: str, files: dict[str, bytes] = FILES, **changed: str) -> str:
@@ -165,11 +168,30 @@ def test_a_model_that_is_asked_for_again_counts_as_used(store: Counting, models:
     assert time.time() - model.stat().st_mtime < cache.IN_USE_S
 
 
-def test_what_killed_pods_left_goes_when_it_is_old(store: Counting, models: Path, tmp_path: Path) -> None:
-    left = models / ".part-abc"
+def test_what_killed_pods_left_makes_room_and_what_a_pod_downloads_stays(
+    store: Counting, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It counted as in use for two weeks: a few interrupted downloads of a large model closed the cache."""
+    size = sum(map(len, FILES.values()))
+    dead, alive = (models / f".part-{name}-x_1" for name in ("dead", "alive"))
+    for left in (dead, alive):
+        left.mkdir()
+        (left / "model.safetensors").write_bytes(b"x" * size)
+    with (models / ".lock-alive").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fetch(store, add(store, "base"), tmp_path / "first", models, 2 * size)
+    assert (tmp_path / "first" / "config.json").is_symlink(), "the dead one's room was free"
+    assert not dead.exists()
+    assert alive.exists()
+
+
+def test_the_next_download_of_a_model_removes_what_a_killed_one_left(
+    store: Counting, models: Path, tmp_path: Path
+) -> None:
+    uri = add(store, "base")
+    left = models / f".part-{store.input_ref(uri).sha256}-abc"
     left.mkdir()
-    long_unused(left)
-    fetch(store, add(store, "base"), tmp_path / "first", models, MANY)
+    fetch(store, uri, tmp_path / "first", models, MANY)
     assert not left.exists()
 
 
