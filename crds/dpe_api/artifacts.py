@@ -203,6 +203,8 @@ class DiagnosisReport(ApiModel):
     fingerprint: str
     """Hash of everything that decides the answers (model, questions, sampling): equal fingerprints, equal answers."""
     sets: list[SetReport]
+    confidence: float = 0.95
+    """Of the intervals in it."""
     attribution: AttributionReport | None = None
     """Of the probe; in report.json only, not in the manifest's summary."""
 

@@ -292,7 +292,7 @@ def chart_values(target: Target) -> tuple[list[str], dict[str, object]]:
         return [str(Path(file).resolve()) for file in files], {}
     missing = [v for v in ("DPE_IMAGE", "DPE_S3_ENDPOINT", ENV_ACCESS_KEY, ENV_SECRET_KEY) if not os.environ.get(v)]
     if missing:
-        raise Unusable(f'{", ".join(missing)} is not set: start it with `make demo`')
+        raise Unusable(f"{', '.join(missing)} is not set: start it with `make demo`")
     image = {"image": os.environ["DPE_IMAGE"]}
     store = {
         "endpoint": os.environ["DPE_S3_ENDPOINT"],

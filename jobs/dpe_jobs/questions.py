@@ -134,6 +134,9 @@ def check_image(data: bytes) -> tuple[int, int]:
                 if width * height > MAX_PIXELS:
                     raise ValueError(f"{width}x{height} pixels, more than {MAX_PIXELS}")
                 image.load()
+                if image.mode.startswith("I"):
+                    # Pillow, and with it every server, takes 255 for white and cuts off what is above
+                    raise ValueError("its grey values have 16 bits, and a model would see white: scale them to 8 bits")
     except (OSError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"the image does not decode: {error}") from error
     return width, height

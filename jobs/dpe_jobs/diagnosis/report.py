@@ -93,4 +93,5 @@ def describe(
         model_sha256=model.sha256,
         fingerprint=fingerprint(model, sets, probe, settings, endpoints),
         sets=[describe_set(items, s, settings.confidence) for s in sets],
+        confidence=settings.confidence,
     )

@@ -61,7 +61,7 @@ def listed_choices(question: str, answer: str) -> tuple[str, ...]:
     """Choices that a question lists in lines `A. ...`, when its answer is one of those letters; else none."""
     found = _LISTED.findall(question)
     letters = "".join(letter for letter, _ in found)
-    if len(found) < 2 or letters != ascii_uppercase[: len(found)] or answer.strip() not in letters:
+    if len(found) < 2 or letters != ascii_uppercase[: len(found)] or answer.strip() not in tuple(letters):
         return ()
     return tuple(text for _, text in found)
 

@@ -5,15 +5,15 @@ DPE_S3_SECRET_KEY.
 """
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 
 from dpe_api.artifacts import Manifest
 from dpe_api.names import Exit, Stage
+from dpe_jobs.commands import address, carry_out
 from dpe_jobs.importing.cli import connect
 from dpe_jobs.lineage.samples import Counts, Sample, read_samples
 from dpe_jobs.lineage.walk import Ancestor, walk
-from dpe_jobs.runtime import BadData, classify
+from dpe_jobs.runtime import BadData
 from dpe_jobs.store import Store, join
 
 
@@ -119,11 +119,10 @@ def _counted(counts: Counts) -> Iterator[str]:
 def main(argv: Sequence[str]) -> Exit:
     """0; 65 no such model or a sample file that is not as promised, 78 a command to mend, 75 the store is away."""
     arguments = parser().parse_args(argv)
-    try:
-        for line in lines(connect(arguments.region), arguments.uri, samples=arguments.samples):
+
+    def tell() -> Exit:
+        for line in lines(connect(arguments.region), address(arguments.uri), samples=arguments.samples):
             print(line)
-    except Exception as error:  # noqa: BLE001 - classified and told
-        code, reason, message = classify(error)
-        print(f"{reason}: {message}", file=sys.stderr)
-        return code
-    return Exit.DONE
+        return Exit.DONE
+
+    return carry_out(tell, "the rest is not told")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dpe_api.artifacts import Manifest, OutputFile
 from dpe_api.names import Stage
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import NotFound, Store, join
 
 MODELS = ("model", str(Stage.TRAINING))
 DATA = ("dataset", str(Stage.GENERATION))
@@ -35,6 +35,13 @@ class Ancestor:
         return self.manifest is not None and self.manifest.stage in DATA
 
 
+def _is_empty(store: Store, uri: str) -> bool:
+    try:
+        return not store.list(uri)
+    except NotFound:  # its bucket is gone as well
+        return True
+
+
 def walk(store: Store, model_uri: str) -> Iterator[Ancestor]:
     """A model, then what it and its ancestors were made of, each artifact once, and a model before its own origins.
 
@@ -42,7 +49,7 @@ def walk(store: Store, model_uri: str) -> Iterator[Ancestor]:
     """
     known = {model_uri}
     own = store.manifest(model_uri)
-    gone = own is None and not store.list(model_uri)
+    gone = own is None and _is_empty(store, model_uri)
     waiting = [Ancestor(model_uri, None, None, own, gone)]
     while waiting:
         found = waiting.pop(0)
@@ -55,7 +62,7 @@ def walk(store: Store, model_uri: str) -> Iterator[Ancestor]:
             known.add(origin.uri)
             manifest = store.manifest(origin.uri)
             if manifest is None or manifest.stage in (*MODELS, *DATA):
-                missing = manifest is None and not store.list(origin.uri)
+                missing = manifest is None and _is_empty(store, origin.uri)
                 waiting.append(Ancestor(origin.uri, found.uri, origin.sha256, manifest, missing))
 
 

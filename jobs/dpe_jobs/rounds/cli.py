@@ -6,16 +6,16 @@ DPE_S3_SECRET_KEY.
 """
 
 import argparse
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dpe_api.names import Exit, Stage
+from dpe_jobs.commands import address, carry_out
 from dpe_jobs.importing.cli import connect
 from dpe_jobs.rounds import page
 from dpe_jobs.rounds.read import earlier_rounds
-from dpe_jobs.runtime import BadData, classify
+from dpe_jobs.runtime import BadData
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,17 +32,16 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> Exit:
     """0; 65 no evaluation there, 78 a command or an environment to mend, 75 the store is away."""
     arguments = parser().parse_args(argv)
-    root = arguments.uri.rstrip("/").removesuffix(f"/{Stage.EVALUATION}")
-    try:
+
+    def write() -> Exit:
+        root = address(arguments.uri).removesuffix(f"/{Stage.EVALUATION}")
         rounds = earlier_rounds(connect(arguments.region), root)
         if not rounds:
             raise BadData(
                 "NotFound", f"{root} holds no finished evaluation: name the folder of an iteration's artifacts"
             )
         page.write(rounds, arguments.out, created_at=datetime.now(UTC))
-    except Exception as error:  # noqa: BLE001 - classified and told
-        code, reason, message = classify(error)
-        print(f"{reason}: {message}", file=sys.stderr)
-        return code
-    print(f"{arguments.out}: {len(rounds)} rounds")
-    return Exit.DONE
+        print(f"{arguments.out}: {len(rounds)} rounds")
+        return Exit.DONE
+
+    return carry_out(write, "the page was not written")

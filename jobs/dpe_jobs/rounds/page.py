@@ -8,7 +8,7 @@ from pathlib import Path
 from dpe_jobs import pages
 from dpe_jobs.diagnosis.page import FILTERS
 from dpe_jobs.rounds.read import RoundFound
-from dpe_jobs.rounds.series import Series, by_category, macro
+from dpe_jobs.rounds.series import Series, by_category, comparable, macro
 
 PAGE = "run.html"
 
@@ -55,6 +55,7 @@ def write(rounds: Sequence[RoundFound], out: Path, *, created_at: datetime) -> N
     """Write the page of at least one round, oldest first. ValueError without any."""
     if not rounds:
         raise ValueError("no round to show")
+    given, rounds = len(rounds), comparable(rounds)
     whole, count = macro(rounds), len(rounds)
     text = pages.render(
         "dpe_jobs.rounds",
@@ -66,7 +67,8 @@ def write(rounds: Sequence[RoundFound], out: Path, *, created_at: datetime) -> N
         headline=rounds[-1].headline,
         large=Chart(760, 280, 44, rounds=count),
         small=Chart(250, 130, 34, rounds=count),
-        confidence=rounds[-1].evaluation.confidence,
+        left_out=given - count,
+        confidence=rounds[-1].evaluation.report.confidence,
         created_at=created_at,
     )
     out.write_text(text, encoding="utf-8")

@@ -45,6 +45,11 @@ class RoundFound:
         return names[0] if names else PROBE
 
     @property
+    def asked_on(self) -> tuple[str, str]:
+        """That set's name, and where its questions are."""
+        return self.headline, self.after.uri
+
+    @property
     def before(self) -> SetReport:
         """The model that the round began with."""
         return self.diagnosis.report.of(self.headline)
@@ -86,9 +91,12 @@ def read_round(store: Store, root: str, evaluation: Manifest) -> RoundFound:
 
 
 def previous_root(manifest: Manifest) -> str | None:
-    """Folder of the iteration before, from an evaluation's manifest; None in a first round."""
+    """Folder of the iteration before, from an evaluation's manifest; None in a first round.
+
+    It is the last input: a set of questions before it may have a folder of that name.
+    """
     end = f"/{Stage.EVALUATION}"
-    return next((i.uri.removesuffix(end) for i in manifest.inputs if i.uri.endswith(end)), None)
+    return next((i.uri.removesuffix(end) for i in reversed(manifest.inputs) if i.uri.endswith(end)), None)
 
 
 def earlier_rounds(store: Store, root: str | None) -> list[RoundFound]:
@@ -96,7 +104,7 @@ def earlier_rounds(store: Store, root: str | None) -> list[RoundFound]:
     found: list[RoundFound] = []
     while root is not None and len(found) < MOST_ROUNDS:
         manifest = store.manifest(join(root, Stage.EVALUATION))
-        if manifest is None:
+        if manifest is None or manifest.stage != Stage.EVALUATION:
             log.warning("%s is gone: the rounds up to it are not shown", root)
             break
         try:

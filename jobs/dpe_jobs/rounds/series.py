@@ -72,6 +72,14 @@ def _series(name: str, rounds: Sequence[RoundFound], points: Sequence[Point]) ->
     )
 
 
+def comparable(rounds: Sequence[RoundFound]) -> Sequence[RoundFound]:
+    """The last rounds that tell accuracy on the same questions: others are no points of one line."""
+    first = len(rounds) - 1
+    while first and rounds[first - 1].asked_on == rounds[-1].asked_on:
+        first -= 1
+    return rounds[first:]
+
+
 def by_category(rounds: Sequence[RoundFound]) -> list[Series]:
     """A series for each category that any round asked, by name."""
     names = {c.name for r in rounds for s in (r.before, r.after) for c in s.categories if c.n}

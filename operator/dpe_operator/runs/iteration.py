@@ -25,15 +25,18 @@ def _science(spec: RunSpec, status: RunStatus, seen: RunSeen, number: int, retry
 
     It continues from the round before: an iteration that was accepted stands for its candidate, a rejected one for the
     model that it had started from. Where that one was deleted, the model goes on by its address, with a seed of its
-    own: without a reference the iteration does not know its round, and would draw the first one's probe rows again.
+    own: without a reference the iteration does not know its round, and would draw the first one's probe rows again. A
+    round keeps the seed of the one before: the rows of a draw follow each other, and those of another draw overlap.
     """
     seed = seed_of(spec.template.seed, number, retry) if retry else spec.template.seed
     if number == 1:
         return spec.first(seed), spec.model.uri
     # none: status and iterations are both gone, and with them what was accepted
     before = next((r for r in reversed(status.rounds) if r.round < number), None)
-    if before is not None and seen.named(before.iteration) is not None:
-        return spec.after(before.iteration, seed), before.iteration
+    stands = None if before is None else seen.named(before.iteration)
+    if stands is not None:
+        kept = stands.seed if retry == 0 and stands.seed is not None else seed
+        return spec.after(stands.name, kept), stands.name
     uri = status.model.uri if status.model is not None else spec.model.uri
     return spec.template.iteration(Model(uri=uri), seed_of(spec.template.seed, number, retry)), uri
 

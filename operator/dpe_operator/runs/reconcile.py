@@ -50,6 +50,7 @@ def round_seen(body: dict[str, Any]) -> RoundSeen | None:
         retry=int(retry),
         status=Status.model_validate(body.get("status") or {}),
         reference=((spec.get("model") or {}).get("iterationRef") or {}).get("name"),
+        seed=spec.get("seed"),
         suspended=bool(spec.get("suspend")),
         suspended_by_run=ANNOTATION_SUSPENDED in annotations,
         deleting="deletionTimestamp" in metadata,

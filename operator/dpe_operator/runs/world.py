@@ -21,6 +21,8 @@ class RoundSeen:
     status: Status = field(default_factory=Status)
     reference: str | None = None
     """Name of the iteration that it continues from."""
+    seed: int | None = None
+    """Its spec.seed."""
     suspended: bool = False
     """Its spec.suspend."""
     suspended_by_run: bool = False

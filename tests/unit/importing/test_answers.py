@@ -118,6 +118,8 @@ def test_choices_that_a_question_lists_are_found_when_its_answer_is_a_letter_of_
     question = "What is it?\nA. red\nB. blue\n(C) green\nAnswer with the option's letter."
     assert listed_choices(question, "B") == ("red", "blue", "green")
     assert listed_choices(question, "D") == ()
+    assert listed_choices(question, "AB") == (), "two of them are no letter"
+    assert listed_choices(question, "BC") == ()
     assert listed_choices(question, "blue") == ()
     assert listed_choices("What is it?\nA. red\nC. blue", "A") == ()
     assert listed_choices("A. is a letter", "A") == ()

@@ -14,6 +14,7 @@ from dpe_api.names import Exit
 from dpe_jobs.generation.samples import SAMPLE_SCHEMA
 from dpe_jobs.lineage import cli
 from dpe_jobs.lineage.walk import walk
+from dpe_jobs.store import NotFound
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 ROOT = "s3://dpe/lab/shapes-{}-0123abcd"
@@ -122,6 +123,20 @@ def test_what_is_gone_is_told(store):
     assert "it is gone: nothing is known of what is behind it" in told(store, model(2))
 
 
+def test_an_ancestor_whose_bucket_is_gone_is_gone_as_well(store, monkeypatch):
+    for item in store.list(model(1)):
+        store.delete([item.uri])
+    known = store.list
+
+    def listed(uri):
+        if uri == model(1):
+            raise NotFound(f"{uri} does not exist (NoSuchBucket)")
+        return known(uri)
+
+    monkeypatch.setattr(store, "list", listed)
+    assert "it is gone: nothing is known of what is behind it" in told(store, model(2))
+
+
 def test_what_a_model_wrote_does_not_steer_the_terminal(store):
     train(store, 3, model(2), [sample(1, "hue", []) | {"question": "what\x1b[2J is\nthis?"}])
     assert "\x1b" not in told(store, model(3), samples=True)
@@ -134,3 +149,5 @@ def test_the_command_prints_it_or_says_what_is_missing(store, monkeypatch, capsy
     assert "samples, asked for by" in capsys.readouterr().out
     assert cli.main(["s3://dpe/nothing"]) is Exit.BAD_DATA
     assert "s3://dpe/nothing holds no model" in capsys.readouterr().err
+    assert cli.main(["models/base"]) is Exit.BAD_CONFIG
+    assert "models/base" in capsys.readouterr().err

@@ -259,7 +259,9 @@ def test_partial_scores_are_compared_by_a_bootstrap_over_questions():
     after = {name: Scored("q", float(score)) for name, score in zip(before, random.random(400), strict=True)}
     change = paired(before, after, 0.95, 7)
     spread = np.std([after[name].score - before[name].score for name in before]) / 400**0.5
-    least = paired_change(*(np.array([found[n].score >= 0.5 for n in sorted(before)]) for found in (before, after)), 0.95)
+    least = paired_change(
+        *(np.array([found[n].score >= 0.5 for n in sorted(before)]) for found in (before, after)), 0.95
+    )
     assert change.value - change.low == pytest.approx(max(1.96 * spread, least.value - least.low), rel=0.05)
     assert change.high - change.value == pytest.approx(max(1.96 * spread, least.high - least.value), rel=0.05)
     assert change == paired(before, after, 0.95, 7)

@@ -2,6 +2,7 @@ import dataclasses
 import io
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -147,6 +148,13 @@ def test_only_what_servers_take_is_an_image(kind):
     out = io.BytesIO()
     Image.new("RGB", (16, 16)).save(out, kind)
     with pytest.raises(ValueError, match="cannot identify image"):
+        check_image(out.getvalue())
+
+
+def test_grey_values_of_16_bits_are_refused_because_every_model_would_see_white():
+    out = io.BytesIO()
+    Image.fromarray(np.linspace(0, 65535, 64 * 64, dtype=np.uint16).reshape(64, 64)).save(out, "PNG")
+    with pytest.raises(ValueError, match="16 bits.*scale them to 8 bits"):
         check_image(out.getvalue())
 
 

@@ -45,9 +45,15 @@ def root(number: int) -> str:
 
 
 def publish(
-    store: Store, number: int, before: dict[str, float], after: dict[str, float], *, accepted: bool = True
+    store: Store,
+    number: int,
+    before: dict[str, float],
+    after: dict[str, float],
+    *,
+    accepted: bool = True,
+    questions: str = "s3://dpe/data/test",
 ) -> None:
-    """One round: diagnosis, generation and evaluation, which names that of the round before."""
+    """One round: diagnosis, generation and evaluation, which names that of the round before as its last input."""
     diagnosis = given.summary(Stage.DIAGNOSIS, categories=tuple(before)).model_copy(update={"report": report(before)})
     generation = given.summary(Stage.GENERATION, categories=tuple(before))
     evaluation = given.summary(Stage.EVALUATION, accepted=accepted).model_copy(
@@ -59,8 +65,8 @@ def publish(
         (Stage.GENERATION, generation),
         (Stage.EVALUATION, evaluation),
     ):
-        inputs = []
+        inputs = [InputRef(uri=questions, sha256="1" * 64)]
         if stage is Stage.EVALUATION and number > 1:
-            inputs = [InputRef(uri=f"{root(number - 1)}/evaluation", sha256="0" * 64)]
+            inputs += [InputRef(uri=f"{root(number - 1)}/evaluation", sha256="0" * 64)]
         manifest = Manifest(stage=str(stage), iteration=own, created_at=NOW, inputs=inputs, summary=summary.wire())
         store.publish(f"{root(number)}/{stage}", manifest)

@@ -6,7 +6,7 @@ from tests.fakes.memory_store import MemoryStore
 from tests.unit.rounds import chains
 from tests.unit.rounds.chains import NOW, interval, publish, root
 
-from dpe_api.artifacts import TaskComparison
+from dpe_api.artifacts import Manifest, TaskComparison
 from dpe_api.names import Exit
 from dpe_jobs.rounds import cli, page
 from dpe_jobs.rounds.page import Chart
@@ -46,6 +46,35 @@ def test_the_chain_begins_after_a_round_whose_artifacts_were_removed(store):
     assert [r.name for r in earlier_rounds(store, root(3))] == ["shapes-2", "shapes-3"]
     store.delete([f"{root(2)}/evaluation/manifest.json"])
     assert [r.name for r in earlier_rounds(store, root(3))] == ["shapes-3"]
+
+
+def test_a_set_of_questions_may_have_a_folder_that_is_called_evaluation():
+    store = MemoryStore()
+    store.publish("s3://dpe/data/evaluation", Manifest(stage="import", created_at=NOW, inputs=[], summary={}))
+    for number in (1, 2):
+        publish(store, number, FIRST, SECOND, questions="s3://dpe/data/evaluation")
+    assert [r.name for r in earlier_rounds(store, root(2))] == ["shapes-1", "shapes-2"]
+
+
+def test_rounds_that_asked_other_questions_are_left_out_of_the_page_which_says_so(rounds, tmp_path):
+    first = rounds[0].evaluation.report
+    sets = [s.model_copy(update={"uri": "s3://dpe/data/older"}) for s in first.sets]
+    evaluation = rounds[0].evaluation.model_copy(update={"report": first.model_copy(update={"sets": sets})})
+    page.write([replace(rounds[0], evaluation=evaluation), *rounds[1:]], tmp_path / "run.html", created_at=NOW)
+    text = (tmp_path / "run.html").read_text()
+    assert 'data-rounds="2"' in text
+    assert "1 earlier round asked another set of questions" in text
+    page.write(rounds, tmp_path / "run.html", created_at=NOW)
+    assert "another set of questions" not in (tmp_path / "run.html").read_text()
+
+
+def test_intervals_of_accuracy_are_told_with_their_own_confidence_and_not_the_gates(rounds, tmp_path):
+    report = rounds[-1].evaluation.report.model_copy(update={"confidence": 0.9})
+    evaluation = rounds[-1].evaluation.model_copy(update={"report": report, "confidence": 0.8})
+    page.write([replace(rounds[-1], evaluation=evaluation)], tmp_path / "run.html", created_at=NOW)
+    text = (tmp_path / "run.html").read_text()
+    assert "with 90% confidence" in text
+    assert "80%" not in text
 
 
 def test_a_category_is_followed_over_the_models_that_stood(rounds):
@@ -137,3 +166,4 @@ def test_the_command_writes_the_page_or_says_what_is_missing(store, tmp_path, mo
     assert 'data-rounds="2"' in out.read_text()
     assert cli.main([chains.root(9), "--out", str(out)]) is Exit.BAD_DATA
     assert "holds no finished evaluation" in capsys.readouterr().err
+    assert cli.main(["lab/shapes-1", "--out", str(out)]) is Exit.BAD_CONFIG

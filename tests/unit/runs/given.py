@@ -72,10 +72,13 @@ def status(
     return Status.model_validate({**common, **changes})
 
 
+OWN = ("suspended", "suspended_by_run", "deleting", "reference", "seed")
+
+
 def seen(number: int, phase: Phase, *, retry: int = 0, uid: str | None = None, **changes: Any) -> RoundSeen:
     """One of the run's iterations."""
     name = round_name(RUN.name, number, retry)
-    own = {k: changes.pop(k) for k in list(changes) if k in ("suspended", "suspended_by_run", "deleting", "reference")}
+    own = {k: changes.pop(k) for k in list(changes) if k in OWN}
     if number > 1:
         own.setdefault("reference", round_name(RUN.name, number - 1))
     found = status(phase, name=name, number=number - 1, **changes)

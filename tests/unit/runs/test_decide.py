@@ -200,6 +200,20 @@ def test_a_judged_round_whose_iteration_was_deleted_stays_and_the_next_goes_on_f
     assert status.rounds[0].accepted is True
 
 
+def test_rounds_keep_the_seed_of_the_one_before_so_that_no_draw_comes_again():
+    """After a round that started by address the template's seed came back, as if it were the second round once more."""
+    _, known = look(spec(maxIterations=5), None, seen(1, SUCCEEDED), seen(2, SUCCEEDED))
+    third, status = look(spec(maxIterations=5), known, seen(1, SUCCEEDED))  # shapes-2 was deleted by hand
+    seed = third.create["spec"]["seed"]
+    fourth, _ = look(spec(maxIterations=5), status, seen(1, SUCCEEDED), seen(3, SUCCEEDED, seed=seed))
+    assert (created(fourth), model(fourth)) == ("shapes-4", {"iterationRef": {"name": "shapes-3"}})
+    assert fourth.create["spec"]["seed"] == seed != spec().template.seed
+
+    again = spec(onRejected="retryWithAnotherSeed")
+    plan, _ = look(again, None, seen(1, REJECTED, seed=7), seen(1, SUCCEEDED, retry=1, seed=99))
+    assert (created(plan), plan.create["spec"]["seed"]) == ("shapes-2", 99)
+
+
 def test_a_round_that_waits_for_a_deleted_iteration_is_begun_anew():
     _, known = look(spec(), None, seen(1, SUCCEEDED), seen(2, Phase.PENDING))
     plan, status = look(spec(), known, seen(2, Phase.PENDING))
