@@ -40,8 +40,8 @@ class Options:
         """ValueError when two options are alike, or there are more than letters for them."""
         if len(choices) > MOST_CHOICES:
             raise ValueError(
-                f"{len(choices)} choices, but only {MOST_CHOICES} have a letter: leave some out, or ask without choices "
-                "with answer_type exact"
+                f"{len(choices)} choices, but only {MOST_CHOICES} have a letter: leave some out, or ask without "
+                "choices with answer_type exact"
             )
         for self._fold in (exact.fold, normalise, str.strip):
             self._texts = [self._fold(c) for c in choices]

@@ -154,7 +154,7 @@ def test_only_what_servers_take_is_an_image(kind):
 def test_grey_values_of_16_bits_are_refused_because_every_model_would_see_white():
     out = io.BytesIO()
     Image.fromarray(np.linspace(0, 65535, 64 * 64, dtype=np.uint16).reshape(64, 64)).save(out, "PNG")
-    with pytest.raises(ValueError, match="16 bits.*scale them to 8 bits"):
+    with pytest.raises(ValueError, match=r"16 bits.*scale them to 8 bits"):
         check_image(out.getvalue())
 
 
