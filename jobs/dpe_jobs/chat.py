@@ -2,6 +2,7 @@
 
 import base64
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 MAX_RETRY_AFTER_S = 60.0
+_HALVES = re.compile("[\ud800-\udfff]")  # of pairs; JSON's escapes may name one alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,17 @@ def retry_after_s(
         when = when.replace(tzinfo=when.tzinfo or UTC)
         seconds = (when - (now or datetime.now(UTC))).total_seconds()
     return min(max(seconds, 0.0), most) if math.isfinite(seconds) else None
+
+
+def encodable(value: Any) -> Any:
+    """JSON's value with U+FFFD where a text has half a surrogate pair, which no UTF-8 holds: a model's wrong text."""
+    if isinstance(value, str):
+        return _HALVES.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [encodable(one) for one in value]
+    if isinstance(value, dict):
+        return {encodable(name): encodable(one) for name, one in value.items()}
+    return value
 
 
 def parse(body: Any, n: int) -> Answers:

@@ -23,7 +23,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from dpe_api.artifacts import Tokens
 from dpe_api.endpoints import Endpoint, key_variable
 from dpe_api.names import SERVED_MODEL_NAME
-from dpe_jobs.chat import Answers, Complaint, complaint, essence, messages, parse, retry_after_s
+from dpe_jobs.chat import Answers, Complaint, complaint, encodable, essence, messages, parse, retry_after_s
 from dpe_jobs.endpoints.texts import digest
 from dpe_jobs.failed import BudgetSpent, EndpointDown, Refused, RequestFailed
 from dpe_jobs.ledger import Ledger
@@ -245,12 +245,13 @@ class ModelClient:
         most = n * body.get("max_tokens", body.get("max_completion_tokens", 0))
         call = _Call("chat/completions", body, _completion(n), most=most)
         if self._ledger is None:
-            return (await self._through_gate(call, budget))[0]
+            reply, _ = await self._through_gate(call, budget)
+            return dict(encodable(reply))
         key = digest(self._endpoint, json.dumps(body, sort_keys=True))
         row = self._ledger.get(key)
         if row is None:
             reply, tokens = await self._through_gate(call, budget)
-            row = {"id": key, "endpoint": self._endpoint, "reply": essence(reply), "calls": 1}
+            row = {"id": key, "endpoint": self._endpoint, "reply": encodable(essence(reply)), "calls": 1}
             row |= {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion}
             await asyncio.to_thread(self._ledger.append, row)  # may flush, for as long as the store is away
         reply = row["reply"]

@@ -92,7 +92,7 @@ class _Form(IntEnum):
 
 
 def find_object(text: str) -> dict[str, Any]:
-    """The last JSON object in a text, not one inside another; ValueError when there is none.
+    """The last JSON object in a text, not one inside another; ValueError when there is none that UTF-8 can hold.
 
     The last, because what comes before it may quote something.
     """
@@ -103,7 +103,7 @@ def find_object(text: str) -> dict[str, Any]:
         text = _THOUGHTS.sub("", text[:_LONGEST_REPLY])
     else:
         if isinstance(whole, dict):
-            return whole
+            return _whole_characters(whole)
     decoder, found, start = json.JSONDecoder(strict=False), None, text.find("{")
     for _ in range(_MOST_STARTS):
         if start < 0:
@@ -117,6 +117,15 @@ def find_object(text: str) -> dict[str, Any]:
         start = text.find("{", end)
     if not isinstance(found, dict):
         raise ValueError("it holds no whole JSON object")
+    return _whole_characters(found)
+
+
+def _whole_characters(found: dict[str, Any]) -> dict[str, Any]:
+    """The object. ValueError: an escape in it names half a surrogate pair, which no ledger or dataset could hold."""
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"it holds half of a character: {error.object[error.start]!r}") from error
     return found
 
 

@@ -105,6 +105,21 @@ async def test_an_answer_is_paid_for_once_over_restarts_and_another_seed_is_anot
     ] * 3
 
 
+async def test_half_a_surrogate_pair_in_an_answer_is_a_wrong_text_and_no_end_of_the_ledger():
+    store = MemoryStore()
+
+    async def ask(ledger: Ledger | None) -> tuple[str, ...]:
+        async with ModelClient.of(endpoint(model), ledger=ledger) as client:
+            return (await client.ask(None, "what?", max_tokens=5)).texts
+
+    with serving(lambda asked: ["a \ud83d and \U0001f600"]) as model:
+        assert await ask(None) == ("a \ufffd and \U0001f600",)
+        for _ in range(2):
+            with Ledger(store, "s3://b/ledger") as ledger:
+                assert await ask(ledger) == ("a \ufffd and \U0001f600",)
+        assert len(model.requests) == 2, "the second attempt finds it in the ledger"
+
+
 async def test_failures_are_not_remembered(monkeypatch):
     with serving(lambda asked: Reply(status=400) if asked.number == 0 else ["red"]) as model:
         ledger = Ledger(MemoryStore(), "s3://b/ledger")

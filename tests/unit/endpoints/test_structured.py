@@ -124,6 +124,8 @@ BAD = {
     "wrong value": '{"reason": "x", "colour": "green"}',
     "wrong type": '{"reason": "x", "colour": 1}',
     "nothing said": '{"reason": "", "colour": "red"}',
+    "half a surrogate pair": '{"reason": "it is", "colour": "red", "more": "\\ud83d"}',
+    "half a surrogate pair in prose": 'So: {"reason": "it is", "colour": "red", "more": "\\ud83d"}',
     "deep": '{"a":' * 5000,
     "many braces": "{" * 50_000,
 }
