@@ -1,4 +1,5 @@
 import io
+import struct
 import tracemalloc
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from tests.fakes.image_files import file, photo, png_bomb, png_text_bomb
 
 from dpe_jobs.generation.fetching.decoding import KEPT_PIXELS, decode
@@ -96,6 +98,22 @@ def test_a_camera_that_was_turned_gives_an_upright_picture(kind, orientation):
 def test_damaged_exif_is_no_reason_to_lose_a_picture():
     data = file(PHOTO, "JPEG", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff" + bytes(30))
     assert decode(data, MOST).size == PHOTO.size
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_tag_of_the_wrong_type_beside_the_orientation_does_not_matter(kind):
+    entries = struct.pack(">HHHIHH", 2, 0x0112, 3, 1, 6, 0)  # Orientation, SHORT: turned clockwise
+    entries += struct.pack(">HHII", 0x010F, 5, 1, 38)  # Make, a RATIONAL where a text belongs
+    exif = b"Exif\0\0MM\0*" + struct.pack(">I", 8) + entries + bytes(4) + struct.pack(">II", 72, 1)
+    stored = PHOTO.transpose(Image.Transpose.ROTATE_90)
+    image = decode(file(stored, kind, exif=exif), MOST)
+    assert (image.size, corner(image)) == (PHOTO.size, "red")
+
+
+def test_exif_that_no_reader_understands_is_no_reason_to_lose_a_picture():
+    note = PngInfo()
+    note.add_text("Raw profile type exif", "\nexif\n 4\nno hexadecimal")
+    assert corner(decode(file(PHOTO, "PNG", pnginfo=note), MOST)) == "red"
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
