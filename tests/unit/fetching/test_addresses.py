@@ -81,6 +81,8 @@ def test_an_address_that_is_not_the_internets_is_blocked(address):
         "http://example.org/" + 3000 * "a",
         "http://example.org/\r\nHost: evil",
         "http://\udcff.org/",
+        "http://xn--i-7iq.ws/a.png",
+        "http://user@xn--i-7iq.ws/a.png",
     ],
 )
 def test_an_address_that_deceives_or_is_none_is_refused(address):

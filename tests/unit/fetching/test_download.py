@@ -71,6 +71,7 @@ async def test_a_redirect_into_the_private_network_goes_nowhere():
             "/file": "file:///etc/passwd",
             "/metadata": "http://169.254.169.254/latest/meta-data/",
             "/user": f"http://u:p@127.0.0.1:{private.port}/secret",
+            "/undecodable": f"http://xn--i-7iq.ws:{private.port}/secret",
         }
         with site({path: redirect(target) for path, target in targets.items()}) as web:
             found = {path: (await reason(f"{web.url}{path}"))[0] for path in targets}
@@ -83,6 +84,7 @@ async def test_a_redirect_into_the_private_network_goes_nowhere():
             "/file": bad,
             "/metadata": blocked,
             "/user": bad,
+            "/undecodable": bad,
         }
         assert private.visits == []
 

@@ -127,16 +127,16 @@ def check(address: str | httpx.URL, allowed: Allowed) -> httpx.URL:
         raise NotFetched(Reason.BAD_ADDRESS, f"it has more than {LONGEST} characters")
     try:
         url = httpx.URL(address).copy_with(fragment=None)
-        port = url.port
+        port, _ = url.port, url.host  # which httpx decodes where it is asked for: IDNA 2008 knows not every xn-- name
     except (httpx.InvalidURL, ValueError) as error:
         raise NotFetched(Reason.BAD_ADDRESS, f"{str(address)[:200]!r} is no address: {error}") from error
     if url.scheme not in ("http", "https"):
         raise NotFetched(Reason.BAD_ADDRESS, f"scheme {url.scheme[:20]!r} is neither http nor https")
     if port is not None and not 0 < port < 1 << 16:
         raise NotFetched(Reason.BAD_ADDRESS, f"port {port} does not exist")
-    if url.userinfo:
-        raise NotFetched(Reason.BAD_ADDRESS, f"it has a user name or password before its host {url.host!r}")
     host = url.raw_host.decode("ascii")
+    if url.userinfo:
+        raise NotFetched(Reason.BAD_ADDRESS, f"it has a user name or password before its host {host!r}")
     address_of_host = literal(host)
     if address_of_host is None:
         if not _NAME.fullmatch(host):

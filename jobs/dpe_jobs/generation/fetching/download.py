@@ -165,6 +165,8 @@ class Downloader:
             raise NotFetched(
                 Reason.TIMEOUT, f"{url.host}: {str(error) or f'not finished in {self._limits.seconds:g} s'}"
             ) from error
+        except UnicodeError as error:  # httpx reads the host of a redirect that nobody has checked yet
+            raise NotFetched(Reason.BAD_ADDRESS, f"{url.host} redirects to no address: {error}") from error
         except httpx.HTTPError as error:
             raise NotFetched(Reason.CONNECTION, f"{url.host}: {error}") from error
 
