@@ -67,7 +67,7 @@ def retry_after_s(
     except ValueError:
         try:
             when = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # numbers that no date can hold
             return None
         # a date that names no zone is in GMT, as the RFC has it
         when = when.replace(tzinfo=when.tzinfo or UTC)

@@ -102,6 +102,8 @@ def test_retry_after_reads_seconds_and_dates_and_nothing_else():
     assert retry_after_s({"retry-after": "99999"}) == 60
     assert retry_after_s({"retry-after": "nan"}) is None
     assert retry_after_s({"retry-after": "soon"}) is None
+    assert retry_after_s({"retry-after": "Thu, 01 Jan 99999999999999999999 00:00:07 GMT"}) is None
+    assert retry_after_s({"retry-after": "Thu, 01 Jan 2026 00:00:07 +99999999999999999999"}) is None
     assert retry_after_s({}) is None
 
 
