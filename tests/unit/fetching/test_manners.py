@@ -78,6 +78,25 @@ async def test_a_robots_txt_without_end_is_read_as_far_as_it_must_be():
                 await it.get(f"{web.url}/private/a.jpg")
 
 
+async def test_a_robots_txt_whose_rules_would_fill_the_memory_is_not_parsed_and_the_host_left_alone():
+    agents = "".join(f"User-agent: {n}\n" for n in range(1001))
+    text = agents + "".join(f"Disallow: /{n}\n" for n in range(1001))
+    with site(robots(text)) as web:
+        async with downloader() as it:
+            with pytest.raises(NotFetched, match=r"Robots: .*left alone for a while"):
+                await it.get(f"{web.url}/a.jpg")
+        assert web.paths() == ["/robots.txt"]
+
+
+async def test_a_long_robots_txt_as_large_sites_have_it_is_read():
+    groups = "\n".join(f"User-agent: bot{n}\n" + "Disallow: /private/\n" * 20 for n in range(200))
+    with site(robots(f"{groups}\nUser-agent: *\nDisallow: /private/")) as web:
+        async with downloader() as it:
+            assert (await it.get(f"{web.url}/a.jpg")).data == PHOTO
+            with pytest.raises(NotFetched, match="disallows it for dpe"):
+                await it.get(f"{web.url}/private/a.jpg")
+
+
 async def test_requests_to_one_host_keep_their_distance_and_number():
     pages = {f"/{n}.jpg": Answer(PHOTO) for n in range(6)}
     with site(pages) as web:

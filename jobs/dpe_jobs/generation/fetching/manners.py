@@ -1,7 +1,8 @@
 """How a host is treated: what its robots.txt allows, how often and how many at once, patience when it asks for it.
 
 robots.txt by RFC 9309: read once a day for each origin, at most five redirects, at most 500 KiB; without one (4xx)
-everything is allowed, while the host is in trouble (5xx, no answer) nothing is.
+everything is allowed, while the host is in trouble (5xx, no answer) nothing is, nor when reading it would take all
+memory.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 ROBOTS_BYTES = 500 * 1024  # RFC 9309, 2.5: parsers read this much at least
 ROBOTS_S = 24 * 3600.0  # RFC 9309, 2.4: not kept longer
+MOST_RULES = 1_000_000  # of all agents together, 80 bytes each once they are read
 TROUBLE_S = 600.0  # a host in trouble is left alone as long
 MAX_HOSTS = 512  # remembered; the one not asked longest is forgotten
 LONGEST_DELAY_S = 30.0  # between two requests; whoever asks for more is left alone
@@ -134,5 +136,18 @@ class RobotsRules:
                 robots.rules, robots.until = None, time.monotonic() + TROUBLE_S
                 return
             text = b""
-        robots.rules = await asyncio.to_thread(Protego.parse, text.decode(errors="replace"))
-        robots.until = time.monotonic() + ROBOTS_S
+        robots.rules = await asyncio.to_thread(_parsed, text.decode(errors="replace"))
+        if robots.rules is None:
+            log.info("robots.txt of %s has more than %d rules for its agents", url.host, MOST_RULES)
+        robots.until = time.monotonic() + (TROUBLE_S if robots.rules is None else ROBOTS_S)
+
+
+def _parsed(text: str) -> Protego | None:
+    """The rules; None: there may be too many, for Protego keeps each of a group once for every agent of the group.
+
+    How lines are grouped is for Protego to say: here all rules may be for all agents.
+    """
+    lines = [line.strip().lower() for line in text.splitlines()]
+    agents = sum(line.startswith("user") for line in lines)
+    others = sum(bool(line) and not line.startswith(("user", "#")) for line in lines)
+    return None if agents * others > MOST_RULES else Protego.parse(text)
