@@ -38,7 +38,10 @@ class Supply(Protocol):
         """What a planner may choose, and its values. Any values go together."""
 
     def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
-        """What picture is needed for these knobs: targets that need the same are numbered (`Target.ordinal`)."""
+        """What picture is needed for these knobs: targets that need the same are numbered (`Target.ordinal`).
+
+        Of a source without a program a target's query counts instead, if it has one.
+        """
 
     async def select(self, target: Target) -> Picture:
         """The picture for a target: the same one whenever and however often it is asked for. NoImage: there is none."""

@@ -41,6 +41,10 @@ class Offer(Protocol):
 
     name: str
 
+    @property
+    def program(self) -> object | None:
+        """Who reads its pictures: then it looks for what the knobs say. None: for the query, if there is one."""
+
     def supplies(self, category: str) -> bool:
         """Whether it has pictures for a category."""
 
@@ -48,7 +52,10 @@ class Offer(Protocol):
         """What may be chosen, and its values; empty: the model says in its own words what is wanted."""
 
     def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
-        """What picture is needed for these knobs: targets that need the same are numbered (`Target.ordinal`)."""
+        """What picture is needed for these knobs: targets that need the same are numbered (`Target.ordinal`).
+
+        Of a source without a program a target's query counts instead, if it has one.
+        """
 
 
 class Facet(Reply):
@@ -120,7 +127,7 @@ class EndpointPlanner:
         self._program, self._client, self._endpoint, self._settings = program, client, endpoint, settings
         self._offers = {offer.name: offer for offer in offers}
         self._aims, self._examples, self._seed = aims, examples, seed
-        self._asked: Counter[tuple[str, str, str, str]] = Counter()
+        self._asked: Counter[tuple[str, str, str]] = Counter()
 
     async def plan(self, order: Order) -> Sequence[Target]:
         """Exactly the targets of the order. RequestFailed: the endpoint gave no answer at all."""
@@ -211,10 +218,12 @@ class EndpointPlanner:
         )
 
     def _numbered(self, target: Target) -> Target:
-        """With its ordinal: those that look for the same must not find the same."""
+        """With its ordinal: those for which a source would find the same must not get the same."""
         offer = self._offers.get(target.source)
         looks_for = offer.looks_for(target.category, target.knobs) if offer else ""
-        key = (target.category, target.source, looks_for, target.query)
+        if offer is None or offer.program is None:
+            looks_for = target.query or looks_for
+        key = (target.category, target.source, looks_for)
         self._asked[key] += 1
         return replace(target, ordinal=self._asked[key] - 1)
 

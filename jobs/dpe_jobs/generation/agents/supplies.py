@@ -49,13 +49,8 @@ class _Unread:
         return {}
 
     def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
-        """Whatever the query says."""
-        return ""
-
-
-def query_of(target: Target) -> str:
-    """What to look for: the planner's query, else what it says of the target."""
-    return target.query or " ".join([target.category.replace("_", " "), *target.knobs.values()])
+        """The words that are looked for when a target brings no query of its own."""
+        return " ".join([category.replace("_", " "), *knobs.values()])
 
 
 class LookedUpPool(_Unread):
@@ -94,7 +89,7 @@ class LookedUpPool(_Unread):
 
     async def select(self, target: Target) -> Picture:
         """The image after as many as earlier targets with this query had."""
-        query = Query(query_of(target))
+        query = Query(target.query or self.looks_for(target.category, target.knobs))
         hit = await self._opened.pick(query, target.ordinal, seed=self._seed, part=self._part)
         return await self._opened.load(hit, query)
 

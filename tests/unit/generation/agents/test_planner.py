@@ -27,6 +27,7 @@ FOUND = "search:wikimedia"
 class Offered:
     name: str
     options: Mapping[str, tuple[str, ...]]
+    program: object | None = None
 
     def supplies(self, category: str) -> bool:
         return True
@@ -35,10 +36,10 @@ class Offered:
         return self.options
 
     def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
-        return ""
+        return " ".join([category, *knobs.values()])
 
 
-OFFERS = [Offered(DRAWN, {"birds": ("1", "2", "3")}), Offered(FOUND, {})]
+OFFERS = [Offered(DRAWN, {"birds": ("1", "2", "3")}, program="birds"), Offered(FOUND, {})]
 
 
 class Alternating:
@@ -51,6 +52,13 @@ class Alternating:
             else target(n, source=FOUND, knobs={}, query="bird")
             for n in range(order.first, order.first + order.count)
         ]
+
+
+class Wordless:
+    """Plans for the search, and says nothing of what to look for, as the programmatic planner does."""
+
+    async def plan(self, order: Order) -> Sequence[Target]:
+        return [target(n, source=FOUND, knobs={}, query="") for n in range(order.first, order.first + order.count)]
 
 
 def order(count: int, first: int = 0, feedback: Feedback | None = None) -> Order:
@@ -181,6 +189,33 @@ async def test_targets_that_look_for_the_same_are_numbered_over_all_blocks():
     ravens, owls = "ravens in fog", "owls"
     assert found == [(ravens, 0), (owls, 0), (ravens, 1), (ravens, 2), (owls, 1), (ravens, 3)]
     assert max(Counter(found).values()) == 1
+
+
+async def test_targets_of_a_source_that_a_program_reads_are_numbered_by_their_knobs_whatever_the_query():
+    knobs = [{"name": "birds", "value": "3"}]
+    queries = ("three ravens", "three owls", "")
+    with serving(Cast(plan={"targets": [proposal(DRAWN, query=query, facets=knobs) for query in queries]})) as model:
+        planned = await plan(model, order(8))
+    assert [(t.knobs["birds"], t.ordinal) for t in planned if t.source == DRAWN] == [
+        ("3", 0),
+        ("3", 1),
+        ("3", 2),
+        ("1", 0),
+    ]
+
+
+async def test_targets_of_a_search_are_numbered_by_what_is_searched_for_whatever_the_facets():
+    fog = [{"name": "light", "value": "fog"}]
+    proposals = [
+        proposal(query="birds fog", facets=[]),
+        proposal(query="birds fog", facets=[{"name": "light", "value": "dusk"}]),
+        proposal(query="", facets=fog),
+    ]
+    with serving(Cast(plan={"targets": proposals})) as model:
+        async with client_of(model) as client:
+            planner = EndpointPlanner(Wordless(), client, of(model), SETTINGS, OFFERS, AIMS, EXAMPLES, 7)
+            planned = await planner.plan(order(3))
+    assert [t.ordinal for t in planned] == [0, 1, 2], "the third is searched for by the same words"
 
 
 async def test_a_plan_is_the_same_after_a_restart_and_costs_nothing_again():
