@@ -1,6 +1,9 @@
 """From a query to a picture: a provider and an image host, both over real HTTP, and a store between two runs."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from tests.fakes.image_files import file, photo, png_bomb
@@ -34,12 +37,18 @@ class World:
 
     async def first(self, query: str = "red car", **changes: object) -> Picture:
         """In a run of its own."""
+        async with self.search() as it:
+            return await it.first(query, **changes)
+
+    @asynccontextmanager
+    async def search(self) -> AsyncIterator[ImageSearch]:
+        """One run's."""
         manners = Manners(at_once=8, interval_s=0.0)
         async with (
             Downloader(DOWNLOADS.user_agent, allowed=Allowed.of(DOWNLOADS.allow), manners=manners) as fetched,
             ImageSearch(source(self.provider, self.api), 1, DOWNLOADS, fetched, self.store, CACHE) as it,
         ):
-            return await it.first(query, **changes)
+            yield it
 
     def visits(self) -> int:
         return len(self.api.visits) + len(self.web.visits)
@@ -84,6 +93,13 @@ async def test_a_second_run_asks_and_downloads_nothing_and_gets_the_same(provide
     assert first.origin == second.origin
     assert first.image.tobytes() == second.image.tobytes()
     assert first.tool_calls == second.tool_calls
+
+
+async def test_targets_that_look_for_the_same_at_once_buy_a_page_once(api, web):
+    async with World(Provider.SERPER, api, web).search() as it:
+        pages = await asyncio.gather(*(it.search(query) for query in ["red car", " red  car", "owl"] * 8))
+    assert len(api.visits) == 2
+    assert pages[:3] == pages[3:6]
 
 
 async def test_results_are_asked_for_again_when_they_are_old(api, web, monkeypatch):

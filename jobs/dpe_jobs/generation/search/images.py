@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
+from weakref import WeakValueDictionary
 
 from dpe_api.generation_spec import Source, SourceKind
 from dpe_api.launch import Downloads
@@ -65,6 +66,7 @@ class ImageSearch:
         self._api = SearchApi(source, number, user_agent(downloads))
         self._store, self._folder = store, join(folder, "searches")
         self._images = ImageCache(store, folder, fetched)
+        self._busy: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # who waits holds it
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,11 +83,18 @@ class ImageSearch:
         """
         asked = json.dumps([self.name, self._api.address, " ".join(query.split()), page])
         uri = join(self._folder, f"{hashlib.sha256(asked.encode(errors='surrogatepass')).hexdigest()}.json")
+        lock = self._busy.setdefault(uri, asyncio.Lock())
+        async with lock:  # many targets look for the same, and some providers sell each page
+            return await self._kept(uri) or await self._asked(uri, asked, query, page)
+
+    async def _kept(self, uri: str) -> Page | None:
         known = await asyncio.to_thread(self._store.find, uri)
-        if known is not None:
-            entry = json.loads(known)
-            if time.time() < entry["until"]:
-                return Page(tuple(Result(**row) for row in entry["results"]), entry["more"])
+        entry = None if known is None else json.loads(known)
+        if entry is None or time.time() >= entry["until"]:
+            return None
+        return Page(tuple(Result(**row) for row in entry["results"]), entry["more"])
+
+    async def _asked(self, uri: str, asked: str, query: str, page: int) -> Page:
         found = await self._api.search(query, page)
         entry = {
             "asked": asked,
