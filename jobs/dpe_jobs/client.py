@@ -264,14 +264,15 @@ class ModelClient:
         check: Callable[[Any], Tokens],
         *,
         files: Files = (),
+        most: int = 0,
         budget: Budget | None = None,
     ) -> dict[str, Any]:
         """The reply of another part of the API: `embeddings`, `images/edits`; errors are those of `complete`.
 
         `check` says what a reply cost, ValueError when it is none: then it is asked for again. With `files` the body
-        goes as multipart/form-data. No ledger remembers the reply.
+        goes as multipart/form-data. `most` tokens are kept back for the reply. No ledger remembers it.
         """
-        call = _Call(path, {"model": self.model, **body}, check, files)
+        call = _Call(path, {"model": self.model, **body}, check, files, most)
         return (await self._through_gate(call, budget))[0]
 
     async def _through_gate(self, call: _Call, budget: Budget | None) -> tuple[dict[str, Any], Tokens]:

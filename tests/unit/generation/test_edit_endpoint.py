@@ -1,6 +1,7 @@
 """Edits by an endpoint, against a server that speaks images/edits over real HTTP."""
 
 import asyncio
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -9,17 +10,20 @@ from tests.fakes.memory_store import MemoryStore
 from tests.fakes.openai_images import FakeImages, answer, encoded, serving
 from tests.fakes.openai_server import Reply, complaint
 
-from dpe_api.endpoints import Endpoint, SecretKeyRef, key_variable
+from dpe_api.endpoints import Endpoint, SecretKeyRef, SpendingLimit, key_variable
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.client import Account, Budget, BudgetSpent, ModelClient, Refused, RequestFailed
+from dpe_jobs.generation.agents.clients import account_of
 from dpe_jobs.generation.dedup import pixel_digest
 from dpe_jobs.generation.edit.endpoint import LONGEST_PROMPT, Editor
 from dpe_jobs.generation.fetching.reasons import NotFetched, Reason
 from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.roles import Rejected
+from dpe_jobs.ledger import Ledger
 from dpe_jobs.runtime import BadConfig
 
 FOLDER = "s3://bucket/run/edits"
+LEDGER = "s3://bucket/run/ledger"
 ORIGINAL = Picture(
     Image.linear_gradient("L").convert("RGB"),
     Origin(SourceKind.POOL, "pool:s3://bucket/pool", "abc", "CC-BY-4.0", title="dunes", author="somebody"),
@@ -43,11 +47,12 @@ def endpoint(server: FakeImages, **more) -> Endpoint:
 
 def edit(server: FakeImages, instruction: str = "invert it", *, store=None, fetch=plain_fetch, **how):
     async def run() -> tuple[Picture, Account]:
-        given = endpoint(server, **how.pop("endpoint", {}))
+        given, kept = endpoint(server, **how.pop("endpoint", {})), store or MemoryStore()
         account = Account(given)
-        async with ModelClient.of(given, account=account) as client:
-            editor = Editor("editor", client, store or MemoryStore(), FOLDER, fetch)
-            return await editor.edit(how.pop("picture", ORIGINAL), instruction, **how), account
+        with Ledger(kept, LEDGER) as ledger:
+            async with ModelClient.of(given, account=account) as client:
+                editor = Editor("editor", client, kept, FOLDER, fetch, ledger)
+                return await editor.edit(how.pop("picture", ORIGINAL), instruction, **how), account
 
     return asyncio.run(run())
 
@@ -77,6 +82,44 @@ def test_an_edit_that_was_paid_for_is_not_asked_again_but_another_seed_is(tmp_pa
         assert edit(server, store=store, seed=2)[0].origin.id != first.origin.id
         assert edit(server, "blur it", store=store)[0].origin.id != first.origin.id
     assert len(server.edits) == 3
+
+
+def test_what_edits_cost_is_not_forgotten_by_a_restart():
+    store = MemoryStore()
+    with serving(inverted) as server:
+        edit(server, store=store)
+        edit(server, "blur it", store=store)
+        with Ledger(store, LEDGER) as ledger:
+            spent = account_of(endpoint(server), ledger).report()
+    assert (spent.calls, spent.tokens.prompt, spent.tokens.completion) == (2, 60, 400)
+
+
+def test_an_address_that_was_paid_for_is_read_by_the_next_attempt_and_no_edit_bought_again():
+    async def killed(url: str) -> bytes:
+        raise KeyboardInterrupt
+
+    store = MemoryStore()
+    with serving(inverted, by_address=True) as server:
+        with pytest.raises(KeyboardInterrupt):
+            edit(server, store=store, fetch=killed)
+        picture, _ = edit(server, store=store)
+        assert len(server.edits) == 1
+    assert pixel_digest(picture.image) == pixel_digest(ImageOps.invert(ORIGINAL.image))
+
+
+def test_an_edit_is_reckoned_as_the_dearest_one_so_far():
+    async def edits(server: FakeImages) -> int:
+        given = endpoint(server, budget=SpendingLimit(tokens=500))  # one costs 230
+        with Ledger(store := MemoryStore(), LEDGER) as ledger:
+            async with ModelClient.of(given, account=Account(given)) as client:
+                editor = Editor("editor", client, store, FOLDER, plain_fetch, ledger)
+                for number in range(3):
+                    with suppress(BudgetSpent):
+                        await editor.edit(ORIGINAL, "invert it", seed=number)
+        return len(server.edits)
+
+    with serving(inverted) as server:
+        assert asyncio.run(edits(server)) == 2
 
 
 @pytest.mark.parametrize("code", ["moderation_blocked", "content_policy_violation", "content_filter"])
@@ -206,4 +249,5 @@ def test_a_dead_endpoint_is_an_error_of_the_service():
 
 async def _briefly(server: FakeImages) -> None:
     async with ModelClient(f"{server.url}/v1", concurrency=1, endpoint="editor", outside=True, give_up_s=0.2) as client:
-        await Editor("editor", client, MemoryStore(), FOLDER, plain_fetch).edit(ORIGINAL, "x")
+        with Ledger(store := MemoryStore(), LEDGER) as ledger:
+            await Editor("editor", client, store, FOLDER, plain_fetch, ledger).edit(ORIGINAL, "x")

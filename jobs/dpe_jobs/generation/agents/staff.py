@@ -171,7 +171,7 @@ class Staff:
             pools={s.name: s for s in self.supplies if isinstance(s, LookedUpPool)},
             drawers={s.name: s for s in self.supplies if isinstance(s, RenderSupply)},
             editors={
-                s.name: Editor(s.endpoint, clients[s.endpoint], self.store, edits, fetch)
+                s.name: Editor(s.endpoint, clients[s.endpoint], self.store, edits, fetch, self.ledger)
                 for s in self.supplies
                 if isinstance(s, ModelEdits)
             },

@@ -2,7 +2,8 @@
 
 The request is multipart/form-data as OpenAI has it (image, prompt, model, n). An answer holds the picture as base64 or
 as an address, whichever the server likes: no format is asked for, since some models refuse the field. Answers are kept
-in the store under what was asked, refusals too: a restart pays for no edit twice.
+in the store under what was asked, refusals too: a restart pays for no edit twice. What one cost, and the address that
+it is still to come from, are in the ledger.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from PIL import Image
 
 from dpe_api.artifacts import Tokens
 from dpe_api.generation_spec import SourceKind
+from dpe_jobs.chat import encodable
 from dpe_jobs.client import Budget, ModelClient, Refused
 from dpe_jobs.generation.dedup import pixel_digest, thumbnail
 from dpe_jobs.generation.edit import licence_of
@@ -26,6 +28,7 @@ from dpe_jobs.generation.fetching.decoding import decode
 from dpe_jobs.generation.fetching.reasons import NotFetched
 from dpe_jobs.generation.images import Origin, Picture
 from dpe_jobs.generation.roles import Rejected
+from dpe_jobs.ledger import Ledger
 from dpe_jobs.questions import MAX_PIXELS
 from dpe_jobs.store import Store, join
 
@@ -80,9 +83,11 @@ def _png(image: Image.Image) -> bytes:
 class Editor:
     """One endpoint that edits."""
 
-    def __init__(self, name: str, client: ModelClient, store: Store, folder: str, fetch: Fetch) -> None:
-        """`name` of the endpoint in the spec; `folder` for answers: an s3:// address of this run."""
+    def __init__(self, name: str, client: ModelClient, store: Store, folder: str, fetch: Fetch, ledger: Ledger) -> None:
+        """`name` of the endpoint in the spec; answers go to `folder` (s3://, of this run), costs to `ledger`."""
         self.name, self._client, self._store, self._folder, self._fetch = name, client, store, folder, fetch
+        self._ledger = ledger
+        self._dearest = 0  # tokens of an answer: nobody knows before it comes
 
     async def edit(self, picture: Picture, instruction: str, *, seed: int = 0, budget: Budget | None = None) -> Picture:
         """The edited picture, without facts. Another `seed` is another request for the same.
@@ -124,13 +129,25 @@ class Editor:
         return None
 
     async def _asked(self, key: str, image: Image.Image, instruction: str, budget: Budget | None) -> bytes:
-        png = await asyncio.to_thread(_png, image)
+        """The answer to what has none in the store. An address that an earlier attempt was given is read once more."""
+        known = self._ledger.get(key) or {}
+        if "url" in known:
+            data = await self._fetch(known["url"])
+        else:
+            form, value = found(await self._paid(key, await asyncio.to_thread(_png, image), instruction, budget))
+            data = base64.b64decode(value) if form == "b64_json" else await self._fetch(value)
+        await self._put(f"{key}.bin", data)
+        return data
+
+    async def _paid(self, key: str, png: bytes, instruction: str, budget: Budget | None) -> dict[str, Any]:
+        """The service's reply; what it cost is written down before anything else can go wrong."""
         try:
             reply = await self._client.send(
                 "images/edits",
                 {"prompt": instruction, "n": "1"},
                 cost,
                 files=[("image", ("image.png", png, "image/png"))],
+                most=self._dearest,
                 budget=budget,
             )
         except Refused as error:
@@ -139,10 +156,12 @@ class Editor:
             refusal = {"reason": MODERATED, "detail": str(error)}
             await self._put(f"{key}.json", json.dumps(refusal).encode())
             raise Rejected(**refusal) from error
-        form, value = found(reply)
-        data = base64.b64decode(value) if form == "b64_json" else await self._fetch(value)
-        await self._put(f"{key}.bin", data)
-        return data
+        tokens, (form, value) = cost(reply), found(reply)
+        self._dearest = max(self._dearest, tokens.completion)
+        row = {"id": key, "endpoint": self.name, "calls": 1} | ({"url": encodable(value)} if form == "url" else {})
+        row |= {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion}
+        await asyncio.to_thread(self._ledger.append, row)
+        return reply
 
     async def _put(self, name: str, data: bytes) -> None:
         await asyncio.to_thread(self._store.put, join(self._folder, name), data)
