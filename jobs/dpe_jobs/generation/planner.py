@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dpe_api.artifacts import Quota, Slice
 from dpe_jobs.generation.findings import Findings
-from dpe_jobs.generation.roles import Aim, Difficulty, Feedback, Order, Target
+from dpe_jobs.generation.roles import Aim, Difficulty, Feedback, Order, Target, ordinals
 from dpe_jobs.generation.sources import Supply
 from dpe_jobs.seeds import derive
 
@@ -67,8 +67,8 @@ class _Category:
     supplies: tuple[Supply, ...]
     taken: Counter[str]
     """Targets by source."""
-    asked: Counter[tuple[str, str]]
-    """Targets by source and what they look for there."""
+    asked: Counter[tuple[str, ...]]
+    """Pictures by source and what is looked for there."""
 
 
 _JOIN = "\x1f"
@@ -126,7 +126,6 @@ class RulePlanner:
         own = self._categories[order.category]
         supply = self._source(own, order.feedback)
         knobs = self._knobs(own, supply, order.feedback)
-        looked_for = supply.name, supply.looks_for(order.category, knobs)
         target = Target(
             category=order.category,
             number=number,
@@ -138,10 +137,9 @@ class RulePlanner:
             retention=own.quota.retention,
             difficulty=_difficulty(order.feedback),
             query=" ".join(knobs.values()),
-            ordinal=own.asked[looked_for],
+            ordinals=ordinals(own.asked, [(supply.name, wanted) for wanted in supply.looks_for(order.category, knobs)]),
         )
         own.taken[supply.name] += 1
-        own.asked[looked_for] += 1
         return target
 
     @staticmethod

@@ -76,9 +76,9 @@ class PoolSupply:
     def _facts(self, knobs: Mapping[str, str]) -> dict[str, str]:
         return {name: value for name, value in knobs.items() if name in self._reads.vocabulary}
 
-    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> tuple[str, ...]:
         """The facts among the knobs."""
-        return repr(sorted(self._facts(knobs).items()))
+        return (repr(sorted(self._facts(knobs).items())),)
 
     def need(self, category: str, weight: float, who: str = "") -> None:
         """Somebody will ask, for about so much. Before anybody does."""

@@ -7,7 +7,7 @@ out the same when it is begun again: what depends on anything but the target and
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
@@ -79,8 +79,23 @@ class Target:
     """What to look for in a pool or a search, in words."""
     question_type: AnswerType | None = None
     """None: as the writer sees fit."""
-    ordinal: int = 0
-    """How many earlier targets of its category ask the same of the same source: no two take the same picture."""
+    ordinals: tuple[int, ...] = (0,)
+    """Of each picture that it needs: how often its category asked the same source for the same before. So no two
+    targets take the same picture. An edit may need several."""
+
+    @property
+    def ordinal(self) -> int:
+        """Of a target that needs one picture."""
+        return self.ordinals[0]
+
+
+def ordinals(asked: Counter[tuple[str, ...]], keys: Iterable[tuple[str, ...]]) -> tuple[int, ...]:
+    """How often each was asked for before, by `asked`, where it is counted."""
+    found = []
+    for key in keys:
+        found.append(asked[key])
+        asked[key] += 1
+    return tuple(found)
 
 
 @dataclass(slots=True)

@@ -37,8 +37,8 @@ class Supply(Protocol):
     def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
         """What a planner may choose, and its values. Any values go together."""
 
-    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
-        """What picture is needed for these knobs: targets that need the same are numbered (`Target.ordinal`).
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> tuple[str, ...]:
+        """What each picture is that these knobs need: those that are the same are numbered (`Target.ordinals`).
 
         Of a source without a program a target's query counts instead, if it has one.
         """
@@ -70,9 +70,9 @@ class RenderSupply:
         """As the program says."""
         return self.generator.knobs(category)
 
-    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> tuple[str, ...]:
         """Nothing: it is drawn."""
-        return ""
+        return ("",)
 
     def draw(self, category: str, knobs: Mapping[str, str], seed: int) -> Picture:
         """A picture and what is in it."""
@@ -153,9 +153,9 @@ class EditSupply:
         for source in self._originals:
             source.need(category, weight * source.share / whole, self.name)
 
-    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> tuple[str, ...]:
         """The facts of its originals."""
-        return repr([sorted(facts.items()) for facts in self._edit.originals(category, knobs)])
+        return tuple(repr(sorted(facts.items())) for facts in self._edit.originals(category, knobs))
 
     async def select(self, target: Target) -> Picture:
         """The edited picture. An original that does not suit is replaced by another one, some times."""
@@ -176,10 +176,9 @@ class EditSupply:
         sources = [source for source in self._originals if source.endless or not number]
         if not sources:
             raise NoImage(f"{self.name}: the only original does not suit, and no source draws another one")
-        for place, facts in enumerate(wanted):
+        for place, (facts, ordinal) in enumerate(zip(wanted, target.ordinals, strict=True)):
             seed = derive(target.seed, "original", number, place)
             (source,) = random.Random(seed).choices(sources, [s.share for s in sources])
-            ordinal = target.ordinal * len(wanted) + place
             found.append(await source.original(target.category, facts, seed, ordinal, self.name))
         return found
 

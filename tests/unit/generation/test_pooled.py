@@ -6,6 +6,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import pytest
 from PIL import Image
@@ -15,15 +16,20 @@ from tests.fakes.openai_server import serving
 from tests.unit.generation import world
 from tests.unit.generation.pool.pools import POOL, put_parquet, row
 
-from dpe_api.artifacts import InputRef, Manifest
+from dpe_api.artifacts import AttributionReport, InputRef, Manifest
 from dpe_api.generation_spec import Source, SourceKind
+from dpe_jobs.generation.edit.several import Compose
+from dpe_jobs.generation.findings import Findings
 from dpe_jobs.generation.images import NoImage, Picture
+from dpe_jobs.generation.planner import RulePlanner
 from dpe_jobs.generation.pool import Pool
 from dpe_jobs.generation.pool.build import Options, index_pool
 from dpe_jobs.generation.pool.uses import count
 from dpe_jobs.generation.pooled import PoolSupply
 from dpe_jobs.generation.render.shapes import COLORS, SHAPES, Shapes
+from dpe_jobs.generation.roles import Feedback, Order, Target
 from dpe_jobs.generation.run import run
+from dpe_jobs.generation.sources import EditSupply
 from dpe_jobs.generation.workbench import Workbench
 from dpe_jobs.runtime import BadConfig
 
@@ -120,6 +126,24 @@ def test_shards_have_parts_of_their_own(indexed):
     assert not each[0] & each[1]
     assert not each[1] & each[2]
     assert not each[0] & each[2]
+
+
+def test_an_edit_of_two_pictures_takes_no_image_twice(indexed):
+    async def parents(edit: EditSupply, wanted: list[Target]) -> list[str]:
+        found = []
+        for target in wanted:
+            with suppress(NoImage):
+                found += [origin.id for origin in (await edit.select(target)).origin.parents]
+        return found
+
+    with Workbench() as workbench:
+        edit = EditSupply(Compose(), [source := supply(indexed, workbench)], 1.0, workbench)
+        source.need("color_where", 40.0, edit.name)
+        findings = Findings(world.quotas({"color_where": 30}), {}, {}, AttributionReport(slices=[], weaknesses=[]))
+        wanted = asyncio.run(RulePlanner(findings, [edit], 1).plan(Order("color_where", 0, 30, Feedback())))
+        used = Counter(asyncio.run(parents(edit, wanted)))
+    assert set(used.values()) == {1}
+    assert len(used) > 40
 
 
 @pytest.mark.parametrize("max_uses", [1, 2])

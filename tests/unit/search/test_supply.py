@@ -29,7 +29,7 @@ IMAGES = {f"/img/{n}.jpg": Answer(file(photo(seed=n))) for n in range(45) if n !
 
 def target(ordinal: int = 0, query: str = "", **knobs: str) -> Target:
     return Target(
-        "everyday_object", 3, SourceKind.SEARCH, "search:openverse", knobs, Aim(""), 1, query=query, ordinal=ordinal
+        "everyday_object", 3, SourceKind.SEARCH, "search:openverse", knobs, Aim(""), 1, query=query, ordinals=(ordinal,)
     )
 
 

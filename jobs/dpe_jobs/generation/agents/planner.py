@@ -23,7 +23,7 @@ from dpe_jobs.endpoints.texts import marked
 from dpe_jobs.generation.agents.examples import Examples
 from dpe_jobs.generation.agents.words import Word
 from dpe_jobs.generation.agents.writer import TYPES, without_code
-from dpe_jobs.generation.roles import Aim, Difficulty, Feedback, Order, Planner, Target
+from dpe_jobs.generation.roles import Aim, Difficulty, Feedback, Order, Planner, Target, ordinals
 from dpe_jobs.prompts import prompt
 from dpe_jobs.seeds import derive
 
@@ -51,8 +51,8 @@ class Offer(Protocol):
     def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
         """What may be chosen, and its values; empty: the model says in its own words what is wanted."""
 
-    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
-        """What picture is needed for these knobs: targets that need the same are numbered (`Target.ordinal`).
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> tuple[str, ...]:
+        """What each picture is that these knobs need: those that are the same are numbered (`Target.ordinals`).
 
         Of a source without a program a target's query counts instead, if it has one.
         """
@@ -127,7 +127,7 @@ class EndpointPlanner:
         self._program, self._client, self._endpoint, self._settings = program, client, endpoint, settings
         self._offers = {offer.name: offer for offer in offers}
         self._aims, self._examples, self._seed = aims, examples, seed
-        self._asked: Counter[tuple[str, str, str]] = Counter()
+        self._asked: Counter[tuple[str, ...]] = Counter()
 
     async def plan(self, order: Order) -> Sequence[Target]:
         """Exactly the targets of the order. RequestFailed: the endpoint gave no answer at all."""
@@ -218,14 +218,13 @@ class EndpointPlanner:
         )
 
     def _numbered(self, target: Target) -> Target:
-        """With its ordinal: those for which a source would find the same must not get the same."""
+        """With its ordinals: those for which a source would find the same must not get the same."""
         offer = self._offers.get(target.source)
-        looks_for = offer.looks_for(target.category, target.knobs) if offer else ""
-        if offer is None or offer.program is None:
-            looks_for = target.query or looks_for
-        key = (target.category, target.source, looks_for)
-        self._asked[key] += 1
-        return replace(target, ordinal=self._asked[key] - 1)
+        looks_for = offer.looks_for(target.category, target.knobs) if offer else ("",)
+        if target.query and (offer is None or offer.program is None):
+            looks_for = (target.query,)
+        keys = [(target.category, target.source, wanted) for wanted in looks_for]
+        return replace(target, ordinals=ordinals(self._asked, keys))
 
 
 E = TypeVar("E")

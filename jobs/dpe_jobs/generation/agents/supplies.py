@@ -48,9 +48,9 @@ class _Unread:
         """None: planners say in words what is wanted."""
         return {}
 
-    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> tuple[str, ...]:
         """The words that are looked for when a target brings no query of its own."""
-        return " ".join([category.replace("_", " "), *knobs.values()])
+        return (" ".join([category.replace("_", " "), *knobs.values()]),)
 
 
 class LookedUpPool(_Unread):
@@ -89,7 +89,7 @@ class LookedUpPool(_Unread):
 
     async def select(self, target: Target) -> Picture:
         """The image after as many as earlier targets with this query had."""
-        query = Query(target.query or self.looks_for(target.category, target.knobs))
+        query = Query(target.query or self.looks_for(target.category, target.knobs)[0])
         hit = await self._opened.pick(query, target.ordinal, seed=self._seed, part=self._part)
         return await self._opened.load(hit, query)
 

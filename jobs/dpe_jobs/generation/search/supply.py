@@ -72,13 +72,13 @@ class SearchSupply:
         """None: what is wanted is said in words."""
         return {}
 
-    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> tuple[str, ...]:
         """The words that are searched for when a target brings no query of its own."""
-        return " ".join([category.replace("_", " "), *(knobs[name] for name in sorted(knobs))])
+        return (" ".join([category.replace("_", " "), *(knobs[name] for name in sorted(knobs))]),)
 
     async def select(self, target: Target) -> Picture:
         """The result at the place of the target's ordinal. NoImage: there are fewer, or it cannot be had."""
-        query = target.query or self.looks_for(target.category, target.knobs)
+        query = target.query or self.looks_for(target.category, target.knobs)[0]
         place = target.ordinal
         for page in range(1, _PAGES + 1):
             found = await self._opened.search(query, page)

@@ -35,8 +35,8 @@ class Offered:
     def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
         return self.options
 
-    def looks_for(self, category: str, knobs: Mapping[str, str]) -> str:
-        return " ".join([category, *knobs.values()])
+    def looks_for(self, category: str, knobs: Mapping[str, str]) -> tuple[str, ...]:
+        return (" ".join([category, *knobs.values()]),)
 
 
 OFFERS = [Offered(DRAWN, {"birds": ("1", "2", "3")}, program="birds"), Offered(FOUND, {})]

@@ -228,7 +228,7 @@ async def test_an_image_that_a_target_has_stays_its_own_over_restarts(indexed):
 async def test_without_a_selector_a_target_takes_the_image_of_its_ordinal(indexed):
     pool = LookedUpPool(POOL, 1.0)
     pool.open(Pool(indexed, POOL), 3, (0, 1))
-    wanted = [target(n, query="disc", ordinal=n) for n in (0, 1)]
+    wanted = [target(n, query="disc", ordinals=(n,)) for n in (0, 1)]
     found = [(await pool.select(one)).origin.id for one in (*wanted, wanted[0])]
     assert found[0] == found[2] != found[1]
 
