@@ -88,9 +88,11 @@ class LookedUpPool(_Unread):
         return self._pool
 
     async def select(self, target: Target) -> Picture:
-        """The image after as many as earlier targets with this query had."""
+        """The image after as many as earlier targets with this query had. NoImage: another query's target has it."""
         query = Query(target.query or self.looks_for(target.category, target.knobs)[0])
         hit = await self._opened.pick(query, target.ordinal, seed=self._seed, part=self._part)
+        if trouble := self.claim(target, hit.id):
+            raise NoImage(f"{self.name}, image {hit.id}, number {target.ordinal + 1} for {query.text!r}: {trouble}")
         return await self._opened.load(hit, query)
 
     def of(self, target: Target) -> "SeenByTarget":

@@ -21,6 +21,7 @@ from dpe_api.endpoints import Endpoint
 from dpe_api.generation_spec import Provider
 from dpe_api.launch import Downloads
 from dpe_jobs.generation.agents.supplies import LookedUpPool
+from dpe_jobs.generation.images import NoImage
 from dpe_jobs.generation.pool import Pool
 from dpe_jobs.generation.pool.build import Options, index_pool
 from dpe_jobs.generation.pool.embed import Embedder
@@ -231,6 +232,20 @@ async def test_without_a_selector_a_target_takes_the_image_of_its_ordinal(indexe
     wanted = [target(n, query="disc", ordinals=(n,)) for n in (0, 1)]
     found = [(await pool.select(one)).origin.id for one in (*wanted, wanted[0])]
     assert found[0] == found[2] != found[1]
+
+
+async def test_without_a_selector_targets_of_different_queries_do_not_get_the_same_image(indexed):
+    ledger = Ledger(indexed, "s3://b/claims")
+    pool = LookedUpPool(POOL, 1.0)
+    pool.open(Pool(indexed, POOL), 3, (0, 1))
+    pool.remember(ledger)
+    first = await pool.select(target(0, query="disc"))
+    with pytest.raises(NoImage, match="number 1 for 'disc painted': it is used already"):
+        await pool.select(target(1, query="disc painted"))
+    again = LookedUpPool(POOL, 1.0)
+    again.open(Pool(indexed, POOL), 3, (0, 1))
+    again.remember(ledger)
+    assert (await again.select(target(0, query="disc"))).origin == first.origin, "after a restart it is still its own"
 
 
 async def test_targets_of_a_shard_see_parts_of_its_part_of_a_large_pool(indexed, monkeypatch):
