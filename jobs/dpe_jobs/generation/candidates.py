@@ -68,6 +68,8 @@ class Verdict:
     """Not even begun: others had filled the quota."""
     unfit: Rejection | None = None
     """Why GRPO cannot learn from it (too hard, too easy), in a category of the warm-up: that can."""
+    sound: bool = False
+    """Whether the candidate passed all that is looked at before anybody solves it: then it may repeat another one."""
     warmup: bool = False
     """Decided: it is kept for the warm-up, and not for GRPO."""
 

@@ -60,14 +60,13 @@ class Judge:
             seen.add(sample.category, -1, sample.question, digest, small)
 
     def look(self, candidate: Candidate) -> Rejection | None:
-        """What is known without asking anybody. A candidate that is sound is remembered."""
+        """What is known without asking anybody, but for repeats. A candidate that is sound is remembered."""
         if candidate.rejection is not None:
             return candidate.rejection
         rejection = self._inspector.look(candidate)
-        if rejection is not None:
-            return rejection
-        self._seen.add(*_key(candidate))
-        return self.repeats(candidate)
+        if rejection is None:
+            self._seen.add(*_key(candidate))
+        return rejection
 
     def repeats(self, candidate: Candidate) -> Rejection | None:
         """Whether it repeats a sound one of its category with a lower number, among those that were looked at.

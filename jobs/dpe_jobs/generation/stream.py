@@ -145,12 +145,12 @@ class Stream:
             return self._failed(self._nothing(target, Rejection(FAILED, str(error))), error)
         if isinstance(made, Rejection):
             return self._nothing(target, made)
-        rejection = await self._team.workbench.do(self._judge.look, made)
-        seen = Verdict(target, made.id, replace(made, image=b""), rejection)
+        rejection, sound = await self._team.workbench.do(self._look, made)
+        seen = Verdict(target, made.id, replace(made, image=b""), rejection, sound=sound)
         if rejection is not None or line.full:
             return await self._spooled(seen, made.image)
         try:
-            verdict = await self._safe(made, await self._judge.solve(made))
+            verdict = replace(await self._safe(made, await self._judge.solve(made)), sound=True)
         except BudgetSpent as error:
             self._end(error)
             return self._nothing(target, SURPLUS, given_up=True)
@@ -158,9 +158,14 @@ class Stream:
             verdict = self._failed(replace(seen, rejection=Rejection(FAILED, str(error))), error)
         return await self._spooled(verdict, made.image)
 
+    def _look(self, made: Candidate) -> tuple[Rejection | None, bool]:
+        """What is known of a candidate before it is solved, and whether it is sound."""
+        rejection = self._judge.look(made)
+        return (self._judge.repeats(made), True) if rejection is None else (rejection, False)
+
     async def _spooled(self, verdict: Verdict, image: bytes) -> Verdict:
-        """The verdict; its picture is kept until it is decided, if it passed or may be shown."""
-        if verdict.rejection is None or self._gallery.wants(verdict):
+        """The verdict; its picture is kept until it is decided, if it passed or may be shown, as a repeat perhaps."""
+        if verdict.sound or self._gallery.wants(verdict):
             await asyncio.to_thread(self._spool.put, verdict, image)
         return verdict
 
@@ -208,11 +213,12 @@ class Stream:
         self._wake()
 
     async def _decide(self, line: Line, verdict: Verdict) -> None:
-        rejection = verdict.rejection
-        if rejection is None and verdict.candidate is not None:
-            # by now all with lower numbers have been looked at
-            rejection = await self._team.workbench.do(self._judge.repeats, verdict.candidate)
-        rejection, warmup = line.settle(verdict.target, rejection, verdict.unfit)
+        if verdict.sound and verdict.candidate is not None:
+            # by now all with lower numbers have been looked at; a repeat is one even if it was faster, and was solved
+            repeat = await self._team.workbench.do(self._judge.repeats, verdict.candidate)
+            if repeat is not None:
+                verdict = replace(verdict, rejection=repeat, pass_rate=None, rollouts=())
+        rejection, warmup = line.settle(verdict.target, verdict.rejection, verdict.unfit)
         if not verdict.given_up:
             target = replace(verdict.target, retention=verdict.target.retention or (warmup and line.reachable))
             decided = replace(verdict, target=target, rejection=rejection, warmup=warmup)
