@@ -13,6 +13,7 @@ from tests.unit.generation import world
 from dpe_api.endpoints import source_key_variable
 from dpe_api.generation_spec import Provider, Source, SourceKind
 from dpe_api.launch import Downloads, GenerationLaunch
+from dpe_api.names import DRAFT
 from dpe_jobs.generation.fetching.addresses import Allowed
 from dpe_jobs.generation.fetching.download import Downloader
 from dpe_jobs.generation.fetching.manners import Manners
@@ -95,11 +96,14 @@ def launched(sources: list[Source], **changes: object) -> GenerationLaunch:
     return world.launch("http://model:8000", generation={"sources": sources}, **changes)
 
 
-async def test_the_searches_of_a_launch_are_opened_with_the_platforms_downloads_and_one_cache_for_the_namespace(api):
+@pytest.mark.parametrize("draft", ["", f"/{DRAFT}"], ids=["samples", "a draft to be reviewed"])
+async def test_the_searches_of_a_launch_are_opened_with_the_platforms_downloads_and_one_cache_for_the_namespace(
+    api, draft
+):
     store = MemoryStore()
     downloads = Downloads(user_agent="dpe-test/1", allow=["127.0.0.3"])
     sources = [Source(kind=SourceKind.RENDER, program="shapes"), source(PROVIDER, api, share=3)]
-    launch = launched(sources, downloads=downloads)
+    launch = launched(sources, downloads=downloads, output=f"{world.OUT}{draft}")
     with site(IMAGES, host="127.0.0.3") as web:
         api.pages[PATHS[PROVIDER]] = PROVIDERS[PROVIDER](Catalogue(web.url, 3))
         it = SearchSupply(1, sources[1])
@@ -107,7 +111,7 @@ async def test_the_searches_of_a_launch_are_opened_with_the_platforms_downloads_
         async with open_searches(launch, store, [it]):
             assert (await it.select(target(0, "red car"))).image.size == (120, 80)
         assert {visit.headers["User-Agent"] for visit in [*api.visits, *web.visits]} == {"dpe-test/1"}
-    namespace = launch.output.rsplit("/", 2)[0]
+    namespace = world.OUT.rsplit("/", 2)[0]
     assert store.objects
     assert all(uri.startswith(f"{namespace}/cache/") for uri in store.objects)
 

@@ -11,6 +11,7 @@ from functools import partial
 
 from dpe_api.generation_spec import Source, SourceKind
 from dpe_api.launch import GenerationLaunch
+from dpe_api.names import DRAFT
 from dpe_jobs.generation.images import NoImage, Picture
 from dpe_jobs.generation.roles import Target
 from dpe_jobs.generation.search.images import ImageSearch, downloader
@@ -114,7 +115,8 @@ class SearchSupply:
 
 def cache_folder(launch: GenerationLaunch) -> str:
     """Where searches and images are kept: beside the iterations of the namespace, which share them."""
-    return join(launch.output.rsplit("/", 2)[0], "cache")
+    stage = launch.output.removesuffix(f"/{DRAFT}")  # of a generation that is reviewed the output is a folder deeper
+    return join(stage.rsplit("/", 2)[0], "cache")
 
 
 @asynccontextmanager
