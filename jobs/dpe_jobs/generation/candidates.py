@@ -46,7 +46,7 @@ class Candidate:
     thumbnail: Thumbnail
     written: Written
     facets: Mapping[str, str]
-    """The target's knobs, and what is known to be in the picture."""
+    """The target's knobs, and what is known to be in the picture, which counts where a plan says something else."""
     tool_calls: tuple[Mapping[str, Any], ...]
     rejection: Rejection | None
     """The validator's."""
@@ -100,7 +100,7 @@ def _candidate(
         digest=digest,
         thumbnail=thumbnail(picture.image),
         written=written,
-        facets={**picture.facts, **target.knobs},
+        facets={**target.knobs, **picture.facts},
         tool_calls=picture.tool_calls,
         rejection=rejection,
     )

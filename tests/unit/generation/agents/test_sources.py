@@ -15,7 +15,7 @@ from tests.fakes.openai_server import Asked, Reply, calling, serving
 from tests.fakes.web import Answer, site
 from tests.unit.generation import world
 from tests.unit.generation.agents.given import ANSWER, QUESTION, Cast, target
-from tests.unit.generation.pool.pools import POOL, encoded, picture, put_parquet, row
+from tests.unit.generation.pool.pools import COLORS, POOL, encoded, picture, put_parquet, row
 
 from dpe_api.endpoints import Endpoint
 from dpe_api.generation_spec import Provider
@@ -25,6 +25,7 @@ from dpe_jobs.generation.images import NoImage
 from dpe_jobs.generation.pool import Pool
 from dpe_jobs.generation.pool.build import Options, index_pool
 from dpe_jobs.generation.pool.embed import Embedder
+from dpe_jobs.generation.pool.shards import Columns
 from dpe_jobs.generation.run import run
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.runtime import BadConfig
@@ -159,6 +160,19 @@ def test_samples_are_made_of_a_pool_and_no_image_is_used_twice(indexed):
     assert (said.kept, said.sources) == (QUOTA, {f"pool:{POOL}": QUOTA})
     used = [sample["provenance"]["origins"][0]["id"] for sample in kept]
     assert len(set(used)) == QUOTA, "every selector wanted the first one"
+
+
+def test_what_is_known_of_a_picture_stands_though_the_plan_says_something_else(store):
+    put_parquet(store, "a.parquet", [row(n) for n in range(60)])
+    index_pool(Options(POOL, Columns(facts={"color": "hue"})), store)
+    cast = teacher(steps(("pool_search", {"query": "disc", "page": 1}), ("use_image", {"number": 1})))
+    planned = [{"name": "color", "value": "purple"}, {"name": "mood", "value": "happy"}]
+    wanted = {"aim": 1, "source": f"pool:{POOL}", "query": "disc", "facets": planned}
+    cast.plan = {"targets": [wanted | {"question_type": "number", "difficulty": "same"}] * 99}
+    run_with(store, cast, [{"kind": "pool", "uri": POOL}])
+    known = [{one["key"]: one["value"] for one in sample["facets"]} for sample in world.samples(store)]
+    assert [facets["mood"] for facets in known] == ["happy"] * QUOTA
+    assert {facets["color"] for facets in known} <= set(COLORS), "the pool says which"
 
 
 def test_a_pool_is_searched_by_vectors_of_its_embedder_which_is_paid_for_each_query_once(store):
