@@ -15,7 +15,7 @@ from dpe_api.endpoints import source_key_variable
 from dpe_api.generation_spec import Provider
 from dpe_jobs.generation.search import api, licences
 from dpe_jobs.generation.search.api import BREAK_AFTER, SearchApi
-from dpe_jobs.generation.search.results import LONGEST_WORDS, Complained, Page, Result, SearchFailed
+from dpe_jobs.generation.search.results import LONGEST_WORDS, Complained, Page, Result, SearchFailed, web_address
 from dpe_jobs.runtime import BadConfig, Transient
 
 ALL = list(Provider)
@@ -247,6 +247,11 @@ async def test_rows_of_another_form_are_passed_over_and_the_rest_is_read(provide
     assert result.image_url == f"{WEB}/a.jpg"
     assert len(result.title) <= LONGEST_WORDS
     assert (result.author, result.licence, result.width, result.height) == ("", "", 0, 0)
+
+
+def test_an_address_that_no_sample_could_hold_is_none():
+    assert web_address("https://pages.example/\U0001f600") != ""
+    assert web_address("https://pages.example/\ud83d") == "", "half a surrogate pair"
 
 
 NAMES = """results images query pages error code continue gsroffset batchcomplete unresponsive_engines page_count url

@@ -121,11 +121,12 @@ def words(value: Any) -> str:
 
 
 def web_address(value: Any, base: str = "") -> str:
-    """An http(s) address; empty for anything else, data: addresses of thumbnails for one."""
+    """An http(s) address; empty for anything else, data: addresses of thumbnails and what UTF-8 cannot hold."""
     if not isinstance(value, str) or not value or len(value) > _LONGEST_ADDRESS:
         return ""
     try:
         address = urljoin(base, value.strip())
+        address.encode()  # JSON's escapes may name half a surrogate pair, which ends whoever writes Parquet
     except ValueError:
         return ""
     return address if re.match(r"https?://[^\s/]", address, re.IGNORECASE) else ""
