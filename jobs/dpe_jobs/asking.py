@@ -11,12 +11,13 @@ import re
 from collections.abc import Sequence
 from string import ascii_uppercase
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dpe_api.artifacts import AnswerType
 from dpe_jobs.graders.choice import reference
 from dpe_jobs.graders.text import normalise
 from dpe_jobs.seeds import derive
+from dpe_jobs.upright import upright
 
 ASKS_JSON = re.compile(r"\b(?:in|as|with|of|valid) (?:a )?JSON\b", re.I)
 _POINTS_ELSEWHERE = re.compile(
@@ -103,9 +104,8 @@ def fit(image: bytes, max_pixels: int) -> bytes:
             if width * height <= max_pixels:
                 return image
             kind = "JPEG" if opened.format == "JPEG" else "PNG"
-            upright = ImageOps.exif_transpose(opened)
-            mode = "RGBA" if kind == "PNG" and upright.has_transparency_data else "RGB"
-            picture = upright.convert(mode)
+            mode = "RGBA" if kind == "PNG" and opened.has_transparency_data else "RGB"
+            picture = upright(opened).convert(mode)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the image does not decode: {error}") from error
     scale = math.sqrt(max_pixels / (picture.width * picture.height))

@@ -1,4 +1,5 @@
 import io
+import struct
 from collections import Counter
 
 import pytest
@@ -109,6 +110,16 @@ def test_a_turned_photo_is_turned_before_its_note_of_that_is_lost():
     data = picture(200, 100, "JPEG", exif=exif)
     with Image.open(io.BytesIO(asking.fit(data, 5_000))) as fitted:
         assert fitted.width < fitted.height
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_turned_photo_whose_other_notes_are_botched_is_turned_once(kind):
+    entries = struct.pack(">HHHIHH", 2, 0x0112, 3, 1, 6, 0)  # Orientation, SHORT
+    entries += struct.pack(">HHII", 0x010F, 5, 1, 38)  # Make, a RATIONAL where a text belongs
+    exif = b"Exif\0\0MM\0*" + struct.pack(">I", 8) + entries + bytes(4) + struct.pack(">II", 72, 1)
+    with Image.open(io.BytesIO(asking.fit(picture(200, 100, kind, exif=exif), 5_000))) as fitted:
+        assert fitted.width < fitted.height
+        assert 0x0112 not in fitted.getexif()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGBA", "LA", "I;16"])

@@ -1,33 +1,20 @@
 """Pictures out of bytes from strangers: told by their first bytes, bounded before they are decoded, upright, RGB."""
 
 import io
-import logging
 import struct
 import zlib
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from dpe_jobs.generation.fetching.reasons import NotFetched, Reason
-
-log = logging.getLogger(__name__)
+from dpe_jobs.upright import upright
 
 MIN_SIDE = 32  # pixels; smaller ones are icons and counters
 KEPT_PIXELS = 4 * 1024 * 1024  # a picture is scaled down to this: no model sees more of it, and memory is finite
 _LONGEST_STRIP = 20  # a side this many times the other is a banner or a rule
 _MAGIC = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF87a": "GIF", b"GIF89a": "GIF", b"BM": "BMP"}
 HEAD = 16  # bytes that tell the format
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What makes a picture upright, by its EXIF orientation."""
-
 # Pillow's decoders raise these for damaged files; a bomb is refused by its size before
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error, MemoryError)
 
@@ -81,16 +68,9 @@ def _fitting(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF says. Pillow's exif_transpose writes the other tags anew, which cameras botch."""
-    try:
-        turn = _TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception as error:  # noqa: BLE001 - whatever a reader of tags raises, it says nothing about the picture
-        log.debug("EXIF that cannot be read is passed over: %r", error)
-        turn = None
-    if turn is None:
-        return image
-    turned = image.transpose(turn)
-    image.close()  # the largest pictures are in memory once
+    turned = upright(image)
+    if turned is not image:
+        image.close()  # the largest pictures are in memory once
     return turned
 
 
