@@ -21,6 +21,8 @@ class Loop:
     review: str = ""
     """The annotation dpe.dev/review that was looked at last."""
     refers_to: str | None = None
+    held_since: float | None = None
+    """time.monotonic() since which a new message of a stage waits to be written; None: none does."""
     due: float = field(default_factory=time.monotonic)
     """time.monotonic() by which the next look should have begun; infinite: it waits for events alone."""
     trust: float = field(default_factory=lambda: random.uniform(0.5, 1.0))

@@ -34,7 +34,7 @@ from dpe_operator.loops import Loop
 from dpe_operator.manifests.common import MANAGER
 from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
 from dpe_operator.queueing import Queue
-from dpe_operator.reconcile import RETRY_S, Operator, run
+from dpe_operator.reconcile import FINALIZER, RETRY_S, Operator, run
 from dpe_operator.runs.reconcile import reconcile_run
 from dpe_operator.storage import Storage, keys
 
@@ -66,7 +66,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     """Kopf's settings: no rights beyond the namespaces, no posts of its own, quick recovery from an outage."""
     settings.scanning.disabled = True
     settings.posting.enabled = False
-    settings.persistence.finalizer = f"{GROUP}/operator"
+    settings.persistence.finalizer = FINALIZER
     settings.persistence.diffbase_storage = _NoDiffs()
     settings.watching.chunk_size = 100  # objects: a list of all at the start is memory that never comes back
     settings.watching.server_timeout = 300

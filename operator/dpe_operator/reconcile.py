@@ -13,6 +13,7 @@ from kubernetes.client.exceptions import ApiException
 from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
+from dpe_api.names import GROUP
 from dpe_api.spec import Spec
 from dpe_api.status import Phase, Status
 from dpe_operator import metrics
@@ -33,6 +34,9 @@ log = logging.getLogger(__name__)
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after errors of the API server
 LOOKS_PER_S = 10  # beside those that events cause: with many iterations, each is polled less often
 LISTS_PER_S = 4  # of few; a crowd is listed at once
+HOLD_S = 1.0  # a new message of a stage waits so long for company: most are outdated sooner
+UNCLAIMED_S = 1.0  # until an iteration without our finalizer is looked at again, if no event comes first
+FINALIZER = f"{GROUP}/operator"
 STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
 
 
@@ -141,6 +145,8 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         body = loop.memory.iteration()
     if body is None:
         return None
+    if _is_unclaimed(body):
+        return UNCLAIMED_S
     iteration = identity(body)
     written = body.get("status") or {}
     try:
@@ -177,6 +183,9 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         plan = replace(plan, remove_iteration=False, look_again_in=timedelta(seconds=platform.resync_seconds))
     if plan.status is not None and operator.queue.is_limited:
         operator.enqueue({**body, "status": plan.status.wire()})
+    held_s = _held_s(loop, status, plan)
+    if held_s > 0:
+        return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
     done = await act(operator, loop, iteration, plan, lambda: write(plan.status))
     if not done:
         return 0.0
@@ -185,6 +194,36 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     metrics.count(status, after, seen, plan.charges)
     metrics.show(iteration, after)
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
+
+
+def _is_unclaimed(body: dict[str, Any]) -> bool:
+    """Kopf is about to add the finalizer: what is written before that would meet a conflict, and be done again."""
+    metadata = body["metadata"]
+    return "deletionTimestamp" not in metadata and FINALIZER not in metadata.get("finalizers", ())
+
+
+def _held_s(loop: Loop, status: Status, plan: Plan) -> float:
+    """Seconds that a status of which only messages of stages are new is to wait; 0: it is written now, or is no such.
+
+    A pod waits for its node for less than a second, mostly. Each write costs the API server as much as ten reads.
+    """
+    new = plan.status
+    acts = plan.create or plan.delete or plan.notes or plan.charges or plan.remove_iteration
+    if new is None or acts or plan.look_again_in == timedelta(0) or _without_messages(new) != _without_messages(status):
+        loop.held_since = None
+        return 0.0
+    now = time.monotonic()
+    loop.held_since = now if loop.held_since is None else loop.held_since
+    left = loop.held_since + HOLD_S - now
+    if left <= 0:
+        loop.held_since = None
+    return max(left, 0.0)
+
+
+def _without_messages(status: Status) -> Status:
+    return status.model_copy(
+        update={"stages": [stage.model_copy(update={"message": None}) for stage in status.stages]}
+    )
 
 
 async def _tell_unreadable(operator: Operator, iteration: Iteration, error: ValidationError) -> None:

@@ -1,6 +1,5 @@
 """From the summaries in manifests to the status, which stays below 32 KiB whatever the size of the run. Pure."""
 
-import json
 
 from pydantic import ValidationError
 
@@ -203,7 +202,7 @@ def tokens_of(stage: Stage, manifest: Manifest) -> Tokens:
 
 def size(status: ApiModel) -> int:
     """Bytes of a status as JSON."""
-    return len(json.dumps(status.wire(), ensure_ascii=False, separators=(",", ":")).encode())
+    return len(status.model_dump_json(by_alias=True, exclude_none=True).encode())
 
 
 def fit(status: Status) -> Status:
