@@ -140,8 +140,10 @@ def _name_rules(longest: int, because: str) -> list[dict[str, str]]:
             "from it",
         },
         {
-            "rule": "self.metadata.name.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')",
-            "message": "metadata.name must consist of lower case letters, digits and '-': a Service is named after it",
+            # Services could not begin with a digit before Kubernetes 1.36
+            "rule": "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+            "message": "metadata.name must begin with a letter and consist of lower case letters, digits and '-': a "
+            "Service is named after it",
         },
     ]
 

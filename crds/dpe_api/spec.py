@@ -11,7 +11,7 @@ from dpe_api.evaluation_spec import Evaluation
 from dpe_api.fields import S3Uri, rules
 from dpe_api.generation_spec import Generation
 from dpe_api.serving_spec import Serving
-from dpe_api.training_spec import Training
+from dpe_api.training_spec import RolloutEngine, Training
 
 
 class IterationRef(ApiModel):
@@ -116,8 +116,9 @@ class Spec(ApiModel):
         *(_endpoint_rule(field) for field in ENDPOINT_FIELDS),
         *(_source_rule(field) for field in SOURCE_ENDPOINT_FIELDS),
     )
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
-    """All randomness derives from it, the round, the stage and the item."""
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    """All randomness derives from it, the round, the stage and the item; left out: that of the iteration that is
+    continued from, so that its rows are followed by others, else 0."""
     model: Model
     """The model to improve."""
     probe: Probe | None = None
@@ -161,7 +162,8 @@ class Spec(ApiModel):
                 taken[section] = value
         if "probe" not in taken:
             raise ValueError("spec.probe is required unless spec.model.iterationRef names an iteration to take it from")
-        return ResolvedSpec.model_validate({"seed": self.seed, **taken})
+        inherited = previous.seed if previous is not None else 0
+        return ResolvedSpec.model_validate({"seed": inherited if self.seed is None else self.seed, **taken})
 
 
 class ResolvedSpec(ApiModel):
@@ -176,6 +178,19 @@ class ResolvedSpec(ApiModel):
     training: Training = Field(default_factory=Training)
     evaluation: Evaluation = Field(default_factory=Evaluation)
     endpoints: list[Endpoint] = Field(default_factory=list)
+
+    @property
+    def context_tokens(self) -> int:
+        """What a sample must fit in: the server's context, and the trainer's where vLLM samples for it."""
+        training = self.training
+        rollouts = training.max_completion_length + training.max_prompt_length
+        by_vllm = training.rollout_engine is RolloutEngine.VLLM
+        return min(self.serving.max_model_len, rollouts) if by_vllm else self.serving.max_model_len
+
+    @property
+    def answer_tokens(self) -> int:
+        """The longest answer that is asked for."""
+        return max(self.diagnosis.max_tokens, self.training.max_completion_length)
 
     def named_endpoints(self) -> dict[str, str]:
         """Fields that name an endpoint, with that name."""
@@ -216,7 +231,7 @@ def immutability_rule() -> dict[str, str]:
     spares it the walk to each field, which was more than half of what such a patch costs it.
     """
     fields = [f for f in Spec.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE]
-    optional = set(fields) - {"seed", "model"}
+    optional = set(fields) - {"model"}
     of_training = [f for f in Training.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE_OF_TRAINING]
     inside = {"training": " && ".join(_unchanged(f"spec.training.{f}") for f in of_training)}
     same = [

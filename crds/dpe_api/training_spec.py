@@ -189,7 +189,11 @@ class Trainer(ApiModel):
 
     extra: Annotated[
         dict[str, JsonValue],
-        Field(max_length=64, json_schema_extra={"x-kubernetes-preserve-unknown-fields": True}),
+        # a schema for every key: CEL finds two maps equal that share no key and have as many, if keys have none
+        Field(
+            max_length=64,
+            json_schema_extra={"additionalProperties": {"x-kubernetes-preserve-unknown-fields": True}},
+        ),
     ] = Field(default_factory=dict)
     """By TRL's names, such as `{top_p: 0.95, adam_beta2: 0.98}`. An unknown one is refused, and so is one that another
     field or the system sets."""
@@ -205,6 +209,21 @@ class Training(ApiModel):
             "spec.training.promptsPerStep * rolloutsPerPrompt must be a multiple of the number of ranks "
             "(nodes * gpusPerNode)",
             ".promptsPerStep",
+        ),
+        (
+            "self.gpusPerNode > 0 || self.rolloutEngine != 'vllm'",
+            "spec.training.gpusPerNode is 0 and rolloutEngine vllm, which samples on GPUs: write rolloutEngine "
+            "transformers, or give it GPUs",
+            ".rolloutEngine",
+        ),
+        (
+            "!has(self.microBatchSize) || self.microBatchSize >= (self.promptsPerStep * self.rolloutsPerPrompt) / "
+            "(self.nodes * (self.gpusPerNode > 0 ? self.gpusPerNode : 1)) || ((self.promptsPerStep * "
+            "self.rolloutsPerPrompt) / (self.nodes * (self.gpusPerNode > 0 ? self.gpusPerNode : 1))) "
+            "% self.microBatchSize == 0",
+            "spec.training.microBatchSize must divide what each rank has of a step: promptsPerStep * "
+            "rolloutsPerPrompt / (nodes * gpusPerNode)",
+            ".microBatchSize",
         ),
         (
             "self.maxSteps % self.numIterations == 0 && self.checkpointEverySteps % self.numIterations == 0",

@@ -244,17 +244,33 @@ class Gateway:
     # writing
 
     async def create(self, iteration: Iteration, child: Child) -> tuple[Created, dict[str, Any]]:
-        """Create a child; that it exists already is success only when this iteration owns it. And what is there."""
+        """Create a child; that it exists already is success only when this iteration owns it. And what is there.
+
+        NotAdmitted: the API server does not take it. Conflict: it was of an attempt that did not come about.
+        """
         collection = _COLLECTIONS[child.kind].format(iteration.namespace)
         try:
             return Created.YES, await self._request("POST", collection, body=child.body)
         except ApiException as error:
+            if error.status in (400, 403, 422):
+                raise NotAdmitted(f"{child.kind} {child.name}: {_said(error)}") from error
             if error.status != 409:
                 raise
         found = await self._find(f"{collection}/{child.name}")
         if found is None:
             raise Conflict(f"{child.kind} {child.name} vanished while it was created")
-        return (Created.ALREADY if owned(found, iteration) else Created.FOREIGN), found
+        if not owned(found, iteration):
+            return Created.FOREIGN, found
+        if child.kind == "ConfigMap" and found.get("data") != child.body["data"]:
+            await self._remove_outdated(iteration, f"{collection}/{child.name}", found)
+        return Created.ALREADY, found
+
+    async def _remove_outdated(self, iteration: Iteration, path: str, found: dict[str, Any]) -> None:
+        """Delete the ConfigMap of an attempt whose Job was not created, and which would run otherwise now. Conflict."""
+        name = found["metadata"]["name"]
+        if await self._find(f"{_COLLECTIONS['Job'].format(iteration.namespace)}/{name}") is None:
+            await self._delete(path, found["metadata"]["uid"])
+            raise Conflict(f"ConfigMap {name} is outdated")
 
     async def delete(self, iteration: Iteration, ref: ChildRef) -> None:
         """Delete one Job and what belongs to it; the Job last, so that what is left over shows in the list of Jobs."""

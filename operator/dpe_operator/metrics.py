@@ -145,7 +145,12 @@ def show(iteration: Iteration, status: Status) -> None:
             ITERATION_SAMPLES.labels(*own, outcome).set(number)
     if status.resolved is not None and status.evaluation:
         headline = headline_set(status.resolved.spec)
-        for change in (c for e in status.evaluation if e.name == headline for c in e.categories):
+        changes = [c for e in status.evaluation if e.name == headline for c in e.categories]
+        told = {change.name for change in changes}
+        for category in status.diagnosis.categories if status.diagnosis is not None else ():
+            if category.name not in told:  # of the probe, where a benchmark has other categories
+                ACCURACY.remove(*own, category.name, "before")
+        for change in changes:
             ACCURACY.labels(*own, change.name, "before").set(change.before)
             ACCURACY.labels(*own, change.name, "after").set(change.after)
     elif status.diagnosis is not None:

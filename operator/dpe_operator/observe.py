@@ -55,7 +55,7 @@ class Memory:
     conflicts: frozenset[str] = frozenset()
     """Names that could not be created because somebody else has them."""
     not_admitted: str | None = None
-    """Of a run: what the API server said when it did not take the next iteration."""
+    """What the API server said when it did not take a child, or a run's next iteration."""
 
     def doubt(self) -> None:
         """The next look reads and lists again."""
@@ -175,8 +175,10 @@ def _ended_attempts(status: Status, jobs: Iterable[JobSeen]) -> list[tuple[Stage
 
 
 def _shards(status: Status, stage: Stage) -> int:
-    """Pods of a stage that tell of their progress each for itself."""
-    return status.resolved.spec.generation.shards if status.resolved and stage is Stage.GENERATION else 1
+    """Pods of a stage that tell of their progress each for itself. One alone applies a review."""
+    if stage is not Stage.GENERATION or status.resolved is None or status.review is not None:
+        return 1
+    return status.resolved.spec.generation.shards
 
 
 def _is_reviewed(status: Status) -> bool:
@@ -236,6 +238,7 @@ async def observe(
         jobs=jobs,
         pods=tuple(memory.pods.values()),
         foreign=frozenset(memory.foreign_jobs.values()) | memory.conflicts,
+        not_admitted=memory.not_admitted,
     )
     if status.phase.is_final:
         return seen

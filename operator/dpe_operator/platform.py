@@ -74,7 +74,7 @@ class Pool(ApiModel):
     """Extended resource that a GPU is requested by."""
     extended_resources: dict[str, str] = Field(default_factory=dict)
     """Further extended resources that each pod with GPUs requests: adapters for RDMA, for one."""
-    shared_memory: str = "2Gi"
+    shared_memory: Annotated[str, Field(coerce_numbers_to_str=True)] = "2Gi"
     """Size of /dev/shm."""
     scratch: KubernetesObject | None = None
     """A Kubernetes volume source for models, checkpoints and caches of a pod; left out: an emptyDir of the node."""
@@ -93,7 +93,7 @@ class ModelCache(ApiModel):
 
     volume: KubernetesObject | None = None
     """A Kubernetes volume source, persistentVolumeClaim for one; left out: every pod downloads its model."""
-    max_size: str = "500Gi"
+    max_size: Annotated[str, Field(coerce_numbers_to_str=True)] = "500Gi"
     """Of all models in it together: a Kubernetes quantity."""
 
     @field_validator("max_size")

@@ -20,7 +20,7 @@ from dpe_operator import metrics
 from dpe_operator.census import Census
 from dpe_operator.conditions import ACCEPTED, shorten, with_condition
 from dpe_operator.decide import decide
-from dpe_operator.gateway import Conflict, Created, Gateway
+from dpe_operator.gateway import Conflict, Created, Gateway, NotAdmitted
 from dpe_operator.loops import Loop
 from dpe_operator.observe import identity, observe
 from dpe_operator.plan import Child, Note, Plan
@@ -186,10 +186,14 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     held_s = _held_s(loop, status, plan)
     if held_s > 0:
         return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
-    done = await act(operator, loop, iteration, plan, lambda: write(plan.status))
+    try:
+        done = await act(operator, loop, iteration, plan, lambda: write(plan.status))
+    except NotAdmitted as error:
+        log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error)
+        loop.memory.not_admitted, done = str(error), False
     if not done:
-        return 0.0
-    loop.memory.conflicts = frozenset()
+        return 0.0  # the next look tells it, and the one after that tries again
+    loop.memory.conflicts, loop.memory.not_admitted = frozenset(), None
     after = plan.status or status
     metrics.count(status, after, seen, plan.charges)
     metrics.show(iteration, after)
@@ -221,9 +225,7 @@ def _held_s(loop: Loop, status: Status, plan: Plan) -> float:
 
 
 def _without_messages(status: Status) -> Status:
-    return status.model_copy(
-        update={"stages": [stage.model_copy(update={"message": None}) for stage in status.stages]}
-    )
+    return status.model_copy(update={"stages": [stage.model_copy(update={"message": None}) for stage in status.stages]})
 
 
 async def _tell_unreadable(operator: Operator, iteration: Iteration, error: ValidationError) -> None:

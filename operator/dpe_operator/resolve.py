@@ -1,7 +1,7 @@
 """From what a person wrote to what the iteration runs with, and why it cannot start. Pure."""
 
 from dpe_api import trainer_arguments
-from dpe_api.generation_spec import Review
+from dpe_api.generation_spec import Review, SourceKind
 from dpe_api.names import Stage
 from dpe_api.spec import ResolvedSpec, Spec
 from dpe_api.status import Phase, Resolved
@@ -86,6 +86,37 @@ def keeping_problems(resolved: ResolvedSpec) -> list[Problem]:
     ]
 
 
+def length_problems(resolved: ResolvedSpec) -> list[Problem]:
+    """Answers that leave no room for a question: every sample would be too long."""
+    longest, context = resolved.answer_tokens, resolved.context_tokens
+    if longest < context:
+        return []
+    return [
+        Problem(
+            "AnswersTooLong",
+            f"the longest answer, by spec.diagnosis.maxTokens and spec.training.maxCompletionLength, is {longest} "
+            f"tokens, and all of a prompt and its answer has {context} (spec.serving.maxModelLen, with rolloutEngine "
+            "vllm also maxPromptLength + maxCompletionLength): raise the one or lower the other",
+        )
+    ]
+
+
+def original_problems(resolved: ResolvedSpec) -> list[Problem]:
+    """Edits of nothing: a program edits what another source draws or reads, an endpoint any picture of another one."""
+    sources = resolved.generation.sources
+    others = [s for s in sources if s.kind is not SourceKind.EDIT]
+    read = [s for s in others if s.kind is SourceKind.RENDER or (s.kind is SourceKind.POOL and s.program is not None)]
+    return [
+        Problem(
+            "NothingToEdit",
+            f"spec.generation.sources[{number}] edits pictures, but no other source has any that it could take: add "
+            f"one of {'kind render, or of kind pool with a program' if source.program else 'another kind'}",
+        )
+        for number, source in enumerate(sources)
+        if source.kind is SourceKind.EDIT and not (read if source.program is not None else others)
+    ]
+
+
 def resolve(spec: Spec, previous: Previous | None) -> Resolved:
     """What the iteration runs with. Call it only without a `reference_problem`.
 
@@ -126,4 +157,6 @@ def problems(spec: Spec, previous: Previous | None, platform: Platform) -> list[
         *endpoint_problems(resolved.spec),
         *trainer_problems(resolved.spec),
         *keeping_problems(resolved.spec),
+        *length_problems(resolved.spec),
+        *original_problems(resolved.spec),
     ]

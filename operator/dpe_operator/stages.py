@@ -280,6 +280,11 @@ def start(turn: Turn, stage: Stage) -> None:
     if name in turn.seen.foreign:
         turn.update(stage, message=f"NameTaken: {name} exists and belongs to another owner: delete or rename that one")
         return
+    if turn.seen.not_admitted is not None:
+        message = f"NotAdmitted: {shorten(turn.seen.not_admitted)}"
+        turn.update(stage, message=message)
+        turn.note("NotAdmitted", f"{stage}: {message}", f"{name}/NotAdmitted/{message}", warning=True)
+        return
     if stage is Stage.TRAINING:
         _take_size(turn)
     reviewed = stage is Stage.GENERATION and turn.status.review is not None

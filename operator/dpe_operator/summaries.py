@@ -1,6 +1,5 @@
 """From the summaries in manifests to the status, which stays below 32 KiB whatever the size of the run. Pure."""
 
-
 from pydantic import ValidationError
 
 from dpe_api.artifacts import (

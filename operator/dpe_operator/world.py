@@ -163,6 +163,8 @@ class Observed:
     pods: tuple[PodSeen, ...] = ()
     foreign: frozenset[str] = frozenset()
     """Names of children that exist and belong to somebody else."""
+    not_admitted: str | None = None
+    """What the API server said when it did not take a child just now."""
     manifests: Mapping[Stage, Manifest] = field(default_factory=dict)
     progress: Mapping[Stage, Progress] = field(default_factory=dict)
     exits: Mapping[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)

@@ -163,6 +163,12 @@ NO_SUCH = "endpoint must be the name of an entry of spec.endpoints"
             {"nodes": 3, "gpusPerNode": 1, "promptsPerStep": 4, "rolloutsPerPrompt": 4},
             ["promptsPerStep * rolloutsPerPrompt must be a multiple of the number of ranks"],
         ),
+        ("training.gpusPerNode", 0, ["rolloutEngine vllm, which samples on GPUs", "write rolloutEngine transformers"]),
+        (
+            "training",
+            {"nodes": 2, "gpusPerNode": 8, "promptsPerStep": 48, "rolloutsPerPrompt": 8, "microBatchSize": 9},
+            ["microBatchSize must divide what each rank has"],
+        ),
         ("training.rolloutsPerPrompt", 1, ["spec.training.rolloutsPerPrompt"]),
         ("training.learningRate", 0, ["spec.training.learningRate"]),
         ("training.precision", "fp8", ["spec.training.precision", "bf16"]),
@@ -244,6 +250,7 @@ def test_an_unknown_field_is_refused_by_name(iterations, path):
     [
         ("a" * 41, "at most 40 characters"),
         ("shapes.1", "lower case letters, digits and '-'"),
+        ("7b-shapes", "must begin with a letter"),
     ],
 )
 def test_a_name_that_children_cannot_be_named_after_is_refused(iterations, name, words):
@@ -291,6 +298,15 @@ def test_after_the_start_a_training_may_have_other_nodes_and_nothing_else(iterat
     for change in ({"maxSteps": 9}, {"nodes": 2, "deepspeed": {"zeroStage": 2}}, {"microBatchSize": 4}):
         assert "spec is immutable" in refusal(lambda change=change: iterations.patch({"training": change}))
     assert "must be a multiple of the number of ranks" in refusal(lambda: iterations.patch({"training": {"nodes": 7}}))
+
+
+def test_after_the_start_no_argument_of_the_trainer_may_become_another_one(iterations):
+    iterations.create({**GOOD, "training": {"trainer": {"extra": {"adam_beta2": 0.95}}}})
+    iterations.set_status(STARTED)
+    for extra in ({"adam_beta2": 0.9}, {"adam_beta2": None, "adam_beta1": 0.95}, {"adam_beta1": 0.9}):
+        change = {"training": {"trainer": {"extra": extra}}}
+        assert "spec is immutable" in refusal(lambda change=change: iterations.patch(change))
+    iterations.patch({"suspend": True})
 
 
 @pytest.mark.parametrize("change", [{"suspend": True}, {"ttlSecondsAfterFinished": 60}, {"retry": {"maxAttempts": 9}}])

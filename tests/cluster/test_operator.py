@@ -226,6 +226,37 @@ def test_a_job_of_somebody_else_is_not_taken_over(lab):
     lab.until(lambda: lab.serves(Stage.SERVE_BASE))
 
 
+def test_a_quota_that_takes_no_job_is_told_and_waited_for(lab):
+    """It was told in the operator's log alone, for ever."""
+    quota = {"metadata": {"name": "few"}, "spec": {"hard": {"count/jobs.batch": "0"}}}
+    lab.core.create_namespaced_resource_quota(lab.namespace, quota)
+    lab.until(lambda: lab.core.read_namespaced_resource_quota("few", lab.namespace).status.hard)
+    lab.create()
+    lab.until(lambda: "exceeded quota: few" in (lab.status().stage_status(Stage.SERVE_BASE).message or ""))
+    assert "NotAdmitted" in [reason for reason, _ in lab.events()]
+    assert lab.status().stage_status(Stage.SERVE_BASE).attempt == 0
+    lab.core.delete_namespaced_resource_quota("few", lab.namespace)
+    lab.until(lambda: lab.serves(Stage.SERVE_BASE), 60)
+    assert lab.status().stage_status(Stage.SERVE_BASE).failures == 0
+
+
+def test_the_config_map_of_an_attempt_that_did_not_come_about_is_not_taken_for_the_next_one(lab):
+    """Its Job was refused, and meanwhile the server that it names was another one."""
+    lab.wish(Stage.DIAGNOSIS, 1, hold=True)
+    quota = {"metadata": {"name": "one"}, "spec": {"hard": {"count/jobs.batch": "1"}}}
+    lab.core.create_namespaced_resource_quota(lab.namespace, quota)
+    lab.until(lambda: lab.core.read_namespaced_resource_quota("one", lab.namespace).status.hard)
+    lab.create()
+    lab.until(lambda: "exceeded quota: one" in (lab.status().stage_status(Stage.DIAGNOSIS).message or ""), 60)
+    lab.batch.delete_namespaced_job("turn-serve-base-1", lab.namespace, propagation_policy="Foreground")
+    lab.until(lambda: lab.status().stage_status(Stage.SERVE_BASE).attempt == 2, 60)
+    lab.core.delete_namespaced_resource_quota("one", lab.namespace)
+    lab.until(lambda: runs(lab, Stage.DIAGNOSIS), 90)
+    told = lab.core.read_namespaced_config_map("turn-diagnosis-1", lab.namespace).data["launch.json"]
+    assert "turn-serve-base-2" in told
+    assert "turn-serve-base-1" not in told
+
+
 def test_deleting_an_iteration_removes_its_pods_and_keeps_its_artifacts(lab):
     lab.wish(Stage.GENERATION, 1, hold=True)
     lab.create()

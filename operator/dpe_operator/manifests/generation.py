@@ -2,8 +2,6 @@
 
 from dpe_api.launch import GenerationLaunch, ServedModel
 from dpe_api.names import Stage
-from dpe_api.spec import ResolvedSpec
-from dpe_api.training_spec import RolloutEngine
 from dpe_operator.manifests.common import Attempt, config_map, job, jobs_pool, main_container, pod
 from dpe_operator.manifests.endpoints import api_keys, generating, source_keys
 from dpe_operator.plan import Child
@@ -22,8 +20,8 @@ def launch(attempt: Attempt) -> GenerationLaunch:
             "max_tokens": spec.diagnosis.max_tokens,
             "concurrency": spec.diagnosis.concurrency,
             "max_error_rate": spec.diagnosis.max_error_rate,
-            "context_tokens": _context_tokens(spec),
-            "answer_tokens": max(spec.diagnosis.max_tokens, spec.training.max_completion_length),
+            "context_tokens": spec.context_tokens,
+            "answer_tokens": spec.answer_tokens,
             "warmup": spec.training.warmup,
             "decontaminate": [spec.probe.uri, *(b.uri for b in spec.evaluation.benchmarks)],
             "downloads": attempt.platform.downloads,
@@ -31,14 +29,6 @@ def launch(attempt: Attempt) -> GenerationLaunch:
             "reviewed": attempt.reviewed,
         }
     )
-
-
-def _context_tokens(spec: ResolvedSpec) -> int:
-    """What a sample must fit in: the server's context, and the trainer's where vLLM samples for it."""
-    training = spec.training
-    rollouts = training.max_completion_length + training.max_prompt_length
-    by_vllm = training.rollout_engine is RolloutEngine.VLLM
-    return min(spec.serving.max_model_len, rollouts) if by_vllm else spec.serving.max_model_len
 
 
 def children(attempt: Attempt) -> tuple[Child, ...]:

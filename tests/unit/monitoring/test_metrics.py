@@ -104,6 +104,23 @@ def value(name: str, **labels: str) -> float | None:
     return metrics.REGISTRY.get_sample_value(name, labels)
 
 
+def test_accuracy_of_the_probe_is_not_averaged_with_that_of_a_benchmark_of_other_categories() -> None:
+    """An alert told of a regression where the model had become better."""
+    own = {"namespace": "lab", "iteration": "shapes-1"}
+    status = finished(Status())
+    assert status.diagnosis is not None
+    of_probe = [c.model_copy(update={"name": f"probe_{c.name}"}) for c in status.diagnosis.categories]
+    diagnosed = status.model_copy(
+        update={"diagnosis": status.diagnosis.model_copy(update={"categories": of_probe}), "evaluation": []}
+    )
+    metrics.show(given.ITERATION, diagnosed)
+    assert value("dpe_iteration_accuracy", **own, category="probe_category-0", model="before") is not None
+    metrics.show(given.ITERATION, diagnosed.model_copy(update={"evaluation": status.evaluation}))
+    assert value("dpe_iteration_accuracy", **own, category="probe_category-0", model="before") is None
+    assert value("dpe_iteration_accuracy", **own, category="category-0", model="before") is not None
+    metrics.forget("lab", "shapes-1")
+
+
 def test_an_iterations_phase_samples_and_cost_are_gauges_of_its_own() -> None:
     own = {"namespace": "lab", "iteration": "shapes-1"}
     status = finished(Status())

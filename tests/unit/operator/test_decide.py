@@ -359,6 +359,22 @@ def test_a_name_that_somebody_else_has_is_reported_and_not_taken_over():
     assert "NameTaken: shapes-1-serve-base-1" in (plan.status.stage_status(Stage.SERVE_BASE).message or "")
 
 
+def test_what_the_api_server_says_against_a_child_is_told_and_tried_again():
+    it = world()
+    it.turn()
+    said = "Job shapes-1-serve-base-1: exceeded quota: few, requested: count/jobs.batch=1"
+    plan = decide(it.spec, it.status, replace(it.look(it.status), not_admitted=said), it.platform, it.now)
+    assert not plan.create
+    assert plan.status is not None
+    assert plan.status.stage_status(Stage.SERVE_BASE).message == f"NotAdmitted: {said}"
+    assert [(n.reason, n.warning) for n in plan.notes] == [("NotAdmitted", True)]
+    assert plan.look_again_in is not None
+    again = decide(it.spec, plan.status, it.look(plan.status), it.platform, it.now)
+    assert [child.kind for child in again.create] == ["ConfigMap", "Service", "Job"]
+    assert again.status is not None
+    assert again.status.stage_status(Stage.SERVE_BASE).message is None
+
+
 def test_a_finished_iteration_is_removed_when_its_time_is_over_and_not_before():
     it = world(ttlSecondsAfterFinished=100)
     it.behave()

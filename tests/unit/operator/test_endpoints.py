@@ -39,7 +39,7 @@ USERS: dict[str, Any] = {
     "probe": {"uri": "s3://dpe/data/probe", "categorise": {"endpoint": "eye-2"}},
     "diagnosis": {"judge": {"endpoint": "judge"}, "attribution": {"endpoint": "eye-2"}},
     "generation": {
-        "sources": [{"kind": "edit", "endpoint": "editor"}],
+        "sources": [{"kind": "render", "program": "shapes"}, {"kind": "edit", "endpoint": "editor"}],
         "planner": {"endpoint": "teacher"},
         "validator": {"endpoint": "teacher", "blindEndpoint": "judge"},
     },

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.operator import given
 
 from dpe_api.names import Stage
 from dpe_api.status import Phase, StageProgress, StageState, StageStatus, Status
