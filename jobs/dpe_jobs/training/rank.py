@@ -12,7 +12,8 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
@@ -64,6 +65,15 @@ class StopRequest:
         os._exit(Exit.STOPPED)
 
 
+@contextmanager
+def arguments_refused() -> Iterator[None]:
+    """BadConfig for what TRL's classes raise when their arguments do not go together: it would be so again."""
+    try:
+        yield
+    except (ValueError, TypeError, NotImplementedError) as error:
+        raise BadConfig("TrainerArgument", f"TRL refuses its arguments: {error}") from error
+
+
 def _config(arguments: dict[str, Any], extra: Iterable[str]) -> Any:
     """TRL's GRPOConfig. BadConfig when a value of `trainer.extra` has another type than TRL says, or TRL refuses it."""
     from trl import GRPOConfig
@@ -77,10 +87,8 @@ def _config(arguments: dict[str, Any], extra: Iterable[str]) -> Any:
             raise BadConfig(
                 "TrainerArgument", f"{where}: TRL wants {types[name]}: {error.errors()[0]['msg']}"
             ) from error
-    try:
+    with arguments_refused():
         return GRPOConfig(**arguments)
-    except (ValueError, TypeError) as error:
-        raise BadConfig("TrainerArgument", f"TRL refuses its arguments: {error}") from error
 
 
 def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: list[Any]) -> Any:
@@ -112,15 +120,18 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
     from dpe_jobs.training.samples import Samples, in_store
 
     samples = Samples(in_store(store, launch.samples_artifact))
-    trainer = GRPOTrainer(
-        model=str(pod.model),
-        reward_funcs=[reward for reward, _ in parts],
-        args=config,
-        train_dataset=load_samples(samples, prompts_of_run(training), seed, launch.max_pixels),
-        processing_class=AutoProcessor.from_pretrained(pod.model, padding_side="left"),
-        callbacks=callbacks,
-        peft_config=adapters,
-    )
+    prompts = load_samples(samples, prompts_of_run(training), seed, launch.max_pixels)
+    processor = AutoProcessor.from_pretrained(pod.model, padding_side="left")
+    with arguments_refused():
+        trainer = GRPOTrainer(
+            model=str(pod.model),
+            reward_funcs=[reward for reward, _ in parts],
+            args=config,
+            train_dataset=prompts,
+            processing_class=processor,
+            callbacks=callbacks,
+            peft_config=adapters,
+        )
     if training.lora is None:  # adapters are made for what is not frozen; all else is frozen already
         freeze_parts(trainer.model, training.freeze)
     trainer.remove_callback(PrinterCallback)

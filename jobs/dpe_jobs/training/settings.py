@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from dpe_api import trainer_arguments
-from dpe_api.training_spec import LrScheduler, Precision, RolloutEngine, Training, Warmup
+from dpe_api.training_spec import LossType, LrScheduler, Precision, RolloutEngine, Training, Warmup
 from dpe_jobs.runtime import BadConfig
 
 COLLECTIVE_TIMEOUT_S = 1800  # longest wait of a rank for the others, checkpoint uploads included
 _MIN_LR_SHARE = 0.1  # where cosine_with_min_lr ends, unless trainer.extra.lr_scheduler_kwargs says otherwise
 _VLLM_MEMORY_SHARE = 0.3  # of the GPU; the trainer has the rest, and vLLM sleeps while it trains
+
+# values of trainer.extra that leave the model's distribution as it is
+_WHOLE: dict[str, tuple[float | None, ...]] = {
+    "top_p": (None, 1),
+    "top_k": (None, 0, -1),
+    "min_p": (None, 0),
+    "repetition_penalty": (None, 1),
+}
 
 
 def batch_of_rank(training: Training, world_size: int) -> tuple[int, int]:
@@ -89,6 +97,19 @@ def model_dtype(training: Training) -> str:
     return "bfloat16" if bf16_weights else "float32"
 
 
+def _corrects_each_token(training: Training) -> bool:
+    """Whether vLLM's log-probs can only be corrected token by token, not by TRL's default of whole completions.
+
+    VESPO asks for that. And vLLM's log-probs are those of the distribution that it samples from: renormalised after a
+    cut they differ a little at each token, which over a whole completion is beyond every bound and masks nearly all.
+    """
+    extra = training.trainer.extra
+    nested = extra.get("generation_kwargs")
+    sampling = {**extra, **nested} if isinstance(nested, dict) else extra  # in TRL the nested ones win
+    cuts = any(sampling.get(name) not in whole for name, whole in _WHOLE.items())
+    return cuts or training.loss_type is LossType.VESPO
+
+
 def _rollouts(training: Training, cuda: bool) -> dict[str, Any]:
     """Arguments of whoever samples. BadConfig when that is vLLM and there is no CUDA."""
     if training.rollout_engine is not RolloutEngine.VLLM:
@@ -107,6 +128,7 @@ def _rollouts(training: Training, cuda: bool) -> dict[str, Any]:
         "vllm_max_model_length": training.max_completion_length + training.max_prompt_length,
         "vllm_enable_sleep_mode": True,
         "vllm_importance_sampling_correction": True,
+        **({"vllm_importance_sampling_mode": "token_truncate"} if _corrects_each_token(training) else {}),
     }
 
 

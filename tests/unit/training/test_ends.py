@@ -12,6 +12,7 @@ from dpe_jobs.training.gang import SAVE_WITHIN_S, STEP_WITHIN_S, StepDeadline, T
 from dpe_jobs.training.metrics import StepMetrics, append_row
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod
+from dpe_jobs.training.rank import arguments_refused
 from dpe_jobs.training.settings import COLLECTIVE_TIMEOUT_S
 
 GLOO = (
@@ -169,6 +170,19 @@ def test_what_torchrun_stopped_after_a_failure_does_not_hide_the_failure(pod: Po
     pod.ended(0, Exit.STOPPED, "Stopped", "stopped by SIGTERM")
     pod.ended(1, Exit.TRANSIENT, "LossNotFinite", "loss is nan at step 4")
     assert outcome(pod) == (Exit.TRANSIENT, "LossNotFinite")
+
+
+@pytest.mark.parametrize("error", [ValueError("VESPO"), TypeError("no processor"), NotImplementedError("with PEFT")])
+def test_arguments_that_trl_refuses_are_not_tried_again(error: Exception) -> None:
+    with pytest.raises(BadConfig, match=str(error)) as caught, arguments_refused():
+        raise error
+    assert classify(caught.value)[:2] == (Exit.BAD_CONFIG, "TrainerArgument")
+
+
+def test_what_else_fails_while_the_trainer_is_made_is_tried_again() -> None:
+    with pytest.raises(OSError, match="disk") as caught, arguments_refused():
+        raise OSError("disk")
+    assert classify(caught.value)[0] is Exit.TRANSIENT
 
 
 def test_the_deadline_grows_with_the_slowest_step(pod: Pod) -> None:

@@ -59,6 +59,33 @@ def test_vllm_with_cuda_shares_the_gpu_with_the_trainer() -> None:
     assert arguments["ddp_backend"] == "nccl"
 
 
+@pytest.mark.parametrize(
+    ("fields", "mode"),
+    [
+        ({}, None),
+        ({"loss_type": "vespo"}, "token_truncate"),
+        ({"trainer": {"extra": {"top_p": 0.95}}}, "token_truncate"),
+        ({"trainer": {"extra": {"top_k": 50}}}, "token_truncate"),
+        ({"trainer": {"extra": {"min_p": 0.1}}}, "token_truncate"),
+        ({"trainer": {"extra": {"repetition_penalty": 1.1}}}, "token_truncate"),
+        ({"trainer": {"extra": {"generation_kwargs": {"top_p": 0.9}}}}, "token_truncate"),
+        ({"trainer": {"extra": {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}}}, None),
+        (
+            {"loss_type": "vespo", "trainer": {"extra": {"vllm_importance_sampling_mode": "token_mask"}}},
+            "token_mask",
+        ),
+    ],
+)
+def test_vllm_is_corrected_token_by_token_where_whole_completions_cannot_be(fields, mode) -> None:
+    spec = training(rollout_engine=RolloutEngine.VLLM, gpus_per_node=1, **fields)
+    assert grpo_arguments(spec, 0, 1, True, Path("out")).get("vllm_importance_sampling_mode") == mode
+
+
+def test_without_vllm_there_is_nothing_to_correct() -> None:
+    arguments = grpo_arguments(training(loss_type="vespo"), 0, 1, False, Path("out"))
+    assert "vllm_importance_sampling_mode" not in arguments
+
+
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_every_zero_stage_reaches_deepspeed(stage: int) -> None:
     config = deepspeed_config(training(deepspeed=DeepSpeed(zero_stage=stage)), cuda=False)
