@@ -42,3 +42,11 @@ def test_the_parent_knows_that_a_save_is_due(pod: Pod) -> None:
     for due in (False, True):
         checkpointer.on_log(args, TrainerState(), TrainerControl(should_save=due))
         assert pod.saves is due
+
+
+def test_the_parent_knows_that_the_model_is_written_in_the_end(pod: Pod) -> None:
+    args = TrainingArguments(output_dir=str(pod.output), use_cpu=True, report_to=[])
+    for local_rank, knows in ((1, False), (0, True)):
+        checkpointer = Checkpointer(launch(nodes=1), pod, local_rank, threading.Event())
+        checkpointer.on_train_end(args, TrainerState(), TrainerControl())
+        assert pod.saves is knows

@@ -256,7 +256,8 @@ def test_a_wrong_value_for_trl_is_refused(world: World) -> None:
 def test_ranks_that_hang_are_ended_with_their_stacks(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    launch = world.launch("hanging", max_steps=400)
+    # no checkpoint is due after the first step: while one is written ranks may be silent for longer
+    launch = world.launch("hanging", max_steps=400, checkpoint_every_steps=400)
     pod = Pod(0, BASE, tmp_path, free_port())
     pod.prepare(launch)
     monkeypatch.setattr(gang, "STEP_WITHIN_S", 3.0)

@@ -148,6 +148,11 @@ class Checkpointer(TrainerCallback):  # type: ignore[misc]
             self._pod.save(step)
         self._pod.beat()
 
+    def on_train_end(self, _args: TrainingArguments, _state: TrainerState, _control: TrainerControl, **_: Any) -> None:
+        """What is left is to write the model, and nothing says a word until that is done."""
+        if self._local_rank == 0:  # the one that ended the save before: another one's word could be taken back by it
+            self._pod.begin_save()
+
     @property
     def _zero_stage(self) -> int:
         return self._launch.training.deepspeed.zero_stage

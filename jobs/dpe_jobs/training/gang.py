@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 START_WITHIN_S = 1800.0  # model loading, checkpoint loading and the first step
-SAVE_WITHIN_S = 1800.0  # as long as ranks wait for each other (settings.COLLECTIVE_TIMEOUT_S)
+SAVE_WITHIN_S = 1800.0  # a checkpoint, or the model in the end; as long as ranks wait for each other (settings)
 STEP_WITHIN_S = 300.0  # a step may take this long, or ten times the slowest so far
 STOP_WITHIN_S = 24.0  # from SIGTERM; the ranks take 20
 LEAVE_WITHIN_S = 27.0  # from SIGTERM, uploads included; the kubelet kills after 30
@@ -68,8 +68,8 @@ class Tail(threading.Thread):
 class StepDeadline:
     """How long the ranks may be silent."""
 
-    def __init__(self, pod: Pod, pods: int = 1) -> None:
-        self._pod, self._pods, self._slowest_s = pod, pods, 0.0
+    def __init__(self, pod: Pod) -> None:
+        self._pod, self._slowest_s = pod, 0.0
         restored = last_row(pod.metrics_file)
         self._before = 0 if restored is None else restored.step
 
@@ -79,8 +79,8 @@ class StepDeadline:
         if row is None or row.step <= self._before:
             return START_WITHIN_S
         self._slowest_s = max(self._slowest_s, row.seconds)
-        # all ranks save together: those of a pod that is done with its upload wait for those that are not
-        least = SAVE_WITHIN_S if self._pods > 1 and self._pod.saves else STEP_WITHIN_S
+        # 100 GB take a disk longer than a step may, and ranks of a pod that is done wait for those that are not
+        least = SAVE_WITHIN_S if self._pod.saves else STEP_WITHIN_S
         return max(least, 10 * self._slowest_s)
 
     def passed(self) -> bool:
@@ -136,7 +136,7 @@ def run_gang(
     assert process.stdout is not None
     tail = Tail(process.stdout)
     try:
-        _watch(process, pod, uploader, tail, look, StepDeadline(pod, launch.training.nodes))
+        _watch(process, pod, uploader, tail, look, StepDeadline(pod))
         tail.join(timeout=5)
     except Stopped:
         _stop(process, uploader)

@@ -134,7 +134,7 @@ class Pod:
         return time.time() - (self._ranks / "heartbeat").stat().st_mtime
 
     def begin_save(self) -> None:
-        """The ranks say that they are about to write a checkpoint, as soon as those of all pods are."""
+        """The ranks say that they are about to write a checkpoint, as soon as those of all pods are, or the model."""
         (self._ranks / "saving").touch()
 
     @property

@@ -1,4 +1,6 @@
 import io
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -200,16 +202,30 @@ def test_the_deadline_grows_with_the_slowest_step(pod: Pod) -> None:
     assert StepDeadline(pod).allowed_s() == 1800, "a resumed run has to start first"
 
 
-def test_ranks_that_save_may_wait_for_another_pods_upload_as_long_as_for_each_other(pod: Pod) -> None:
-    deadline, alone = StepDeadline(pod, 2), StepDeadline(pod)
+def stepped(pod: Pod) -> None:
     common = {"loss": 0.0, "reward": 0.0, "completion_length": 1.0, "completion_tokens": 1, "total_tokens": 1}
     append_row(pod.metrics_file, StepMetrics.model_validate({"step": 1, "seconds": 2.0, **common}))
+
+
+def test_ranks_that_save_may_take_as_long_as_they_wait_for_each_other_in_a_lone_pod_too(pod: Pod) -> None:
+    deadline = StepDeadline(pod)
+    stepped(pod)
     assert deadline.allowed_s() == STEP_WITHIN_S
     pod.begin_save()
     assert deadline.allowed_s() == SAVE_WITHIN_S == COLLECTIVE_TIMEOUT_S
-    assert alone.allowed_s() == STEP_WITHIN_S
     pod.save(1)
     assert deadline.allowed_s() == STEP_WITHIN_S
+
+
+@pytest.mark.parametrize(("saving", "ended"), [(False, True), (True, False)])
+def test_silence_ends_a_plain_step_and_not_the_writing_of_a_checkpoint(pod: Pod, saving: bool, ended: bool) -> None:
+    deadline = StepDeadline(pod)
+    stepped(pod)
+    if saving:
+        pod.begin_save()
+    since = time.time() - STEP_WITHIN_S - 10
+    os.utime(pod.work / "ranks" / "heartbeat", (since, since))
+    assert deadline.passed() is ended
 
 
 def test_several_nodes_need_the_number_that_an_indexed_job_gives(monkeypatch: pytest.MonkeyPatch) -> None:
