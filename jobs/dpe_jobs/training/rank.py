@@ -31,7 +31,7 @@ from dpe_jobs.training import checkpoints, reshape
 from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod, Result
-from dpe_jobs.training.rewards import rewards
+from dpe_jobs.training.rewards import exact, rewards
 from dpe_jobs.training.settings import grpo_arguments, prompts_of_run, within_context
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,8 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
     resumed = checkpoints.newest_local(pod.output)
     if arguments["deepspeed"] is not None and resumed is not None and reshape.is_universal(resumed):
         arguments["deepspeed"]["checkpoint"] = {"load_universal": True}
-    config = _config({**arguments, "reward_weights": [weight for _, weight in parts]}, training.trainer.extra)
+    weights = exact([weight for _, weight in parts])
+    config = _config({**arguments, "reward_weights": weights}, training.trainer.extra)
     if config.deepspeed is not None and not cuda:
         init_deepspeed_on_cpu()
     from transformers import AutoProcessor, PrinterCallback

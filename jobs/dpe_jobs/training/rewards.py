@@ -26,6 +26,9 @@ Completions = Sequence[Sequence[dict[str, str]]]
 """One conversation for each completion; its last message is what the model wrote."""
 Reward = Callable[..., list[float | None]]
 
+# the sum of a group's equal rewards is exact in the 24 bits of float32 when 6 are left for the rollouts (at most 64)
+_WEIGHT_BITS = 18
+
 _ASKS_LETTER = re.compile(r"\b(?:only|just)\b[^.\n]{0,40}\bletter\b|\bletter\b[^.\n]{0,40}\b(?:only|alone)\b", re.I)
 _ASKS_WORD = re.compile(r"\b(?:one|a single) word\b(?!\s+or\b)", re.I)
 _LETTER = re.compile(r"\s*\(?[A-Z]\)?\.?\s*")
@@ -147,3 +150,14 @@ def rewards(training: Training) -> list[tuple[Reward, float]]:
         penalty = length_penalty(training.max_completion_length, spec.length_penalty_tokens)
         parts.append((penalty, spec.length_penalty))
     return [*parts, *((_load(custom), custom.weight) for custom in spec.custom)]
+
+
+def exact(weights: Sequence[float]) -> list[float]:
+    """The weights as TRL gets them: multiples of a power of two that is at most 2^-17 of the sum of them all.
+
+    TRL sums in float32, where the mean of equal rewards 1.0 + 0.2 is not 1.2. Their deviation is then above zero, the
+    groups count as different, and neither EqualRewards nor the end when all is right ever comes.
+    """
+    _, exponent = math.frexp(sum(abs(weight) for weight in weights))
+    unit = math.ldexp(1.0, exponent - _WEIGHT_BITS)
+    return [round(weight / unit) * unit for weight in weights]

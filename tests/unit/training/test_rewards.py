@@ -3,11 +3,12 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dpe_api.training_spec import Training
 from dpe_jobs.runtime import BadConfig
-from dpe_jobs.training.rewards import Custom, answer, has_form, length_penalty, rewards
+from dpe_jobs.training.rewards import Custom, answer, exact, has_form, length_penalty, rewards
 
 
 def said(*texts: str) -> list[list[dict[str, str]]]:
@@ -112,3 +113,15 @@ def test_an_error_of_a_users_reward_names_it(call: object, words: str) -> None:
 
 def test_a_users_reward_may_have_nothing_to_say() -> None:
     assert Custom("lab", lambda completions: [None, 1])(said("a", "b")) == [None, 1.0]
+
+
+@pytest.mark.parametrize(
+    "weights", [(1.0, 0.2), (0.9, 0.1), (1.0, 0.1, -0.5), (100.0, 99.9, 33.3), (0.003,), (0.0, 0.7)]
+)
+def test_the_mean_of_equal_rewards_is_that_reward_in_float32(weights: tuple[float, ...]) -> None:
+    rounded = exact(weights)
+    assert rounded == pytest.approx(weights, abs=4e-6 * sum(map(abs, weights)))
+    reward = np.array(rounded, np.float32).sum()
+    for rollouts in range(2, 65):
+        total = np.add.accumulate(np.full(rollouts, reward))[-1]
+        assert total / np.float32(rollouts) == reward
