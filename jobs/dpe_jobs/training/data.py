@@ -45,12 +45,18 @@ class _Prompts:
 
     def __init__(self, samples: Samples, max_pixels: int) -> None:
         self._samples, self._max_pixels = samples, max_pixels
+        self._last: dict[int, dict[str, Any]] = {}
 
     def __call__(self, batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         numbers = batch["number"]
-        # a prompt comes once for each of its rollouts: it is read and decoded once
-        prompts = {n: as_prompt(self._samples.row(n), self._max_pixels) for n in dict.fromkeys(numbers)}
+        # a prompt comes once for each of its rollouts, and TRL asks for all of them again at each pass and each update
+        # on the same rollouts: it is read and decoded once. No more than the call before is kept
+        prompts = {n: self._last.get(n) or self._read(n) for n in dict.fromkeys(numbers)}
+        self._last = prompts
         return {name: [prompts[n][name] for n in numbers] for name in prompts[numbers[0]]}
+
+    def _read(self, number: int) -> dict[str, Any]:
+        return as_prompt(self._samples.row(number), self._max_pixels)
 
 
 def load_samples(samples: Samples, prompts: int, seed: int, max_pixels: int) -> Dataset:
