@@ -1,13 +1,15 @@
 """The training stage of one pod: fetch, train with the rest of the gang, and publish from the first pod."""
 
 import logging
+import os
 import shutil
+import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from prometheus_client import REGISTRY
 
 from dpe_api.launch import Launch, TrainingLaunch
-from dpe_api.names import Exit
 from dpe_jobs.runtime import BadConfig, ProgressReporter, run_stage
 from dpe_jobs.store import Store
 from dpe_jobs.training import checkpoints
@@ -63,6 +65,13 @@ def _body(launch: Launch, store: Store) -> None:
     train(launch, store, Pod.here(launch))
 
 
-def main(launch: Launch) -> Exit:
-    """Exit code of this pod."""
-    return run_stage(launch, _body)
+def main(launch: Launch) -> NoReturn:
+    """Leave with the exit code of this pod, as soon as how it ended is told.
+
+    At its usual end the interpreter waits for the workers of every thread pool: a pod whose ranks are gone would stay,
+    and keep the next attempt waiting, for as long as its upload takes.
+    """
+    code = run_stage(launch, _body)
+    logging.shutdown()
+    sys.stdout.flush()
+    os._exit(code)
