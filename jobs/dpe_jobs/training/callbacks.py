@@ -14,7 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from dpe_api.launch import TrainingLaunch
 from dpe_jobs.training import checkpoints
-from dpe_jobs.training.guards import Watch
+from dpe_jobs.training.guards import Watch, guards_of
 from dpe_jobs.training.metrics import Memory, StepMetrics, append_row, from_trl, read_rows
 from dpe_jobs.training.pod import Pod
 
@@ -51,7 +51,7 @@ class StepWatch(TrainerCallback):  # type: ignore[misc]
         self._began = time.monotonic()
         earlier = read_rows(pod.metrics_file)
         self._last: StepMetrics | None = earlier[-1] if earlier else None
-        self._watch = Watch(launch.training.guards, earlier)
+        self._watch = Watch(guards_of(launch.training), earlier)
         self.ended_early: str | None = None
         """Why nothing is left to learn, when that ended the training."""
 

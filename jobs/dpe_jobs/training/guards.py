@@ -7,12 +7,18 @@ import math
 from collections import deque
 from collections.abc import Iterable
 
-from dpe_api.training_spec import Guards
+from dpe_api.training_spec import Guards, Training
 from dpe_jobs.runtime import BadConfig, StageError, Transient
 from dpe_jobs.training.metrics import StepMetrics
 
 ALL_RIGHT = "AllRight"
 """Why a run ends early in a good way: nothing is left to learn from its samples."""
+
+
+def guards_of(training: Training) -> Guards:
+    """The guards with a window of no more than half the run: a longer one would be full too late to save any of it."""
+    guards = training.guards
+    return guards.model_copy(update={"window": min(guards.window, max(2, training.max_steps // 2))})
 
 
 class Watch:

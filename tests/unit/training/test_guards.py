@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from dpe_api.training_spec import Guards
+from dpe_api.training_spec import Guards, Training
 from dpe_jobs.runtime import BadConfig, StageError, Transient
-from dpe_jobs.training.guards import ALL_RIGHT, Watch
+from dpe_jobs.training.guards import ALL_RIGHT, Watch, guards_of
 from dpe_jobs.training.metrics import StepMetrics
 
 WINDOW = 5
@@ -111,3 +111,20 @@ def test_groups_that_are_all_right_end_the_run_well() -> None:
     done = [row(step, zero_std_share=1.0, answer=1.0, reward=1.0) for step in range(1, WINDOW + 1)]
     assert watch(done[:-1]) is None
     assert watch(done) == ALL_RIGHT
+
+
+@pytest.mark.parametrize(
+    ("max_steps", "window", "effective"),
+    [(10, 20, 5), (100, 20, 20), (40, 20, 20), (39, 20, 19), (3, 20, 2), (10, 3, 3)],
+)
+def test_a_window_is_never_longer_than_half_the_run(max_steps: int, window: int, effective: int) -> None:
+    spec = Training(max_steps=max_steps, guards=Guards(window=window, max_kl=0.5))
+    assert guards_of(spec) == Guards(window=effective, max_kl=0.5)
+
+
+def test_a_run_of_the_default_length_is_stopped_when_nothing_can_be_learned() -> None:
+    spec = Training()
+    guard = Watch(guards_of(spec), (row(step, zero_std_share=1.0, answer=0.0) for step in range(1, spec.max_steps)))
+    with pytest.raises(BadConfig) as caught:
+        guard.look(row(spec.max_steps, zero_std_share=1.0, answer=0.0))
+    assert caught.value.reason == "EqualRewards"
