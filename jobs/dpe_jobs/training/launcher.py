@@ -16,7 +16,7 @@ from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_jobs.runtime import BadConfig, StageError, classify, set_up_logging
 from dpe_jobs.training import checkpoints, reshape
 from dpe_jobs.training.pod import Pod
-from dpe_jobs.training.settings import grpo_arguments, warmup_batch_of_rank
+from dpe_jobs.training.settings import grpo_arguments, threads_of_rank, warmup_batch_of_rank
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,6 @@ def main() -> None:
     if not isinstance(launch, TrainingLaunch):
         raise TypeError(f"{pod.launch_file} is a launch of {launch.stage}")
     set_up_logging(launch)
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ["HF_HUB_OFFLINE"] = "1"
@@ -74,6 +73,8 @@ def main() -> None:
         ranks = ranks_per_pod(launch)
         cuda = launch.training.gpus_per_node > 0 and torch.cuda.is_available()
         world = ranks * launch.training.nodes
+        threads = threads_of_rank(cuda, len(os.sched_getaffinity(0)), ranks)
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
         # refuses what cannot work, once and before a rank starts
         grpo_arguments(launch.training, launch.seed, world, cuda, pod.output)
         if launch.training.warmup is not None:

@@ -55,6 +55,15 @@ def warmup_batch_of_rank(training: Training, warmup: Warmup, world_size: int) ->
     return micro, of_rank // micro
 
 
+def threads_of_rank(cuda: bool, cores: int, ranks: int) -> int:
+    """Threads of a rank's operators on the host, where ranks share the cores that the pod may use.
+
+    Beside a GPU they prepare images, and step the optimizer where that is offloaded. Ranks without CUDA get one: they
+    are for trials, several to a machine, with models so small that more are no faster.
+    """
+    return max(1, cores // ranks) if cuda else 1
+
+
 def deepspeed_config(training: Training, cuda: bool) -> dict[str, Any] | None:
     """DeepSpeed's configuration; None at stage 0, where plain data parallelism does the same with less."""
     stage = training.deepspeed.zero_stage

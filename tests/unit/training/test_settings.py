@@ -13,6 +13,7 @@ from dpe_jobs.training.settings import (
     grpo_arguments,
     model_dtype,
     prompts_of_run,
+    threads_of_rank,
     within_context,
 )
 
@@ -190,3 +191,10 @@ def test_vllm_gets_no_more_room_than_the_model_has_positions(tmp_path: Path, con
 
 def test_without_vllm_the_models_positions_are_not_looked_for(tmp_path: Path) -> None:
     assert within_context({"use_vllm": False}, tmp_path / "nowhere") == {"use_vllm": False}
+
+
+@pytest.mark.parametrize(
+    ("cuda", "cores", "ranks", "threads"), [(True, 96, 8, 12), (True, 16, 1, 16), (True, 4, 8, 1), (False, 16, 1, 1)]
+)
+def test_ranks_with_gpus_share_the_cores_of_their_pod(cuda: bool, cores: int, ranks: int, threads: int) -> None:
+    assert threads_of_rank(cuda, cores, ranks) == threads
