@@ -238,6 +238,12 @@ class Training(ApiModel):
             ".epsilonHigh",
         ),
         (
+            "self.lossType != 'cispo' || !has(self.epsilonHigh) || self.epsilonHigh >= 1.0",
+            "spec.training.epsilonHigh must be 1 or more with lossType cispo, which cuts the ratio itself at it: leave "
+            "it out for 5",
+            ".epsilonHigh",
+        ),
+        (
             "!has(self.guards) || !has(self.guards.maxKl) || self.beta > 0.0",
             "spec.training.guards.maxKl needs beta above 0: KL is not measured without it",
             ".guards.maxKl",
@@ -296,7 +302,8 @@ class Training(ApiModel):
     epsilon: Annotated[float, Field(gt=0, le=10)] = 0.2
     """Clip range of the probability ratio, below 1 and, without epsilonHigh, above it."""
     epsilon_high: Annotated[float, Field(gt=0, le=10)] | None = None
-    """Clip range above 1; 0.28 is DAPO's."""
+    """Clip range above 1; 0.28 is DAPO's. With lossType cispo the bound of the ratio itself, 1 or more, and 5 when left
+    out."""
     scale_rewards: ScaleRewards = ScaleRewards.GROUP
     """By what deviation advantages are divided."""
     importance_sampling_level: ImportanceSamplingLevel = ImportanceSamplingLevel.TOKEN

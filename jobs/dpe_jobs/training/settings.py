@@ -10,6 +10,7 @@ from dpe_jobs.runtime import BadConfig
 
 COLLECTIVE_TIMEOUT_S = 1800  # longest wait of a rank for the others, checkpoint uploads included
 _MIN_LR_SHARE = 0.1  # where cosine_with_min_lr ends, unless trainer.extra.lr_scheduler_kwargs says otherwise
+_CISPO_BOUND = 5.0  # of the ratio itself, as TRL recommends (ScaleRL, arXiv 2510.13786)
 _VLLM_MEMORY_SHARE = 0.3  # of the GPU; the trainer has the rest, and vLLM sleeps while it trains
 
 # values of trainer.extra that leave the model's distribution as it is
@@ -172,6 +173,24 @@ def within_context(arguments: dict[str, Any], model: Path) -> dict[str, Any]:
     return arguments if positions is None else {**arguments, "vllm_max_model_length": min(wanted, positions)}
 
 
+def upper_bound(training: Training) -> float | None:
+    """TRL's epsilon_high; None: as epsilon. BadConfig when CISPO's is below 1.
+
+    CISPO cuts the ratio itself at epsilon_high, where others cut it at 1 + epsilon_high: with epsilon in its place
+    nearly every ratio would be 0.2.
+    """
+    if training.loss_type is not LossType.CISPO:
+        return training.epsilon_high
+    bound = _CISPO_BOUND if training.epsilon_high is None else training.epsilon_high
+    if bound < 1:
+        raise BadConfig(
+            "TrainerArgument",
+            f"spec.training.epsilonHigh is {bound:g}, but lossType cispo cuts the ratio itself at it: leave it out for "
+            f"{_CISPO_BOUND:g}, or write 1 or more",
+        )
+    return bound
+
+
 def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, output: Path) -> dict[str, Any]:
     """Arguments of TRL's GRPOConfig; what matters is said, not left to defaults that change between versions."""
     micro, passes = batch_of_rank(training, world_size)
@@ -184,7 +203,7 @@ def grpo_arguments(training: Training, seed: int, world_size: int, cuda: bool, o
         "scale_rewards": training.scale_rewards.value,
         "importance_sampling_level": training.importance_sampling_level.value,
         "epsilon": training.epsilon,
-        "epsilon_high": training.epsilon_high,
+        "epsilon_high": upper_bound(training),
         "num_iterations": training.num_iterations,
         "beta": training.beta,
         "num_generations": training.rollouts_per_prompt,

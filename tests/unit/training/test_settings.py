@@ -198,3 +198,21 @@ def test_without_vllm_the_models_positions_are_not_looked_for(tmp_path: Path) ->
 )
 def test_ranks_with_gpus_share_the_cores_of_their_pod(cuda: bool, cores: int, ranks: int, threads: int) -> None:
     assert threads_of_rank(cuda, cores, ranks) == threads
+
+
+@pytest.mark.parametrize(
+    ("fields", "bound"),
+    [
+        ({"loss_type": "cispo"}, 5.0),
+        ({"loss_type": "cispo", "epsilon_high": 3.0}, 3.0),
+        ({"loss_type": "dapo"}, None),
+        ({"loss_type": "dapo", "epsilon_high": 0.28}, 0.28),
+    ],
+)
+def test_cispo_bounds_the_ratio_itself_and_others_how_far_it_is_above_one(fields, bound) -> None:
+    assert grpo_arguments(training(**fields), 0, 1, False, Path("out"))["epsilon_high"] == bound
+
+
+def test_a_bound_of_cispo_below_one_is_refused_by_its_field() -> None:
+    with pytest.raises(BadConfig, match=r"epsilonHigh is 0\.28, .*leave it out"):
+        grpo_arguments(training(loss_type="cispo", epsilon_high=0.28), 0, 1, False, Path("out"))
