@@ -86,6 +86,7 @@ _SAVED = "checkpoints and the model go to the object store, whole, by the system
 _NO_EVALUATION = "evaluation is a stage of its own: see spec.evaluation"
 _NO_SERVER = "rolloutEngine vllm is colocated with the trainer"
 _TEXT_ONLY = "TRL has it for models without images only"
+_REFERENCE = "the reference stays what GRPO starts from: checkpoints hold no other, so that a resumed run would differ"
 
 _SYSTEM = {
     "output_dir": _SAVED,
@@ -162,6 +163,7 @@ _SYSTEM = {
         ),
         _TEXT_ONLY,
     ),
+    **dict.fromkeys(("sync_ref_model", "ref_model_sync_steps", "ref_model_mixup_alpha"), _REFERENCE),
     "chat_template_kwargs": "prompts are those of serving, token for token",
 }
 _SYSTEM_PREFIXES = {

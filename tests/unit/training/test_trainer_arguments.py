@@ -34,6 +34,9 @@ def arguments(**extra: object) -> dict[str, object]:
         ("save_on_each_node", "checkpoints and the model go to the object store"),
         ("hub_token", "checkpoints and the model go to the object store"),
         ("eval_steps", "evaluation is a stage of its own"),
+        ("sync_ref_model", "the reference stays what GRPO starts from"),
+        ("ref_model_sync_steps", "the reference stays what GRPO starts from"),
+        ("ref_model_mixup_alpha", "the reference stays what GRPO starts from"),
         ("dataloader_num_workers", "the run's order of samples is laid out beforehand"),
     ],
 )
