@@ -111,8 +111,16 @@ class Lora(ApiModel):
 class CustomReward(ApiModel):
     """A reward function of yours."""
 
+    model_config = rules(
+        (
+            "!(self.name in ['answer', 'format', 'length'])",
+            "spec.training.rewards.custom: answer, format and length are parts that the system has: rename the entry "
+            "point",
+            ".name",
+        ),
+    )
     name: Name
-    """Entry point in the group `dpe.rewards`."""
+    """Entry point in the group `dpe.rewards`. Not answer, format or length, which are parts of the system's own."""
     weight: Annotated[float, Field(ge=-100, le=100)] = 1.0
     """Factor of what it returns."""
 

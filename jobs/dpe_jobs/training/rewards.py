@@ -29,6 +29,8 @@ Reward = Callable[..., list[float | None]]
 # the sum of a group's equal rewards is exact in the 24 bits of float32 when 6 are left for the rollouts (at most 64)
 _WEIGHT_BITS = 18
 
+_OWN = ("answer", "format", "length")
+
 _ASKS_LETTER = re.compile(r"\b(?:only|just)\b[^.\n]{0,40}\bletter\b|\bletter\b[^.\n]{0,40}\b(?:only|alone)\b", re.I)
 _ASKS_WORD = re.compile(r"\b(?:one|a single) word\b(?!\s+or\b)", re.I)
 _LETTER = re.compile(r"\s*\(?[A-Z]\)?\.?\s*")
@@ -126,6 +128,13 @@ class Custom:
 
 
 def _load(custom: CustomReward) -> Custom:
+    # a step's metrics have each part by its name, and guards ask for the answer there
+    if custom.name in _OWN:
+        raise BadConfig(
+            "UnknownReward",
+            f"spec.training.rewards.custom: {custom.name} is a part that the system has, as are {', '.join(_OWN)}: "
+            "rename the entry point",
+        )
     found = entry_points(group=GROUP)
     if custom.name not in found.names:
         known = ", ".join(sorted(found.names)) or "none"

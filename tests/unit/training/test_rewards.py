@@ -97,6 +97,12 @@ def test_a_reward_that_is_not_there_is_bad_configuration(name: str, words: str) 
     assert caught.value.reason == "UnknownReward"
 
 
+@pytest.mark.parametrize("name", ["answer", "format", "length"])
+def test_a_users_reward_with_the_name_of_one_of_ours_is_refused(name: str) -> None:
+    with pytest.raises(BadConfig, match=f"custom: {name} is a part that the system has"):
+        rewards(custom(name))
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
