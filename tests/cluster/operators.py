@@ -30,6 +30,8 @@ SECRET = "store"
 KEYS = "keys"
 """The Secret that iterations may take API keys from."""
 SERVICE_ACCOUNT = "operator"
+ON_CPU = {"nodes": 1, "gpusPerNode": 0, "rolloutEngine": "transformers"}
+"""A training of one pod that asks for no GPU."""
 MERGE = "application/merge-patch+json"
 
 # the list at the top of gateway.py, as a Role

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from tests.cluster.operators import MERGE, Lab, free_port, wait_until_healthy
+from tests.cluster.operators import MERGE, ON_CPU, Lab, free_port, wait_until_healthy
 
 from dpe_api.names import GROUP, LABEL_ITERATION, PLURAL, VERSION, Stage
 from dpe_api.status import Phase, StageState, StageStatus
@@ -150,7 +150,7 @@ def begin(lab: Lab, name: str, when: Stage | str) -> None:
     stage = Stage.EVALUATION if when == "end" else Stage(when)
     if when != "end":
         lab.wish(stage, 1, name, hold=True)
-    lab.create_at(stage, name, training={"nodes": 1, "gpusPerNode": 0}, serving={"gpusPerReplica": 0})
+    lab.create_at(stage, name, training=ON_CPU, serving={"gpusPerReplica": 0})
 
 
 def has_come(lab: Lab, name: str, when: Stage | str) -> bool:

@@ -23,7 +23,7 @@ from kubernetes import client, config
 from kubernetes.client import ApiException
 from tests.cluster import gangs, operators
 from tests.cluster.conftest import CRDS
-from tests.cluster.operators import Lab
+from tests.cluster.operators import ON_CPU, Lab
 from tests.cluster.pods import wait_for
 from tests.conftest import RESTRICTED
 from tests.patience import deadline
@@ -269,7 +269,7 @@ def matrix(lab: Lab) -> Matrix:
     cordon(lab, "n2", yes=True)  # what a lost node takes must be on it
     for stage in Stage:
         it.hold(stage, hold=True)
-        lab.create_at(stage, it.name(stage), training={"nodes": 1, "gpusPerNode": 0}, serving={"gpusPerReplica": 0})
+        lab.create_at(stage, it.name(stage), training=ON_CPU, serving={"gpusPerReplica": 0})
     for stage in Stage:
         lab.until(lambda stage=stage: it.works(stage), LIMIT_S)
     watcher = threading.Thread(target=look_for_twins, daemon=True)

@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import threading
+import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -65,12 +66,20 @@ class StopRequest:
         os._exit(Exit.STOPPED)
 
 
+def _comes_from(error: BaseException, package: str) -> bool:
+    """Whether code of a package had a part in it."""
+    modules = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(module.partition(".")[0] == package for module in modules)
+
+
 @contextmanager
 def arguments_refused() -> Iterator[None]:
     """BadConfig for what TRL's classes raise when their arguments do not go together: it would be so again."""
     try:
         yield
     except (ValueError, TypeError, NotImplementedError) as error:
+        if _comes_from(error, "vllm"):  # which raises ValueError also where a GPU's memory is not free yet
+            raise
         raise BadConfig("TrainerArgument", f"TRL refuses its arguments: {error}") from error
 
 

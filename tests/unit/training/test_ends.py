@@ -181,6 +181,14 @@ def test_arguments_that_trl_refuses_are_not_tried_again(error: Exception) -> Non
     assert classify(caught.value)[:2] == (Exit.BAD_CONFIG, "TrainerArgument")
 
 
+def test_a_value_error_of_vllm_is_no_argument_that_trl_refuses():
+    """It raises one also where the memory of a GPU that somebody has just left is not free yet."""
+    code = compile("raise ValueError('Free memory on device is less than desired')", "worker.py", "exec")
+    with pytest.raises(ValueError, match="Free memory") as caught, arguments_refused():
+        exec(code, {"__name__": "vllm.v1.worker.gpu_worker"})
+    assert not isinstance(caught.value, BadConfig)
+
+
 def test_what_else_fails_while_the_trainer_is_made_is_tried_again() -> None:
     with pytest.raises(OSError, match="disk") as caught, arguments_refused():
         raise OSError("disk")
