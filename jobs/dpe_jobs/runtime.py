@@ -148,6 +148,10 @@ class ProgressReporter:
         if due:
             self._write()
 
+    def beat(self) -> None:
+        """Say that it goes on, though nothing more is finished."""
+        self._write()
+
     def _due(self, total: int | None) -> bool:
         self._total = self._total if total is None else total
         return self._done >= self._total or time.monotonic() - self._written >= PROGRESS_INTERVAL_S

@@ -24,7 +24,7 @@ from tenacity import Retrying, retry_if_exception, wait_random_exponential
 from dpe_api.artifacts import InputRef, Manifest, OutputFile
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
-from dpe_jobs.transfer import Hashing, Progress, Receiving, WriteFailedError
+from dpe_jobs.transfer import Hashing, Moved, Progress, Receiving, WriteFailedError
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -142,6 +142,7 @@ class Store:
             http_client=self._http,
         )
         self._outage_s = outage_s
+        self.moved = Moved()
         self._native = {
             "aws_endpoint": address.endpoint.rstrip("/"),
             "aws_region": address.region,
@@ -163,7 +164,7 @@ class Store:
     def _call(self, once: Callable[[], T], uri: str, progress: Progress | None = None) -> T:
         """Do it, through outages; StoreError when the store says no, StoreUnreachable when it says nothing."""
         try:
-            return self._retrying(progress or Progress())(once)
+            return self._retrying(progress or Progress(self.moved))(once)
         except S3Error as error:
             if _is_transient(error):
                 raise StoreUnreachable(f"{uri}: {error.code}: {error.message}") from error
@@ -291,7 +292,7 @@ class Store:
         """Upload one file; the result's path is the file's name. A missing local file is an error at once."""
         size = path.stat().st_size
         send = self._stream if size <= _LARGEST_PUT else self._send_parts
-        progress = Progress()
+        progress = Progress(self.moved)
         digest = self._call(lambda: send(path, size, uri, progress), uri, progress)
         return OutputFile(path=path.name, size=size, sha256=digest, media_type=media_type(uri))
 
@@ -328,7 +329,7 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(path.name + ".part")
         with part.open("wb") as out:
-            progress = Progress()
+            progress = Progress(self.moved)
             body = Receiving(out, progress, unwanted or Event())
             try:
                 self._call(lambda: self._receive(bucket, key, body), uri, progress)

@@ -6,16 +6,24 @@ from threading import Event
 from typing import BinaryIO
 
 
+class Moved:
+    """When a store has moved bytes of a file last."""
+
+    at = float("-inf")
+    """time.monotonic()."""
+
+
 class Progress:
     """How far a call has come, over all its tries: a transfer that gets on is no outage, however long it takes."""
 
-    def __init__(self) -> None:
-        self._furthest, self._at = 0, time.monotonic()
+    def __init__(self, moved: Moved) -> None:
+        self._furthest, self._at, self._moved = 0, time.monotonic(), moved
 
     def reached(self, done: int) -> None:
         """So many bytes in this try; only what no try before has reached counts."""
         if done > self._furthest:
-            self._furthest, self._at = done, time.monotonic()
+            self._furthest = done
+            self._at = self._moved.at = time.monotonic()
 
     def stood_still_s(self) -> float:
         """Seconds since then, or since the first try began."""

@@ -180,7 +180,7 @@ def _pod_wait(
             return None
         since = max(pod.started_at, pod.ready_changed or pod.started_at)
         return wait("NotReady", "the model server is not ready yet", since, deadlines.startup)
-    moments = [pod.started_at, *starts]
+    moments = [pod.main_started_at or pod.started_at, *starts]
     if progress is not None and progress.attempt == pod.attempt:
         moments.append(progress.updated_at)
     done = "" if progress is None else f" since {progress.done} of {progress.total} {progress.unit}"
@@ -214,7 +214,7 @@ def longest_wait(
     if job.suspended:
         return None
     live = [p for p in pods if not p.is_over]
-    starts = [p.started_at for p in live if p.started_at is not None]
+    starts = [p.main_started_at or p.started_at for p in live if p.started_at is not None]
     if watching_since is not None:
         starts.append(watching_since)
     waits = [w for p in live if (w := _pod_wait(p, job.stage, progress, starts, deadlines)) is not None]

@@ -101,7 +101,7 @@ def pod_seen(pod: Json, *, gone: bool = False) -> PodSeen | None:
     ready = by_type.get("Ready")
     states = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     ended = [e for s in states if (e := _ended(s["name"], s.get("state") or {})) is not None]
-    started = [moment(t) for s in states if (t := _start_of(s.get("state") or {})) is not None]
+    started = _starts(states)
     scheduled_at = moment(scheduled[0]["lastTransitionTime"]) if scheduled else None
     return PodSeen(
         name=metadata["name"],
@@ -116,6 +116,7 @@ def pod_seen(pod: Json, *, gone: bool = False) -> PodSeen | None:
         unschedulable="" if scheduled else (by_type.get("PodScheduled") or {}).get("message", ""),
         waiting=_waiting(states, ended, scheduled_at),
         started_at=min(started, default=None),
+        main_started_at=min(_starts(status.get("containerStatuses") or []), default=None),
         ended=tuple(ended),
         disrupted=": ".join(filter(None, (disruption[0].get("reason"), disruption[0].get("message"))))
         if disruption
@@ -123,6 +124,10 @@ def pod_seen(pod: Json, *, gone: bool = False) -> PodSeen | None:
         deleted_at=_deleted_at(metadata),
         gone=gone,
     )
+
+
+def _starts(states: list[Json]) -> list[datetime]:
+    return [moment(start) for s in states if (start := _start_of(s.get("state") or {})) is not None]
 
 
 def _start_of(state: Json) -> str | None:

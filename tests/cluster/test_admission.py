@@ -169,6 +169,8 @@ NO_SUCH = "endpoint must be the name of an entry of spec.endpoints"
             {"nodes": 2, "gpusPerNode": 8, "promptsPerStep": 48, "rolloutsPerPrompt": 8, "microBatchSize": 9},
             ["microBatchSize must divide what each rank has"],
         ),
+        ("training", {"lossType": "cispo", "epsilonHigh": 0.28}, ["epsilonHigh must be 1 or more with lossType cispo"]),
+        ("training.rewards.custom", [{"name": "answer"}], ["answer, format and length are parts that the system has"]),
         ("training.rolloutsPerPrompt", 1, ["spec.training.rolloutsPerPrompt"]),
         ("training.learningRate", 0, ["spec.training.learningRate"]),
         ("training.precision", "fp8", ["spec.training.precision", "bf16"]),

@@ -1,6 +1,6 @@
 """What a patch of an iteration's status costs the API server: `python -m tests.bench.operator.patches`. As root.
 
-The operator patches a status some sixteen times an iteration, and the API server evaluates the whole definition each
+The operator patches a status some fourteen times an iteration, and the API server evaluates the whole definition each
 time. Beside the definition as it is: without its transition rule, without any rule, and as it is once more.
 """
 

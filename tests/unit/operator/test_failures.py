@@ -153,6 +153,11 @@ def test_progress_of_a_gang_is_expected_from_the_start_of_its_last_pod_on():
     assert (wait.reason, wait.until) == ("NoProgress", at(520 + 1800))
 
 
+def test_progress_is_expected_from_the_stage_on_and_not_while_its_model_is_fetched():
+    wait = waited([rank(0, main_started_at=at(1500)), rank(1, main_started_at=at(1600))])
+    assert (wait.reason, wait.until) == ("NoProgress", at(1600 + 1800))
+
+
 def test_pods_that_have_ended_are_waited_for_no_longer_than_the_job_controller_needs_to_see_it():
     """However long they ran: what ended them is told by them, not by the deadline for pods that never came."""
     wait = waited([rank(0, 65, ended=ended(65, seconds=7200)), rank(1, 76, ended=ended(76, seconds=7201))])

@@ -40,6 +40,13 @@ def test_a_container_that_was_killed_is_described_by_its_state():
     assert seen.ended[0].message == "container main ended with exit code 137 (OOMKilled)"
 
 
+def test_the_start_of_a_stage_is_told_from_that_of_the_container_that_fetches_its_model():
+    fetch = {**terminated(0), "name": "fetch-model"}
+    main = {"name": "main", "state": {"running": {"startedAt": "2026-01-01T12:00:40Z"}}}
+    seen = pod({"phase": "Running", "initContainerStatuses": [fetch], "containerStatuses": [main]})
+    assert (seen.started_at, seen.main_started_at) == (moment(10), moment(40))
+
+
 def test_a_failed_init_container_counts():
     init = {**terminated(65, '{"reason": "ChecksumMismatch", "message": "m"}'), "name": "fetch-model"}
     waiting = {"name": "main", "state": {"waiting": {"reason": "PodInitializing"}}}

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -52,9 +53,10 @@ class Line(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(rest)))
         self.send_header("ETag", f'"{Line.etag}"')
         self.end_headers()
-        for start in range(0, min(self.brings, len(rest)), self.bite):
-            self.wfile.write(rest[start : min(start + self.bite, self.brings)])
-            time.sleep(self.pause)
+        with suppress(BrokenPipeError, ConnectionResetError):  # who is stopped does not wait for the rest
+            for start in range(0, min(self.brings, len(rest)), self.bite):
+                self.wfile.write(rest[start : min(start + self.bite, self.brings)])
+                time.sleep(self.pause)
         self.close_connection = True
 
     def do_PUT(self) -> None:
