@@ -29,6 +29,7 @@ from dpe_jobs.training.settings import sft_arguments, warmup_batch_of_rank
 from dpe_jobs.training.warmup import run
 from dpe_jobs.training.warmup.lessons import Lessons, lesson_order, read_lessons, retention_in_batch
 from dpe_jobs.training.warmup.metrics import METRICS, WarmupStep, append, read, summarise
+from dpe_jobs.training.warmup.sft import refuse_lost
 
 SAMPLES = "s3://dpe/generation"
 
@@ -232,3 +233,12 @@ def test_two_adapters_joined_add_up_to_what_they_add_one_after_the_other(tmp_pat
     scale, layer = config["lora_alpha"] / config["r"], "base_model.model.q_proj.lora"
     expected = sum(2 * tensors[f"{layer}_B.weight"] @ tensors[f"{layer}_A.weight"] for tensors in found)
     torch.testing.assert_close(scale * b @ a, expected)
+
+
+@pytest.mark.parametrize(("share", "lost"), [(0.02, True), (0.49, True), (0.5, False), (1.0, False)])
+def test_a_warmup_that_the_weights_did_not_take_is_no_warmup(share: float, lost: bool) -> None:
+    if lost:
+        with pytest.raises(BadConfig, match=rf"took only {share:.0%}.*raise spec.training.warmup.learningRate"):
+            refuse_lost(share)
+    else:
+        refuse_lost(share)

@@ -23,6 +23,8 @@ from dpe_jobs.training.warmup.metrics import METRICS, WarmupStep, append
 
 log = logging.getLogger(__name__)
 
+_LEAST_TAKEN = 0.5  # of an adapter's updates
+
 
 class Watch(TrainerCallback):  # type: ignore[misc]
     """Records every step. Transient "LossNotFinite": loss or gradient is no number."""
@@ -130,6 +132,16 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, lessons: Lessons, watch: Wat
     return trainer
 
 
+def refuse_lost(share: float) -> None:
+    """BadConfig when the merged weights took less than half of what the warm-up taught: GRPO would start as before."""
+    if share < _LEAST_TAKEN:
+        raise BadConfig(
+            "WarmupLost",
+            f"the base took only {share:.0%} of the warm-up's updates, the rest is below what its number format can "
+            "hold: raise spec.training.warmup.learningRate, or leave lora out",
+        )
+
+
 def train(launch: TrainingLaunch, pod: Pod, store: Store) -> None:
     """Train to the end and leave model, adapter and metrics in the first pod's work folder."""
     lessons = read_lessons(store, launch.samples_artifact)
@@ -143,7 +155,7 @@ def train(launch: TrainingLaunch, pod: Pod, store: Store) -> None:
     trainer.save_model(str(model if launch.training.lora is None else adapter))
     if trainer.is_world_process_zero():
         if launch.training.lora is not None:
-            weights.merge(pod.model, adapter, model)
+            refuse_lost(weights.merge(pod.model, adapter, model))
             weights.complete_adapter(adapter, launch.model_uri)
         weights.complete(model, pod.model)
         log.info("warmed up; the model is written")
