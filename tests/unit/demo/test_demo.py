@@ -71,7 +71,7 @@ def test_on_a_cluster_of_your_own_only_your_values_are_used(monkeypatch: pytest.
 def test_a_missing_variable_is_named_together_with_what_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DPE_IMAGE", "DPE_S3_ENDPOINT", "DPE_S3_ACCESS_KEY", "DPE_S3_SECRET_KEY"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(Unusable, match=r"DPE_IMAGE, .* is not set: start with `make demo`"):
+    with pytest.raises(Unusable, match=r"DPE_IMAGE, .* is not set: start it with `make demo`"):
         demo.chart_values(EMBEDDED)
 
 
