@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
+from minio.error import ServerError
 
 from dev import paths
 from dev.cluster.config import BUCKET, Cluster, ClusterError
@@ -69,11 +70,13 @@ def wait_ready(cluster: Cluster, limit_s: float = 60) -> None:
     def ready() -> bool:
         processes.require("minio")
         try:
-            return http.request("GET", url).status == 200
-        except urllib3.exceptions.HTTPError:
+            if http.request("GET", url).status != 200:
+                return False
+            if not minio.bucket_exists(BUCKET):
+                minio.make_bucket(BUCKET)
+        except (urllib3.exceptions.HTTPError, ServerError):  # 503, also just after it has said that it is ready
             return False
+        return True
 
     if not wait_until(ready, limit_s, 0.1):
         raise ClusterError(f"MinIO is not ready after {limit_s:.0f} s: see {processes.log('minio')}")
-    if not minio.bucket_exists(BUCKET):
-        minio.make_bucket(BUCKET)
