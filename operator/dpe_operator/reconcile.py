@@ -115,12 +115,17 @@ async def _create(operator: Operator, loop: Loop, iteration: Iteration, children
 async def act(
     operator: Operator, loop: Loop, iteration: Iteration, plan: Plan, write: Callable[[], Awaitable[None]]
 ) -> bool:
-    """Do what a plan says, in its order. False: a name was taken, nothing was written down."""
+    """Do what a plan says, in its order. False: a name was taken or a child refused, nothing was written down."""
     if plan.delete:
         loop.memory.doubt()  # of pods that nobody has seen yet the next attempt must know
     jobs = [child for child in plan.create if child.kind == "Job"]
     for children in ([child for child in plan.create if child.kind != "Job"], jobs):  # pods find what they mount
-        taken = await _create(operator, loop, iteration, children)
+        try:
+            taken = await _create(operator, loop, iteration, children)
+        except NotAdmitted as error:
+            log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error)
+            loop.memory.not_admitted = str(error)
+            return False
         if taken:
             loop.memory.doubt()
             loop.memory.conflicts = frozenset(taken)
@@ -167,11 +172,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     except ValidationError as error:
         if status.resolved is not None or status.phase.is_final:
             raise
-        now = datetime.now(UTC)
-        conditions = with_condition(
-            status.conditions, ACCEPTED, False, "InvalidSpec", shorten(str(error)), iteration.generation, now
-        )
-        refused = status.model_copy(update={"conditions": conditions, "observed_generation": iteration.generation})
+        refused = _refused(status, iteration, error)
         await write(None if refused == status else refused)
         return operator.platform.resync_seconds
     loop.refers_to = spec.model.iteration_ref.name if spec.model.iteration_ref is not None else None
@@ -186,18 +187,21 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     held_s = _held_s(loop, status, plan)
     if held_s > 0:
         return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
-    try:
-        done = await act(operator, loop, iteration, plan, lambda: write(plan.status))
-    except NotAdmitted as error:
-        log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error)
-        loop.memory.not_admitted, done = str(error), False
-    if not done:
-        return 0.0  # the next look tells it, and the one after that tries again
+    if not await act(operator, loop, iteration, plan, lambda: write(plan.status)):
+        return 0.0  # the next look tells why, and the one after that tries again
     loop.memory.conflicts, loop.memory.not_admitted = frozenset(), None
     after = plan.status or status
     metrics.count(status, after, seen, plan.charges)
     metrics.show(iteration, after)
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
+
+
+def _refused(status: Status, iteration: Iteration, error: ValidationError) -> Status:
+    """The status of an iteration whose spec is none of this version's."""
+    why = shorten(str(error))
+    now = datetime.now(UTC)
+    conditions = with_condition(status.conditions, ACCEPTED, False, "InvalidSpec", why, iteration.generation, now)
+    return status.model_copy(update={"conditions": conditions, "observed_generation": iteration.generation})
 
 
 def _is_unclaimed(body: dict[str, Any]) -> bool:

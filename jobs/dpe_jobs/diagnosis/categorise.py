@@ -114,13 +114,9 @@ async def assign(
     listed = "\n".join(f"- {name}" for name in taxonomy)
     failed = Failures("rows got no category", total, math.floor(max_error_rate * total))
     found: dict[str, str] = {}
-    learnt = dict(known)
-    given_up: set[str] = set()
-    for row in ledger:
-        if row["category"] is None:
-            given_up.add(row["id"])
-        else:
-            learnt[row["id"]] = row["category"]
+    earlier = {row["id"]: row["category"] for row in ledger}
+    given_up = {key for key, category in earlier.items() if category is None}
+    learnt = dict(known) | {key: category for key, category in earlier.items() if category is not None}
     unseen: dict[str, str] = {}  # content that failed now, by id
 
     def unknown() -> Iterator[tuple[str, Question]]:
