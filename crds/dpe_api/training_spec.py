@@ -176,7 +176,7 @@ class Guards(ApiModel):
     """When a run has gone astray and stops with a reason, before it wastes a night. Windows are in optimizer steps."""
 
     window: Annotated[int, Field(ge=2, le=1000)] = 20
-    """Steps that must look bad, one after the other, before a run is stopped for it. Half of maxSteps, and at least 2,
+    """Steps that must look bad, one after the other, before a run is stopped for it. Half of maxSteps, and at least 5,
     where that is less."""
     max_reward_drop: Annotated[float, Field(gt=0, le=1)] = 0.5
     """RewardCollapse: the mean reward of a window lies below its best earlier one by more than this part of it."""

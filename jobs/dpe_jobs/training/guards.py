@@ -15,10 +15,14 @@ ALL_RIGHT = "AllRight"
 """Why a run ends early in a good way: nothing is left to learn from its samples."""
 
 
+SHORTEST_WINDOW = 5
+"""Steps; fewer say little of a run, so that a trial of a few steps is not stopped for what they look like."""
+
+
 def guards_of(training: Training) -> Guards:
     """The guards with a window of no more than half the run: a longer one would be full too late to save any of it."""
     guards = training.guards
-    return guards.model_copy(update={"window": min(guards.window, max(2, training.max_steps // 2))})
+    return guards.model_copy(update={"window": min(guards.window, max(SHORTEST_WINDOW, training.max_steps // 2))})
 
 
 class Watch:

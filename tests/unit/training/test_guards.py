@@ -115,11 +115,18 @@ def test_groups_that_are_all_right_end_the_run_well() -> None:
 
 @pytest.mark.parametrize(
     ("max_steps", "window", "effective"),
-    [(10, 20, 5), (100, 20, 20), (40, 20, 20), (39, 20, 19), (3, 20, 2), (10, 3, 3)],
+    [(10, 20, 5), (100, 20, 20), (40, 20, 20), (39, 20, 19), (10, 3, 3), (9, 20, 5), (3, 4, 4)],
 )
 def test_a_window_is_never_longer_than_half_the_run(max_steps: int, window: int, effective: int) -> None:
     spec = Training(max_steps=max_steps, guards=Guards(window=window, max_kl=0.5))
     assert guards_of(spec) == Guards(window=effective, max_kl=0.5)
+
+
+def test_a_trial_of_a_few_steps_is_not_stopped_for_them() -> None:
+    spec = Training(max_steps=4)
+    guard = Watch(guards_of(spec))
+    for step in range(1, 5):
+        assert guard.look(row(step, zero_std_share=1.0, answer=0.0, reward=0.0)) is None
 
 
 def test_a_run_of_the_default_length_is_stopped_when_nothing_can_be_learned() -> None:
