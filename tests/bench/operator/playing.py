@@ -102,6 +102,8 @@ class Players:
     """Iterations that have been deleted."""
     _free: dict[str, asyncio.Event] = field(default_factory=dict)
     _left: dict[tuple[str, str], int] = field(default_factory=dict)
+    _alive: set[str] = field(default_factory=set)
+    """Pods that are played: a new watch shows them again."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     faults: list[str] = field(default_factory=list)
     heard: float = field(default_factory=time.monotonic)
@@ -162,15 +164,20 @@ class Players:
         labels = found["metadata"]["labels"]
         key = (labels[LABEL_ITERATION], labels[LABEL_STAGE])
         self.moments.setdefault((*key, "created"), time.monotonic())
-        self.attempts[key] = max(self.attempts.get(key, 0), int(labels[LABEL_ATTEMPT]))
-        self._left[key] = found["spec"]["parallelism"]
+        attempt = int(labels[LABEL_ATTEMPT])
+        if attempt > self.attempts.get(key, 0):  # a new watch shows Jobs again
+            self.attempts[key] = attempt
+            self._left[key] = found["spec"]["parallelism"]
 
     def _pod(self, what: str, found: Json) -> None:
+        name = found["metadata"]["name"]
         if what == "DELETED":
             labels = found["metadata"]["labels"]
             self.moments[labels[LABEL_ITERATION], labels[LABEL_STAGE], "gone"] = time.monotonic()
-        if what == "ADDED" and not (found.get("status") or {}).get("startTime"):
-            self._run(self._life(found["metadata"]["name"], found["metadata"]["labels"]))
+            self._alive.discard(name)
+        if what == "ADDED" and name not in self._alive and not (found.get("status") or {}).get("startTime"):
+            self._alive.add(name)
+            self._run(self._life(name, found["metadata"]["labels"]))
 
     async def _status(self, pod: str, phase: str, state: Json, ready: bool) -> None:
         kinds = {"PodScheduled": True, "Initialized": True, "ContainersReady": ready, "Ready": ready}

@@ -2,13 +2,16 @@
 
 On a cluster as in scale.py new iterations are created as others end; the operator deletes each when its time to live is
 over. Every one must succeed with one attempt for each stage, and leave nothing behind. Prints what one costs, by
-process, and the operator's memory from the first tenth to the last.
+process, and the operator's memory from the first tenth to the last. Parts of a long run: --first numbers on, and each
+part adds its line to the file of --rows.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,6 +26,10 @@ from tests.unit.operator import given
 from dpe_api.names import API_VERSION, KIND, LABEL_ITERATION, PLURAL, Stage
 
 TTL_S = 5
+LOOK_S = 30
+"""Seconds after which an iteration is asked for by name: its deletion may fall between two watches."""
+TELL_S = 60
+"""Seconds between two lines of progress."""
 
 
 @dataclass
@@ -47,13 +54,34 @@ class Feeder:
             self.players.release(name)
             body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
             await self.cluster.call("POST", self.cluster.path(PLURAL), body)
-            began = time.monotonic()
-            while name not in self.players.gone:
-                if time.monotonic() - began > limit_s:
-                    where = sorted(key for key in self.players.moments if key[0] == name)
-                    raise SystemExit(f"{name} is stuck: {self.players.phases.get(name)}, {where}")
-                await asyncio.sleep(0.2)
+            await self._until_gone(name, limit_s)
             self.rss_mib.append(operator.rss_mib())
+
+    async def _until_gone(self, name: str, limit_s: float) -> None:
+        began = looked = time.monotonic()
+        while name not in self.players.gone:
+            now = time.monotonic()
+            if now - began > limit_s:
+                where = sorted(key for key in self.players.moments if key[0] == name)
+                raise SystemExit(f"{name} is stuck: {self.players.phases.get(name)}, {where}")
+            if now - looked > LOOK_S:
+                looked = now
+                found = await self.cluster.call("GET", f"{self.cluster.path(PLURAL)}/{name}")
+                if found.get("code") == 404:
+                    self.players.gone.add(name)
+            await asyncio.sleep(0.2)
+
+    async def tell(self) -> None:
+        """Progress on standard error, for ever."""
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(TELL_S)
+            print(
+                f"{time.monotonic() - began:.0f} s: {len(self.rss_mib)} of {len(self.names)} are through, "
+                f"the operator has {self.rss_mib[-1] if self.rss_mib else 0:.0f} MiB",
+                file=sys.stderr,
+                flush=True,
+            )
 
 
 async def left_over(cluster: Cluster) -> dict[str, int]:
@@ -86,7 +114,7 @@ def found_of(players: Players, names: list[str]) -> dict[str, Any]:
 async def measure(arguments: argparse.Namespace, instance: Instance, folder: Path) -> dict[str, Any]:
     """All figures."""
     store, operator = prepare(instance), Operator(instance, folder)
-    names = [f"i{n}" for n in range(arguments.iterations)]
+    names = [f"i{n}" for n in range(arguments.first, arguments.first + arguments.iterations)]
     async with Cluster(instance.kubeconfig, NAMESPACE) as cluster:
         players = Players(cluster, store)
         playing = asyncio.create_task(players.play())
@@ -97,7 +125,9 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             feeder = Feeder(cluster, players, names, arguments.at_once)
             before, shares, began = operator.state(), Shares(instance, operator.process), time.monotonic()
             feeding = asyncio.create_task(feeder.feed(operator, arguments.limit_s))
-            await asyncio.wait([feeding, playing], return_when=asyncio.FIRST_COMPLETED)
+            telling = asyncio.create_task(feeder.tell())
+            await asyncio.wait([feeding, playing, telling], return_when=asyncio.FIRST_COMPLETED)
+            telling.cancel()
             await (feeding if feeding.done() else playing)
             seconds, after = time.monotonic() - began, operator.state()
             spent_s = shares.spent_s()
@@ -107,7 +137,8 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
                 if not any(last.values()):
                     break
                 await asyncio.sleep(1)
-            return {
+            row = {
+                "first": arguments.first,
                 "iterations": len(names),
                 "at_once": arguments.at_once,
                 "processors": os.cpu_count(),
@@ -120,6 +151,10 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
                 "reconcile_errors": after["errors"],
                 "faults_of_the_players": players.faults[:5],
             }
+            if arguments.rows is not None:
+                with arguments.rows.open("a") as rows:
+                    rows.write(json.dumps(row) + "\n")
+            return row
         finally:
             playing.cancel()
             operator.stop()
@@ -129,6 +164,8 @@ def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--iterations", type=int, default=1000, help="all of them (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first (default: %(default)s)")
+    parser.add_argument("--rows", type=Path, help="file of JSON lines to which the figures are added")
     parser.add_argument("--at-once", type=int, default=50, help="that live at once at most (default: %(default)s)")
     parser.add_argument("--limit-s", type=float, default=900, help="longest life of one (default: %(default)s)")
     parser.add_argument("--instance", type=int, default=3, help="number of the embedded cluster")
