@@ -175,12 +175,14 @@ def _pod_wait(
         return wait(reason, why, pod.waiting.since, deadlines.image_pull)
     if pod.started_at is None:
         return wait("ContainerNotStarted", "waits for its containers", pod.scheduled_at, deadlines.image_pull)
+    if pod.main_started_at is None:
+        return wait("ModelNotFetched", "fetches its model from the store", pod.started_at, deadlines.model_download)
     if stage.is_serving:
         if pod.ready:
             return None
-        since = max(pod.started_at, pod.ready_changed or pod.started_at)
+        since = max(pod.main_started_at, pod.ready_changed or pod.main_started_at)
         return wait("NotReady", "the model server is not ready yet", since, deadlines.startup)
-    moments = [pod.main_started_at or pod.started_at, *starts]
+    moments = [pod.main_started_at, *starts]
     if progress is not None and progress.attempt == pod.attempt:
         moments.append(progress.updated_at)
     done = "" if progress is None else f" since {progress.done} of {progress.total} {progress.unit}"
@@ -214,11 +216,11 @@ def longest_wait(
     if job.suspended:
         return None
     live = [p for p in pods if not p.is_over]
-    starts = [p.main_started_at or p.started_at for p in live if p.started_at is not None]
+    starts = [p.main_started_at for p in live if p.main_started_at is not None]
     if watching_since is not None:
         starts.append(watching_since)
     waits = [w for p in live if (w := _pod_wait(p, job.stage, progress, starts, deadlines)) is not None]
-    if any(p.started_at is None for p in live):  # no pod of a gang gets on before all of them run
+    if any(p.main_started_at is None for p in live):  # no pod of a gang gets on before all of them run
         waits = [w for w in waits if w[0].reason != NO_PROGRESS]
     if not live:
         waits = _without_pods(job, pods, deadlines)

@@ -123,8 +123,10 @@ class Deadlines(ApiModel):
     """A pod that fits nowhere."""
     image_pull: Annotated[int, Field(ge=1)] = 900
     """A pod whose image or volumes do not come."""
+    model_download: Annotated[int, Field(ge=1)] = 7200
+    """The model on its way from the store to the pod, before vLLM or a training begins."""
     startup: Annotated[int, Field(ge=1)] = 1800
-    """vLLM until it is ready."""
+    """vLLM until it is ready, from its own start on."""
     no_progress: Annotated[int, Field(ge=1)] = 1800
     """A running stage whose progress.json does not change."""
 

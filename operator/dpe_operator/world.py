@@ -121,7 +121,7 @@ class PodSeen:
     started_at: datetime | None = None
     """Start of its first container."""
     main_started_at: datetime | None = None
-    """Start of its stage, after the containers that fetch a model for it."""
+    """Start of its stage, after the container that fetches a model for it."""
     ended: tuple[Ended, ...] = ()
     disrupted: str | None = None
     """Reason and message of condition DisruptionTarget."""

@@ -78,6 +78,7 @@ def pod(stage: Stage, attempt: int = 1, index: int = 0, **changes: Any) -> PodSe
     """A pod whose container runs."""
     name = f"{child_name(ITERATION.name, stage, attempt)}-{index}-abcde"
     known = {"phase": "Running", "created": T0, "scheduled_at": T0, "started_at": T0}
+    known["main_started_at"] = changes.get("started_at", T0)
     return PodSeen(**{"name": name, "uid": f"uid-{name}", "stage": stage, "attempt": attempt, **known, **changes})
 
 

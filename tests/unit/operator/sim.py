@@ -235,7 +235,11 @@ class World:
         """Schedule and start what waits; servers become ready."""
         for pod in list(self.pods.values()):
             if pod.started_at is None and pod.deleted_at is None:
-                self.change(pod.uid, scheduled_at=self.now, started_at=self.now, phase="Running")
+                self.change(
+                    pod.uid,
+                    phase="Running",
+                    **dict.fromkeys(("scheduled_at", "started_at", "main_started_at"), self.now),
+                )
             elif pod.stage.is_serving and not pod.is_over and pod.deleted_at is None:
                 self._load(pod)
                 self.change(pod.uid, ready=True, ready_changed=pod.ready_changed or self.now)

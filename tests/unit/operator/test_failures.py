@@ -133,10 +133,9 @@ def test_a_pod_is_stuck_only_after_its_grace_period():
     assert pod.is_stuck(at(0) + timedelta(seconds=60))
 
 
-def waited(pods: list[PodSeen]):
-    found = longest_wait(
-        given.job(TRAINING), pods, None, None, Deadlines(scheduling=3600, no_progress=1800, image_pull=300)
-    )
+def waited(pods: list[PodSeen], stage: Stage = TRAINING):
+    deadlines = Deadlines(scheduling=3600, image_pull=300, model_download=7200, startup=900, no_progress=1800)
+    found = longest_wait(given.job(stage), pods, None, None, deadlines)
     assert found is not None
     return found[0]
 
@@ -156,6 +155,22 @@ def test_progress_of_a_gang_is_expected_from_the_start_of_its_last_pod_on():
 def test_progress_is_expected_from_the_stage_on_and_not_while_its_model_is_fetched():
     wait = waited([rank(0, main_started_at=at(1500)), rank(1, main_started_at=at(1600))])
     assert (wait.reason, wait.until) == ("NoProgress", at(1600 + 1800))
+
+
+@pytest.mark.parametrize("stage", [TRAINING, Stage.SERVE_BASE])
+def test_a_model_on_its_way_has_a_deadline_of_its_own(stage):
+    wait = waited([given.pod(stage, started_at=at(10), main_started_at=None)], stage)
+    assert (wait.reason, wait.until) == ("ModelNotFetched", at(10 + 7200))
+
+
+def test_a_gang_waits_for_the_model_of_its_last_pod_and_is_not_blamed_for_no_progress():
+    wait = waited([rank(0, main_started_at=at(40)), rank(1, main_started_at=None)])
+    assert wait.reason == "ModelNotFetched"
+
+
+def test_a_model_server_has_its_time_from_its_own_start_on():
+    wait = waited([given.pod(Stage.SERVE_BASE, main_started_at=at(3000))], Stage.SERVE_BASE)
+    assert (wait.reason, wait.until) == ("NotReady", at(3000 + 900))
 
 
 def test_pods_that_have_ended_are_waited_for_no_longer_than_the_job_controller_needs_to_see_it():
