@@ -132,16 +132,19 @@ def _run_columns() -> list[dict[str, Any]]:
     ]
 
 
-def _name_rules(longest: int, because: str) -> list[dict[str, str]]:
+def _name_rules(longest: int, because: str) -> list[dict[str, Any]]:
+    """Of new objects alone: one that was there before a rule could else be neither changed nor deleted any more."""
     return [
         {
-            "rule": f"size(self.metadata.name) <= {longest}",
+            "rule": f"oldSelf.hasValue() || size(self.metadata.name) <= {longest}",
+            "optionalOldSelf": True,
             "message": f"metadata.name must have at most {longest} characters: the names of its {because} are made "
             "from it",
         },
         {
             # Services could not begin with a digit before Kubernetes 1.36
-            "rule": "self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+            "rule": "oldSelf.hasValue() || self.metadata.name.matches('^[a-z]([a-z0-9-]*[a-z0-9])?$')",
+            "optionalOldSelf": True,
             "message": "metadata.name must begin with a letter and consist of lower case letters, digits and '-': a "
             "Service is named after it",
         },
@@ -155,7 +158,7 @@ def _definition(
     description: str,
     spec: dict[str, Any],
     status: dict[str, Any],
-    rules: list[dict[str, str]],
+    rules: list[dict[str, Any]],
     columns: list[dict[str, Any]],
 ) -> dict[str, Any]:
     schema = {

@@ -234,9 +234,14 @@ def immutability_rule() -> dict[str, str]:
     optional = set(fields) - {"model"}
     of_training = [f for f in Training.model_json_schema(by_alias=True)["properties"] if f not in _MUTABLE_OF_TRAINING]
     inside = {"training": " && ".join(_unchanged(f"spec.training.{f}") for f in of_training)}
+    fields.remove("seed")
     same = [
-        _unchanged(f"spec.{f}", inside.get(f)) if f in optional else f"self.spec.{f} == oldSelf.spec.{f}"
-        for f in fields
+        # it had a default of 0 once, which is in objects of that time and in no manifest that replaces them
+        "(has(self.spec.seed) ? self.spec.seed : 0) == (has(oldSelf.spec.seed) ? oldSelf.spec.seed : 0)",
+        *(
+            _unchanged(f"spec.{f}", inside.get(f)) if f in optional else f"self.spec.{f} == oldSelf.spec.{f}"
+            for f in fields
+        ),
     ]
     return {
         "rule": "!has(oldSelf.status) || !has(oldSelf.status.resolved) || self.spec == oldSelf.spec "

@@ -17,6 +17,7 @@ Rights that it needs, in each namespace that it watches (kopf's own watches incl
 import asyncio
 import hashlib
 import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -33,6 +34,8 @@ from dpe_operator.manifests.common import MANAGER
 from dpe_operator.plan import Child, ChildKind, ChildRef, Note
 from dpe_operator.platform import KubernetesObject
 from dpe_operator.world import Iteration, Resource, Run
+
+log = logging.getLogger(__name__)
 
 CONNECT_S, READ_S = 5.0, 30.0
 IN_FLIGHT = 16  # requests at once
@@ -266,8 +269,16 @@ class Gateway:
         return Created.ALREADY, found
 
     async def _remove_outdated(self, iteration: Iteration, path: str, found: dict[str, Any]) -> None:
-        """Delete the ConfigMap of an attempt whose Job was not created, and which would run otherwise now. Conflict."""
+        """Delete the ConfigMap of an attempt whose Job was not created, and which would run otherwise now.
+
+        Conflict; NotAdmitted when it does not go.
+        """
         name = found["metadata"]["name"]
+        if "deletionTimestamp" in found["metadata"]:
+            kept_by = ", ".join(found["metadata"].get("finalizers") or ())
+            raise NotAdmitted(
+                f"ConfigMap {name} is outdated and is being deleted, which {kept_by or 'something'} delays"
+            )
         if await self._find(f"{_COLLECTIONS['Job'].format(iteration.namespace)}/{name}") is None:
             await self._delete(path, found["metadata"]["uid"])
             raise Conflict(f"ConfigMap {name} is outdated")
@@ -350,7 +361,10 @@ class Gateway:
             raise
 
     async def note(self, resource: Resource, note: Note) -> None:
-        """Write an Event. Its name derives from its key, so that saying it twice is saying it once."""
+        """Write an Event. Its name derives from its key, so that saying it twice is saying it once.
+
+        One that is refused is logged: what it tells is in the status as well, which must not wait for it.
+        """
         digest = hashlib.sha256(f"{resource.uid}/{note.key}".encode()).hexdigest()[:16]
         now = _now()
         body = {
@@ -376,7 +390,9 @@ class Gateway:
         try:
             await self._request("POST", f"/api/v1/namespaces/{resource.namespace}/events", body=body)
         except ApiException as error:
-            if error.status != 409:
+            if error.status in (403, 422):  # a quota of Events, a webhook
+                log.warning("%s/%s: Event %s: %s", resource.namespace, resource.name, note.reason, _said(error))
+            elif error.status != 409:
                 raise
 
 

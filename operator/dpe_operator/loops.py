@@ -21,6 +21,11 @@ class Loop:
     review: str = ""
     """The annotation dpe.dev/review that was looked at last."""
     refers_to: str | None = None
+    """The iteration that it is to begin with, in the same namespace."""
+    is_read: bool = False
+    """What it refers to is known."""
+    unclaimed_since: float | None = None
+    """time.monotonic() since which it waits for kopf's finalizer; None: it has it."""
     held_since: float | None = None
     """time.monotonic() since which a new message of a stage waits to be written; None: none does."""
     due: float = field(default_factory=time.monotonic)

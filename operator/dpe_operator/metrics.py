@@ -85,6 +85,7 @@ _ENDPOINTS = {
 }
 _phases: dict[tuple[str, str], Phase] = {}
 _queued: set[tuple[str, str]] = set()
+_accuracy_shown: dict[tuple[str, str], set[tuple[str, str]]] = {}
 
 
 def _begin_at_zero() -> None:
@@ -130,6 +131,24 @@ def _count_queued(own: tuple[str, str], *, waits: bool) -> None:
     QUEUED.set(len(_queued))
 
 
+def _accuracies(status: Status) -> dict[tuple[str, str], float]:
+    """By category and "before" or "after": those of one set, so that their means may be compared."""
+    if status.resolved is not None and status.evaluation:
+        headline = headline_set(status.resolved.spec)
+        changes = [c for e in status.evaluation if e.name == headline for c in e.categories]
+        return {(c.name, "before"): c.before for c in changes} | {(c.name, "after"): c.after for c in changes}
+    categories = status.diagnosis.categories if status.diagnosis is not None else ()
+    return {(category.name, "before"): category.accuracy for category in categories}
+
+
+def _show_accuracy(own: tuple[str, str], accuracies: dict[tuple[str, str], float]) -> None:
+    for key in _accuracy_shown.get(own, set()) - accuracies.keys():
+        ACCURACY.remove(*own, *key)
+    for key, value in accuracies.items():
+        ACCURACY.labels(*own, *key).set(value)
+    _accuracy_shown[own] = set(accuracies)
+
+
 def show(iteration: Iteration, status: Status) -> None:
     """Set the gauges of one iteration; also after a restart of the operator."""
     own = (iteration.namespace, iteration.name)
@@ -143,19 +162,7 @@ def show(iteration: Iteration, status: Status) -> None:
     if status.samples is not None:
         for outcome, number in {"kept": status.samples.kept, **status.samples.rejected}.items():
             ITERATION_SAMPLES.labels(*own, outcome).set(number)
-    if status.resolved is not None and status.evaluation:
-        headline = headline_set(status.resolved.spec)
-        changes = [c for e in status.evaluation if e.name == headline for c in e.categories]
-        told = {change.name for change in changes}
-        for category in status.diagnosis.categories if status.diagnosis is not None else ():
-            if category.name not in told:  # of the probe, where a benchmark has other categories
-                ACCURACY.remove(*own, category.name, "before")
-        for change in changes:
-            ACCURACY.labels(*own, change.name, "before").set(change.before)
-            ACCURACY.labels(*own, change.name, "after").set(change.after)
-    elif status.diagnosis is not None:
-        for category in status.diagnosis.categories:
-            ACCURACY.labels(*own, category.name, "before").set(category.accuracy)
+    _show_accuracy(own, _accuracies(status))
     for entry in status.stages:
         held = (entry.message or "").startswith(f"{QUEUED_REASON}:")  # by Kueue, for as long as it likes
         if entry.state is StageState.RUNNING and entry.name in BATCH_STAGES and not held:
@@ -202,5 +209,6 @@ def forget(namespace: str, name: str) -> None:
     """Drop the series of an iteration that is gone."""
     _count_phase((namespace, name), None)
     _count_queued((namespace, name), waits=False)
+    _accuracy_shown.pop((namespace, name), None)
     for gauge in _OF_ONE_ITERATION:
         gauge.remove_by_labels({"namespace": namespace, "iteration": name})

@@ -56,6 +56,17 @@ class Memory:
     """Names that could not be created because somebody else has them."""
     not_admitted: str | None = None
     """What the API server said when it did not take a child, or a run's next iteration."""
+    refused_until: float = float("-inf")
+    """time.monotonic() until which a child that was not taken is not tried again."""
+
+    def refuse(self, why: str, seconds: float) -> None:
+        """Note what the API server said against a child, and for how long that holds."""
+        self.not_admitted, self.refused_until = why, time.monotonic() + seconds
+
+    def forgive(self, *, at_once: bool = False) -> None:
+        """Try again what was refused, if it is time. `at_once`: the API server is in trouble, whatever it said."""
+        if at_once or time.monotonic() >= self.refused_until:
+            self.not_admitted = None
 
     def doubt(self) -> None:
         """The next look reads and lists again."""

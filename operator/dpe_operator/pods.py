@@ -6,7 +6,7 @@ from typing import Any
 
 from dpe_api.names import LABEL_ATTEMPT, LABEL_STAGE, Stage
 from dpe_operator.conditions import shorten
-from dpe_operator.manifests.common import ANNOTATION_SERVED_BY
+from dpe_operator.manifests.common import ANNOTATION_SERVED_BY, FETCH_MODEL, MAIN
 from dpe_operator.world import Ended, JobSeen, PodSeen, Waiting
 
 Json = dict[str, Any]
@@ -55,6 +55,7 @@ def job_seen(job: Json) -> JobSeen | None:
         suspended=bool((job.get("spec") or {}).get("suspend")) or is_held,
         let_in_at=moment(held["lastTransitionTime"]) if held is not None and not is_held else None,
         served_by=(metadata.get("annotations") or {}).get(ANNOTATION_SERVED_BY),
+        pods=(job.get("spec") or {}).get("parallelism"),
     )
 
 
@@ -101,7 +102,8 @@ def pod_seen(pod: Json, *, gone: bool = False) -> PodSeen | None:
     ready = by_type.get("Ready")
     states = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     ended = [e for s in states if (e := _ended(s["name"], s.get("state") or {})) is not None]
-    started = _starts(states)
+    # what a mesh or an agent has put into the pod starts when it likes
+    own = {s["name"]: s for s in states if s["name"] in (MAIN, FETCH_MODEL)}
     scheduled_at = moment(scheduled[0]["lastTransitionTime"]) if scheduled else None
     return PodSeen(
         name=metadata["name"],
@@ -114,9 +116,9 @@ def pod_seen(pod: Json, *, gone: bool = False) -> PodSeen | None:
         ready_changed=moment(ready["lastTransitionTime"]) if ready and ready.get("lastTransitionTime") else None,
         scheduled_at=scheduled_at,
         unschedulable="" if scheduled else (by_type.get("PodScheduled") or {}).get("message", ""),
-        waiting=_waiting(states, ended, scheduled_at),
-        started_at=min(started, default=None),
-        main_started_at=min(_starts(status.get("containerStatuses") or []), default=None),
+        waiting=_waiting(list(own.values()), ended, scheduled_at),
+        started_at=min(_starts(list(own.values())), default=None),
+        main_started_at=min(_starts([own[MAIN]] if MAIN in own else []), default=None),
         ended=tuple(ended),
         disrupted=": ".join(filter(None, (disruption[0].get("reason"), disruption[0].get("message"))))
         if disruption

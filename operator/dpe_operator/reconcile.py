@@ -32,10 +32,13 @@ from dpe_operator.world import Iteration
 log = logging.getLogger(__name__)
 
 RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after errors of the API server
+CONFLICTS = 3  # so many in a row are tried again at once
 LOOKS_PER_S = 10  # beside those that events cause: with many iterations, each is polled less often
 LISTS_PER_S = 4  # of few; a crowd is listed at once
 HOLD_S = 3.0  # a new message of a stage waits so long for company: most are outdated sooner
 UNCLAIMED_S = 1.0  # until an iteration without our finalizer is looked at again, if no event comes first
+CLAIM_S = 10.0  # for kopf to add it
+YOUNG_S = 600.0  # in which an operator may not have heard of all iterations yet
 FINALIZER = f"{GROUP}/operator"
 STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
 
@@ -53,6 +56,8 @@ class Operator:
     runs: dict[tuple[str, str], Loop] = field(default_factory=dict)
     """Of runs, by namespace and name."""
     census: Census = field(init=False)
+    began: float = field(default_factory=time.monotonic)
+    """time.monotonic() of its start."""
 
     def __post_init__(self) -> None:
         self.census = Census(self.gateway, self.loops)
@@ -81,15 +86,22 @@ class Operator:
         if self.queue.put(body):
             self._call_next()
 
-    def is_waited_for(self, iteration: Iteration) -> bool:
-        """Another iteration that has not started yet is to begin with its model: it has to be there for that."""
-        bodies = [
-            loop.memory.iteration()
-            for loop in self.loops.values()
-            if loop.namespace == iteration.namespace and loop.refers_to == iteration.name
-        ]
-        statuses = [(body.get("status") or {}) if body is not None else {} for body in bodies]
-        return any(status.get("resolved") is None and status.get("phase") != Phase.FAILED for status in statuses)
+    async def is_waited_for(self, iteration: Iteration) -> bool:
+        """Another iteration that has not started yet is to begin with its model: it has to be there for that.
+
+        The loops know; those of an operator that has just started ask the API server, which has all of them.
+        """
+        for loop in self.loops.values():
+            if loop.namespace == iteration.namespace and (not loop.is_read or loop.refers_to == iteration.name):
+                body = loop.memory.iteration()
+                if body is None or _has_not_begun(body):
+                    return True
+        if time.monotonic() - self.began > YOUNG_S:
+            return False
+        async for page in self.gateway.iteration_pages(iteration.namespace):
+            if any(_reference(body) == iteration.name and _has_not_begun(body) for body in page.items):
+                return True
+        return False
 
     def dequeue(self, namespace: str, name: str) -> None:
         """The same for one that is gone."""
@@ -101,6 +113,11 @@ class Operator:
             loop = self.loops.get((entry.namespace, entry.name))
             if loop is not None:
                 loop.wake.set()
+
+
+def _has_not_begun(body: dict[str, Any]) -> bool:
+    status = body.get("status") or {}
+    return status.get("resolved") is None and status.get("phase") != Phase.FAILED
 
 
 async def _create(operator: Operator, loop: Loop, iteration: Iteration, children: Sequence[Child]) -> set[str]:
@@ -124,7 +141,7 @@ async def act(
             taken = await _create(operator, loop, iteration, children)
         except NotAdmitted as error:
             log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error)
-            loop.memory.not_admitted = str(error)
+            loop.memory.refuse(str(error), operator.platform.resync_seconds)
             return False
         if taken:
             loop.memory.doubt()
@@ -150,8 +167,10 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         body = loop.memory.iteration()
     if body is None:
         return None
-    if _is_unclaimed(body):
+    loop.refers_to, loop.is_read = _reference(body), True
+    if _awaits_claim(loop, body):
         return UNCLAIMED_S
+    loop.memory.forgive()
     iteration = identity(body)
     written = body.get("status") or {}
     try:
@@ -175,21 +194,20 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         refused = _refused(status, iteration, error)
         await write(None if refused == status else refused)
         return operator.platform.resync_seconds
-    loop.refers_to = spec.model.iteration_ref.name if spec.model.iteration_ref is not None else None
     platform = operator.pace()
     seen = await observe(operator.gateway, operator.storage, platform, loop.memory, iteration, spec, status)
     # nothing is awaited from here until the queue knows the decision: no other loop sees the same place free
     plan = decide(spec, status, replace(seen, others=operator.queue.entries), platform, datetime.now(UTC))
-    if plan.remove_iteration and operator.is_waited_for(iteration):
-        plan = replace(plan, remove_iteration=False, look_again_in=timedelta(seconds=platform.resync_seconds))
     if plan.status is not None and operator.queue.is_limited:
         operator.enqueue({**body, "status": plan.status.wire()})
+    if plan.remove_iteration and await operator.is_waited_for(iteration):
+        plan = replace(plan, remove_iteration=False, look_again_in=timedelta(seconds=platform.resync_seconds))
     held_s = _held_s(loop, status, plan)
     if held_s > 0:
         return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
     if not await act(operator, loop, iteration, plan, lambda: write(plan.status)):
         return 0.0  # the next look tells why, and the one after that tries again
-    loop.memory.conflicts, loop.memory.not_admitted = frozenset(), None
+    loop.memory.conflicts = frozenset()
     after = plan.status or status
     metrics.count(status, after, seen, plan.charges)
     metrics.show(iteration, after)
@@ -204,10 +222,23 @@ def _refused(status: Status, iteration: Iteration, error: ValidationError) -> St
     return status.model_copy(update={"conditions": conditions, "observed_generation": iteration.generation})
 
 
-def _is_unclaimed(body: dict[str, Any]) -> bool:
-    """Kopf is about to add the finalizer: what is written before that would meet a conflict, and be done again."""
+def _reference(body: dict[str, Any]) -> str | None:
+    name: str | None = ((body["spec"].get("model") or {}).get("iterationRef") or {}).get("name")
+    return name
+
+
+def _awaits_claim(loop: Loop, body: dict[str, Any]) -> bool:
+    """Kopf is about to add the finalizer: what is written before that would meet a conflict, and be done again.
+
+    Not for ever: when it could not, it tries again at the next event of the iteration, and that is what we write.
+    """
     metadata = body["metadata"]
-    return "deletionTimestamp" not in metadata and FINALIZER not in metadata.get("finalizers", ())
+    if "deletionTimestamp" in metadata or FINALIZER in metadata.get("finalizers", ()):
+        loop.unclaimed_since = None
+        return False
+    now = time.monotonic()
+    loop.unclaimed_since = now if loop.unclaimed_since is None else loop.unclaimed_since
+    return now - loop.unclaimed_since < CLAIM_S
 
 
 def _held_s(loop: Loop, status: Status, plan: Plan) -> float:
@@ -261,18 +292,22 @@ async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look
 
     Never raises for what can be tried again.
     """
-    errors = 0
+    errors = conflicts = 0
     while not stopped.is_set():
         loop.wake.clear()
         try:
             with metrics.RECONCILE_DURATION.time():
                 pause = await look(operator, loop)
-            errors = 0
-        except Conflict:
+            errors = conflicts = 0
+        except Conflict as error:
             loop.memory.doubt()
-            pause = 0.0
+            pause = 0.0 if conflicts < CONFLICTS else RETRY_S[min(conflicts - CONFLICTS, len(RETRY_S) - 1)]
+            conflicts += 1
+            if pause:
+                log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, error, pause)
         except (ApiException, HTTPError, OSError) as error:
             loop.memory.doubt()
+            loop.memory.forgive(at_once=True)  # an API server that is just starting refuses what it will take
             metrics.RECONCILE_ERRORS.inc()
             pause = RETRY_S[min(errors, len(RETRY_S) - 1)]
             errors += 1

@@ -189,6 +189,8 @@ def _adopt(turn: Turn, stage: Stage, job: JobSeen) -> None:
         next_attempt_time=None,
         message=None,
     )
+    if stage is Stage.TRAINING:
+        _take_size(turn, job.pods)
 
 
 def settle(turn: Turn, stage: Stage) -> None:
@@ -252,12 +254,15 @@ def still_stopping(turn: Turn, stage: Stage) -> list[str]:
     return left
 
 
-def _take_size(turn: Turn) -> None:
-    """Nodes and GPUs of a training are what the spec says when an attempt begins: they may change between two."""
+def _take_size(turn: Turn, nodes: int | None = None) -> None:
+    """Nodes and GPUs of a training are what the spec says when an attempt begins: they may change between two.
+
+    `nodes`: those of an attempt that runs already.
+    """
     wanted, spec = turn.spec.training, turn.resolved.spec
     if wanted is None:  # taken from the iteration that this one continues
         return
-    size = {"nodes": wanted.nodes, "gpus_per_node": wanted.gpus_per_node}
+    size = {"nodes": nodes or wanted.nodes, "gpus_per_node": wanted.gpus_per_node}
     training = spec.training.model_copy(update=size)
     turn.resolved = turn.resolved.model_copy(update={"spec": spec.model_copy(update={"training": training})})
     turn.status = turn.status.model_copy(update={"resolved": turn.resolved})
@@ -281,9 +286,8 @@ def start(turn: Turn, stage: Stage) -> None:
         turn.update(stage, message=f"NameTaken: {name} exists and belongs to another owner: delete or rename that one")
         return
     if turn.seen.not_admitted is not None:
-        message = f"NotAdmitted: {shorten(turn.seen.not_admitted)}"
-        turn.update(stage, message=message)
-        turn.note("NotAdmitted", f"{stage}: {message}", f"{name}/NotAdmitted/{message}", warning=True)
+        if turn.update(stage, message=f"NotAdmitted: {turn.seen.not_admitted}") != entry:
+            turn.note("NotAdmitted", f"{stage}: {turn.entry(stage).message}", name, warning=True)
         return
     if stage is Stage.TRAINING:
         _take_size(turn)

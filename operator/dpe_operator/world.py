@@ -76,6 +76,8 @@ class JobSeen:
     """When the Job controller saw that its queue had let it in; None also when it was never held back."""
     served_by: str | None = None
     """Name of the model server that it was given."""
+    pods: int | None = None
+    """How many of them it runs."""
 
     @property
     def is_live(self) -> bool:

@@ -1,6 +1,7 @@
 """What the API server itself refuses, and with which words."""
 
 import copy
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from kubernetes import client
 from kubernetes.client import ApiException
+from tests.patience import deadline
 
 from dpe_api.names import GROUP, PLURAL, VERSION
 
@@ -54,6 +56,20 @@ def changed(path: str, value: object) -> dict[str, Any]:
     else:
         place[last] = value
     return spec
+
+
+def until(holds: Any) -> None:
+    """Until it does, while a definition that has just been written is not served yet."""
+    end = deadline(30)
+    while True:
+        try:
+            if holds():
+                return
+        except (ApiException, pytest.fail.Exception):
+            if time.monotonic() > end:
+                raise
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 def refusal(make: Any) -> str:
@@ -261,6 +277,43 @@ def test_a_name_that_children_cannot_be_named_after_is_refused(iterations, name,
 
 def test_a_name_of_forty_characters_is_accepted(iterations):
     iterations.create(GOOD, name="a" * 40, dry_run=True)
+
+
+def test_an_object_from_before_the_rules_of_names_can_still_be_changed_and_deleted(api, namespace):
+    """Every patch of its status and of its finalizers would else be refused, for ever."""
+    old, group = "7b-" + "run" * 15, "before.dpe.test"
+    extensions, custom = client.ApiextensionsV1Api(api), client.CustomObjectsApi(api)
+    definition = yaml.safe_load(CRD.read_text())
+    definition["metadata"] = {"name": f"{PLURAL}.{group}"}
+    definition["spec"]["group"] = group
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    rules = schema.pop("x-kubernetes-validations")
+    where = (group, VERSION, namespace, PLURAL)
+    body = {"apiVersion": f"{group}/{VERSION}", "kind": "DPEIteration", "metadata": {"name": old}, "spec": GOOD}
+    merge = {"_content_type": "application/merge-patch+json"}
+    extensions.create_custom_resource_definition(definition)
+    try:
+        until(lambda: custom.create_namespaced_custom_object(*where, body))
+        schema["x-kubernetes-validations"] = rules
+        extensions.patch_custom_resource_definition(definition["metadata"]["name"], definition, **merge)
+        other = {**body, "metadata": {"name": "8b"}}
+        until(
+            lambda: "must begin with a letter" in refusal(lambda: custom.create_namespaced_custom_object(*where, other))
+        )
+        custom.patch_namespaced_custom_object_status(*where, old, {"status": {"phase": "Pending"}}, **merge)
+        custom.patch_namespaced_custom_object(*where, old, {"metadata": {"finalizers": ["dpe.test/keep"]}}, **merge)
+        custom.delete_namespaced_custom_object(*where, old)
+        custom.patch_namespaced_custom_object(*where, old, {"metadata": {"finalizers": None}}, **merge)
+        assert not custom.list_namespaced_custom_object(*where)["items"]
+    finally:
+        extensions.delete_custom_resource_definition(definition["metadata"]["name"])
+
+
+def test_after_the_start_a_manifest_without_a_seed_replaces_one_with_the_default_of_old(iterations):
+    iterations.create({**GOOD, "seed": 0})
+    iterations.set_status(STARTED)
+    iterations.patch({"seed": None, "suspend": True})
+    assert "spec is immutable" in refusal(lambda: iterations.patch({"seed": 7}))
 
 
 STARTED = {"resolved": {"round": 0, "modelUri": "s3://dpe/models/base", "spec": {}}}

@@ -250,7 +250,12 @@ def test_the_config_map_of_an_attempt_that_did_not_come_about_is_not_taken_for_t
     lab.until(lambda: "exceeded quota: one" in (lab.status().stage_status(Stage.DIAGNOSIS).message or ""), 60)
     lab.batch.delete_namespaced_job("turn-serve-base-1", lab.namespace, propagation_policy="Foreground")
     lab.until(lambda: lab.status().stage_status(Stage.SERVE_BASE).attempt == 2, 60)
+    keep = {"metadata": {"finalizers": ["dpe.test/keep"]}}
+    lab.core.patch_namespaced_config_map("turn-diagnosis-1", lab.namespace, keep)
     lab.core.delete_namespaced_resource_quota("one", lab.namespace)
+    kept = "ConfigMap turn-diagnosis-1 is outdated and is being deleted, which dpe.test/keep delays"
+    lab.until(lambda: kept in (lab.status().stage_status(Stage.DIAGNOSIS).message or ""), 60)
+    lab.core.patch_namespaced_config_map("turn-diagnosis-1", lab.namespace, {"metadata": {"finalizers": None}})
     lab.until(lambda: runs(lab, Stage.DIAGNOSIS), 90)
     told = lab.core.read_namespaced_config_map("turn-diagnosis-1", lab.namespace).data["launch.json"]
     assert "turn-serve-base-2" in told

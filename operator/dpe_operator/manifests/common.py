@@ -30,6 +30,8 @@ from dpe_operator.world import GRACE_S, Iteration
 
 MANAGER = "dpe-operator"
 ANNOTATION_UID = "dpe.dev/iteration-uid"  # on pods: tells a namesake's leftovers apart
+MAIN = "main"  # the container that does a stage's work
+FETCH_MODEL = "fetch-model"  # the one before it
 ANNOTATION_SERVED_BY = "dpe.dev/served-by"  # on Jobs: the model server that their launch names
 QUEUE_LABELS = "kueue.x-k8s.io/"
 _QUEUE_NAME = QUEUE_LABELS + "queue-name"
@@ -244,7 +246,7 @@ def main_container(
     named = {"metrics": METRICS_PORT, **(ports or {})}
     return container(
         attempt,
-        "main",
+        MAIN,
         [argument],
         how,
         pool=pool,
@@ -260,7 +262,7 @@ def main_container(
 def fetch_model(attempt: Attempt) -> KubernetesObject:
     """The init container that downloads `launch.model_uri` and checks it against its manifest."""
     mounts = (("model", MODEL_DIR), *cached_models(attempt))
-    return container(attempt, "fetch-model", ["fetch-model"], attempt.platform.jobs, mounts=mounts)
+    return container(attempt, FETCH_MODEL, ["fetch-model"], attempt.platform.jobs, mounts=mounts)
 
 
 def cached_models(attempt: Attempt) -> tuple[tuple[str, str], ...]:

@@ -81,7 +81,7 @@ async def _begin(operator: Operator, loop: Loop, run: Run, plan: RunPlan) -> boo
     try:
         created = await operator.gateway.begin_round(run, plan.create)
     except NotAdmitted as error:
-        loop.memory.not_admitted = str(error)
+        loop.memory.refuse(str(error), 0.0)
         return False
     if created is Created.FOREIGN:
         loop.memory.conflicts = frozenset({plan.create["metadata"]["name"]})

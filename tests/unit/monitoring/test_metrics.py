@@ -121,6 +121,20 @@ def test_accuracy_of_the_probe_is_not_averaged_with_that_of_a_benchmark_of_other
     metrics.forget("lab", "shapes-1")
 
 
+def test_accuracies_before_and_after_are_of_the_same_categories_also_when_the_status_was_cut() -> None:
+    own = {"namespace": "lab", "iteration": "shapes-1"}
+    status = finished(Status())
+    metrics.show(given.ITERATION, status.model_copy(update={"evaluation": []}))
+    few = [e.model_copy(update={"categories": e.categories[:2]}) for e in status.evaluation]
+    assert status.diagnosis is not None
+    cut = status.diagnosis.model_copy(update={"categories": status.diagnosis.categories[:2]})
+    metrics.show(given.ITERATION, status.model_copy(update={"evaluation": few, "diagnosis": cut}))
+    for model in ("before", "after"):
+        assert value("dpe_iteration_accuracy", **own, category="category-1", model=model) is not None
+        assert value("dpe_iteration_accuracy", **own, category="category-2", model=model) is None
+    metrics.forget("lab", "shapes-1")
+
+
 def test_an_iterations_phase_samples_and_cost_are_gauges_of_its_own() -> None:
     own = {"namespace": "lab", "iteration": "shapes-1"}
     status = finished(Status())

@@ -136,6 +136,7 @@ class World:
             created=self.now,
             suspended=child.body["spec"].get("suspend", False) and not self.queue_is_open,
             served_by=child.body["metadata"]["annotations"].get(ANNOTATION_SERVED_BY),
+            pods=child.body["spec"]["parallelism"],
         )
         self.sizes[child.name] = child.body["spec"]["parallelism"]
 

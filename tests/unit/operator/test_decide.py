@@ -369,6 +369,8 @@ def test_what_the_api_server_says_against_a_child_is_told_and_tried_again():
     assert plan.status.stage_status(Stage.SERVE_BASE).message == f"NotAdmitted: {said}"
     assert [(n.reason, n.warning) for n in plan.notes] == [("NotAdmitted", True)]
     assert plan.look_again_in is not None
+    once_more = decide(it.spec, plan.status, replace(it.look(plan.status), not_admitted=said), it.platform, it.now)
+    assert (once_more.notes, once_more.status, once_more.create) == ((), None, ())
     again = decide(it.spec, plan.status, it.look(plan.status), it.platform, it.now)
     assert [child.kind for child in again.create] == ["ConfigMap", "Service", "Job"]
     assert again.status is not None
@@ -469,6 +471,17 @@ def test_a_training_has_the_nodes_that_the_spec_names_when_an_attempt_begins():
     assert (job.name, job.body["spec"]["completions"]) == ("shapes-1-training-2", 1)
     assert it.status.resolved.spec.training.nodes == 1
     assert (entry(it, Stage.TRAINING).failures, entry(it, Stage.TRAINING).disruptions) == (0, 0)
+
+
+def test_a_training_that_was_created_and_not_written_down_has_the_nodes_that_it_runs_on():
+    it = training()
+    assert it.spec.training is not None
+    job = it.jobs.pop("shapes-1-training-1")
+    it.pods = {u: p for u, p in it.pods.items() if p.stage is not Stage.TRAINING}
+    it.jobs["shapes-1-training-2"] = replace(job, name="shapes-1-training-2", uid="another", attempt=2, pods=4)
+    it.turn()
+    assert (entry(it, Stage.TRAINING).attempt, entry(it, Stage.TRAINING).state) == (2, StageState.RUNNING)
+    assert it.status.resolved.spec.training.nodes == 4
 
 
 def test_the_candidate_is_served_only_when_the_trainers_are_off_their_gpus():

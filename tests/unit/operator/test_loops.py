@@ -4,6 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import pytest
+from kubernetes.client.exceptions import ApiException
+
+from dpe_operator import reconcile
 from dpe_operator.gateway import Conflict
 from dpe_operator.loops import Loop
 from dpe_operator.reconcile import Operator, run
@@ -78,3 +82,25 @@ def test_a_conflict_puts_in_doubt_what_is_known_and_is_tried_again_at_once():
     looks.loop.memory.listed_at = 1.0
     looking(looks, lambda: looks.until(2))
     assert looks.loop.memory.listed_at is None
+
+
+def test_conflicts_that_do_not_end_are_not_tried_again_without_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float | None] = []
+
+    async def pause(_loop: Loop, seconds: float | None) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr(reconcile, "_pause", pause)
+    looks = Looks(*(Conflict("changed") for _ in range(reconcile.CONFLICTS + 2)), None)
+    looking(looks, lambda: looks.until(reconcile.CONFLICTS + 3))
+    assert pauses[: reconcile.CONFLICTS] == [0.0] * reconcile.CONFLICTS
+    assert pauses[reconcile.CONFLICTS : reconcile.CONFLICTS + 3] == [*reconcile.RETRY_S[:2], None]
+
+
+def test_what_an_api_server_in_trouble_has_refused_is_tried_again_with_the_next_look() -> None:
+    """While it starts it refuses what it will take a second later."""
+    looks = Looks(ApiException(status=403, reason="Forbidden"), None)
+    looks.loop.memory.refuse("Job x: forbidden", 3600)
+    looking(looks, lambda: looks.until(1))
+    assert looks.loop.memory.not_admitted is None

@@ -121,3 +121,13 @@ def test_of_the_iteration_itself_the_newest_sight_counts_until_something_puts_it
     memory.see_iteration(thing("i", 8))
     memory.see_iteration(thing("i", 9), gone=True)
     assert memory.iteration() is None
+
+
+def test_what_was_refused_is_not_tried_again_at_each_look():
+    memory = Memory()
+    memory.refuse("Job x: exceeded quota", 3600)
+    memory.forgive()
+    assert memory.not_admitted == "Job x: exceeded quota"
+    memory.refuse("Job x: exceeded quota", 0)
+    memory.forgive()
+    assert memory.not_admitted is None

@@ -47,6 +47,17 @@ def test_the_start_of_a_stage_is_told_from_that_of_the_container_that_fetches_it
     assert (seen.started_at, seen.main_started_at) == (moment(10), moment(40))
 
 
+def test_what_others_put_into_a_pod_is_not_taken_for_the_start_of_its_stage():
+    mesh = {"name": "istio-proxy", "state": {"running": {"startedAt": "2026-01-01T12:00:08Z"}}}
+    main = {"name": "main", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}
+    seen = pod(
+        {"phase": "Pending", "conditions": [SCHEDULED], "initContainerStatuses": [mesh], "containerStatuses": [main]}
+    )
+    assert (seen.started_at, seen.main_started_at) == (None, None)
+    assert seen.waiting is not None
+    assert seen.waiting.reason == "ImagePullBackOff"
+
+
 def test_a_failed_init_container_counts():
     init = {**terminated(65, '{"reason": "ChecksumMismatch", "message": "m"}'), "name": "fetch-model"}
     waiting = {"name": "main", "state": {"waiting": {"reason": "PodInitializing"}}}
