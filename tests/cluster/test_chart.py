@@ -38,9 +38,9 @@ def test_the_operator_reads_the_rendered_platform() -> None:
     assert set(found.pools) == {"inference", "training"}
     assert found.jobs_pool is None
     images = {stage: found.container(stage).image.split(":")[0] for stage in Stage}
-    assert images[Stage.SERVE_BASE] == "dpe/serving"
-    assert images[Stage.TRAINING] == "dpe/training"
-    assert images[Stage.DIAGNOSIS] == "dpe/jobs"
+    assert images[Stage.SERVE_BASE] == "registry.example.org/dpe/serving"
+    assert images[Stage.TRAINING] == "registry.example.org/dpe/training"
+    assert images[Stage.DIAGNOSIS] == "registry.example.org/dpe/jobs"
 
 
 def test_every_knob_reaches_the_operator() -> None:
@@ -78,6 +78,15 @@ def test_every_knob_reaches_the_operator() -> None:
     assert found.object_store.prefix == "team-a"
 
 
+def test_a_registry_is_asked_for_only_where_a_part_names_no_image_of_its_own() -> None:
+    own = ("operator", "jobs", "serving", "training")
+    whole = ["--set", ",".join(["image.registry=", *(f"{part}.image={part}:mine" for part in own)])]
+    assert platform(*whole).training.image == "training:mine"
+    lent = ["--set", "lmmsEval.data.persistentVolumeClaim.claimName=benchmarks"]
+    assert "or set lmmsEval.image" in refused(*MINIMAL, *whole, *lent)
+    assert platform(*whole, *lent, "--set", "lmmsEval.image=lmms-eval:mine").lmms_eval is not None
+
+
 def _set(values: dict[str, object]) -> list[str]:
     return [argument for name, value in values.items() for argument in ("--set-json", f"{name}={json.dumps(value)}")]
 
@@ -88,6 +97,7 @@ def _set(values: dict[str, object]) -> list[str]:
         ([], "objectStore.endpoint is empty: set it to http(s)://HOST[:PORT]"),
         (["--set", "objectStore.endpoint=http://s3"], "objectStore.bucket is empty"),
         (["--set", "objectStore.endpoint=http://s3,objectStore.bucket=dpe"], "objectStore has no credentials"),
+        ([*MINIMAL, "--set", "image.registry="], "image.registry is empty: set it to the registry and folder to which"),
         ([*MINIMAL, "--set", "objectStore.accessKey=a"], "either credentialsSecret or accessKey and secretKey"),
         ([*MINIMAL, "--set", "jobsPool=gpu"], 'jobsPool is "gpu", which pools does not have: it has inference'),
         ([*MINIMAL, "--set", "objectStore.endpoint=s3.example.org"], "/objectStore/endpoint"),

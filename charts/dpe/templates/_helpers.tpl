@@ -59,6 +59,15 @@ app.kubernetes.io/component: operator
 {{- fail "objectStore has no credentials: set credentialsSecret to a Secret with the keys accessKey and secretKey, or set accessKey and secretKey" -}}
 {{- end -}}
 {{- end -}}
+{{- $parts := list "operator" "jobs" "serving" "training" -}}
+{{- if (.Values.lmmsEval | default dict).data -}}
+{{- $parts = append $parts "lmmsEval" -}}
+{{- end -}}
+{{- range $parts -}}
+{{- if not (or (index $.Values .).image $.Values.image.registry) -}}
+{{- fail (printf "image.registry is empty: set it to the registry and folder to which you pushed the images, such as registry.example.org/dpe, or set %s.image" .) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.jobsPool -}}
 {{- if not (hasKey $.Values.pools .) -}}
 {{- fail (printf "jobsPool is %q, which pools does not have: it has %s" . (keys $.Values.pools | sortAlpha | join ", ")) -}}
