@@ -187,6 +187,21 @@ def test_a_change_of_the_platform_restarts_the_operator_and_nothing_else_does() 
     assert changed["spec"] == before["spec"]
 
 
+def test_the_operator_reads_the_stores_keys_from_its_volume_and_nothing_in_its_pod_tells_of_them() -> None:
+    def template(key: str) -> dict[str, Any]:
+        values = f"objectStore.credentialsSecret=,objectStore.accessKey=a,objectStore.secretKey={key}"
+        found: dict[str, Any] = one(rendered("--set", values), "Deployment")["spec"]["template"]
+        return found
+
+    found = template("one")
+    assert template("another") == found
+    (container,) = found["spec"]["containers"]
+    assert [e["name"] for e in container["env"] if e["name"].startswith("DPE_S3")] == ["DPE_S3_KEYS"]
+    for name in ("dpe-test", "dpe-uninstall"):
+        (hook,) = pods(rendered())[name]["spec"]["containers"]
+        assert {"DPE_S3_ACCESS_KEY", "DPE_S3_SECRET_KEY"} <= {e["name"] for e in hook["env"]}
+
+
 @pytest.fixture
 def release(cluster: Cluster, namespace: str, image: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """Namespace of an installed chart, with the values of the embedded cluster."""

@@ -171,7 +171,14 @@ containers:
     image: {{ include "dpe.image" (list $root "operator") | quote }}
     imagePullPolicy: {{ .image.pullPolicy }}
     command: {{- concat (list (first .operator.command) (printf "/etc/dpe-hook/%s" (index $ 1))) (index $ 3) | toYaml | nindent 6 }}
-    env: {{- include "dpe.operatorEnv" $root | nindent 6 }}
+    env:
+      - name: DPE_S3_ACCESS_KEY
+        valueFrom:
+          secretKeyRef: {name: {{ include "dpe.secret" $root | quote }}, key: accessKey}
+      - name: DPE_S3_SECRET_KEY
+        valueFrom:
+          secretKeyRef: {name: {{ include "dpe.secret" $root | quote }}, key: secretKey}
+      {{- include "dpe.operatorEnv" $root | nindent 6 }}
     resources:
       requests: {cpu: 50m, memory: 128Mi}
       limits: {memory: 512Mi}
@@ -217,12 +224,6 @@ capabilities: {drop: [ALL]}
 - {name: MALLOC_ARENA_MAX, value: "2"}
 - name: DPE_NAMESPACES
   value: {{ (include "dpe.namespaces" . | fromJson).items | join "," | quote }}
-- name: DPE_S3_ACCESS_KEY
-  valueFrom:
-    secretKeyRef: {name: {{ include "dpe.secret" . | quote }}, key: accessKey}
-- name: DPE_S3_SECRET_KEY
-  valueFrom:
-    secretKeyRef: {name: {{ include "dpe.secret" . | quote }}, key: secretKey}
 {{- with .Values.operator.env }}
 {{ toYaml . }}
 {{- end }}
