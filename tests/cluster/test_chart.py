@@ -99,6 +99,14 @@ def _set(values: dict[str, object]) -> list[str]:
         (["--set", "objectStore.endpoint=http://s3,objectStore.bucket=dpe"], "objectStore has no credentials"),
         ([*MINIMAL, "--set", "image.registry="], "image.registry is empty: set it to the registry and folder to which"),
         ([*MINIMAL, "--set", "objectStore.accessKey=a"], "either credentialsSecret or accessKey and secretKey"),
+        (
+            [*MINIMAL, "--set-json", 'pods.labels={"app.kubernetes.io/name": "x"}'],
+            "pods.labels has app.kubernetes.io/name, which pods are found by",
+        ),
+        (
+            [*MINIMAL, "--set-json", 'operator.podLabels={"dpe.dev/stage": "training"}'],
+            "operator.podLabels has dpe.dev/stage, which pods are found by",
+        ),
         ([*MINIMAL, "--set", "jobsPool=gpu"], 'jobsPool is "gpu", which pools does not have: it has inference'),
         ([*MINIMAL, "--set", "objectStore.endpoint=s3.example.org"], "/objectStore/endpoint"),
         ([*MINIMAL, "--set", "pools.training.nodeselector.a=b"], "additional properties 'nodeselector' not allowed"),

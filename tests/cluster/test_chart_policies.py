@@ -250,6 +250,24 @@ def test_every_pod_of_the_chart_has_labels_annotations_and_priority_of_the_value
     assert not [pod for pod in charts.pods(rendered()).values() if "priorityClassName" in pod["spec"]]
 
 
+def test_of_a_label_and_an_annotation_for_all_pods_the_operators_own_come_first() -> None:
+    of_all = 'pods={"labels": {"team": "vision", "app.kubernetes.io/part-of": "lab"}, "annotations": {"a": "b"}}'
+    own = 'operator={"podLabels": {"team": "platform"}, "podAnnotations": {"a": "c"}}'
+    found = charts.pods(rendered("--set-json", of_all, "--set-json", own))
+    metadata = found["dpe-operator"]["metadata"]
+    assert (metadata["labels"]["team"], metadata["annotations"]["a"]) == ("platform", "c")
+    assert metadata["labels"]["app.kubernetes.io/part-of"] == "lab"
+    assert found["dpe-test"]["metadata"]["labels"]["team"] == "vision"
+
+
+def test_the_notes_say_how_iterations_that_are_kept_are_deleted_in_every_namespace() -> None:
+    kept = ["--set", "uninstall.iterations=keep", "--set", "watchNamespaces={vision,speech}"]
+    lines = charts.notes(*kept).splitlines()
+    where = [line.split()[2] for line in lines if "delete dper,dpei --all" in line]
+    assert where == ["speech", "vision"]
+    assert "delete dper,dpei" not in charts.notes()
+
+
 MATRIX = {
     "the least": [],
     "the embedded cluster": ["-f", str(ROOT / "dev" / "values.yaml")],

@@ -59,6 +59,13 @@ app.kubernetes.io/component: operator
 {{- fail "objectStore has no credentials: set credentialsSecret to a Secret with the keys accessKey and secretKey, or set accessKey and secretKey" -}}
 {{- end -}}
 {{- end -}}
+{{- range $where, $labels := dict "pods.labels" .Values.pods.labels "operator.podLabels" .Values.operator.podLabels -}}
+{{- range $label, $_ := $labels -}}
+{{- if regexMatch "^(app\\.kubernetes\\.io/(name|instance|version|component|managed-by)|helm\\.sh/chart|dpe\\.dev/.*)$" $label -}}
+{{- fail (printf "%s has %s, which pods are found by and chart and operator write themselves: leave it out" $where $label) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $parts := list "operator" "jobs" "serving" "training" -}}
 {{- if (.Values.lmmsEval | default dict).data -}}
 {{- $parts = append $parts "lmmsEval" -}}
