@@ -179,6 +179,7 @@ def test_the_charts_pods_ask_for_the_uid_of_the_values_or_for_none_and_the_opera
             set() if asked is None else {"runAsUser", "runAsGroup", "fsGroup"}
         )
         assert {context.get(name) for name in ("runAsUser", "runAsGroup", "fsGroup")} == {asked}
+        assert context.get("fsGroupChangePolicy") == (None if asked is None else "OnRootMismatch")
     told = yaml.safe_load(one(documents, "ConfigMap", "dpe-operator")["data"]["platform.yaml"])["pods"]
     assert told["runAsUser"] == asked  # KeyError where it is missing: the operator's default would be a uid
 

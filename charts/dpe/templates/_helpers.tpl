@@ -212,6 +212,7 @@ runAsNonRoot: true
 runAsUser: {{ int64 . }}
 runAsGroup: {{ int64 . }}
 fsGroup: {{ int64 . }}
+fsGroupChangePolicy: OnRootMismatch
 {{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}

@@ -277,7 +277,10 @@ def model_launch(attempt: Attempt, uri: str) -> dict[str, object]:
 
 
 def _security(user: int | None) -> KubernetesObject:
-    own = {} if user is None else {"runAsUser": user, "runAsGroup": user, "fsGroup": user}
+    own: KubernetesObject = {}
+    if user is not None:
+        # every file of a volume with models would be given to the group anew at the start of each pod
+        own = {"runAsUser": user, "runAsGroup": user, "fsGroup": user, "fsGroupChangePolicy": "OnRootMismatch"}
     return {"runAsNonRoot": True, **own, "seccompProfile": {"type": "RuntimeDefault"}}
 
 

@@ -36,6 +36,7 @@ def test_every_pod_passes_the_restricted_profile_and_holds_no_token(stage):
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] == 65532
     assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert spec["securityContext"]["fsGroupChangePolicy"] == "OnRootMismatch"
     assert spec["automountServiceAccountToken"] is False
     assert spec["enableServiceLinks"] is False
     for container in [*spec["containers"], *spec.get("initContainers", [])]:
