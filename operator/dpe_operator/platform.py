@@ -77,7 +77,7 @@ class Pool(ApiModel):
     shared_memory: Annotated[str, Field(coerce_numbers_to_str=True)] = "2Gi"
     """Size of /dev/shm."""
     scratch: KubernetesObject | None = None
-    """A Kubernetes volume source for models, checkpoints and caches of a pod; left out: an emptyDir of the node."""
+    """A Kubernetes volume source for the model of a pod and for what it writes; left out: emptyDirs of the node."""
     runtime_class_name: str | None = None
     """Left out: that of all pods."""
     annotations: dict[str, str] = Field(default_factory=dict)
