@@ -9,13 +9,17 @@ ROOT = Path(__file__).parents[3]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+OF_OTHERS = {"OOMKilled", "OutOfMemoryError"}  # Kubernetes' own, and torch's name of an exception
+
+
 def test_every_reason_in_troubleshooting_is_one_that_the_code_gives() -> None:
     source = "\n".join(p.read_text() for part in ("operator", "jobs") for p in (ROOT / part).rglob("*.py"))
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     cells = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     reasons = {reason for cell in cells for reason in re.findall(r"`([A-Z][A-Za-z]+)`", cell)}
     assert len(reasons) > 30
-    assert [r for r in sorted(reasons) if f'"{r}"' not in source and f"class {r}(" not in source] == []
+    assert reasons >= OF_OTHERS
+    assert [r for r in sorted(reasons - OF_OTHERS) if f'"{r}"' not in source and f"class {r}(" not in source] == []
 
 
 @pytest.mark.parametrize("name", ["iteration-1.yaml", "iteration-2.yaml"])
