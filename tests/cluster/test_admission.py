@@ -16,6 +16,7 @@ from dpe_api.names import GROUP, PLURAL, VERSION
 pytestmark = pytest.mark.cluster
 
 CRD = Path(__file__).parents[2] / "crds" / "dpe.dev_dpeiterations.yaml"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 GOOD: dict[str, Any] = {"model": {"uri": "s3://dpe/models/base"}, "probe": {"uri": "s3://dpe/data/probe"}}
 
 
@@ -273,6 +274,12 @@ def test_an_unknown_field_is_refused_by_name(iterations, path):
 )
 def test_a_name_that_children_cannot_be_named_after_is_refused(iterations, name, words):
     assert words in refusal(lambda: iterations.create(GOOD, name=name, dry_run=True))
+
+
+@pytest.mark.parametrize("name", ["shapes/iteration-1.yaml", "gpu/iteration-7b.yaml"])
+def test_an_example_is_accepted(iterations, name):
+    example = yaml.safe_load((EXAMPLES / name).read_text())
+    iterations.create(example["spec"], name=example["metadata"]["name"], dry_run=True)
 
 
 def test_a_name_of_forty_characters_is_accepted(iterations):

@@ -1,6 +1,7 @@
 import copy
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from dev import chart_docs
 
 from dpe_api import crd, reference
 from dpe_api.launch import Downloads
+from dpe_api.names import API_VERSION, KIND
 from dpe_api.run_spec import RunSpec
 from dpe_api.spec import ResolvedSpec, Spec
+from dpe_jobs.training.settings import batch_of_rank
 from dpe_operator.platform import (
     Backoff,
     Container,
@@ -25,6 +28,7 @@ from dpe_operator.platform import (
     Pods,
     Pool,
 )
+from dpe_operator.resolve import problems
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "charts" / "dpe"
@@ -172,6 +176,22 @@ def test_the_first_iteration_is_a_valid_spec_whose_batches_divide_evenly() -> No
     assert spec.probe.sample_size % 7 == 0  # as many rows of each category
     assert spec.training.prompts_per_step * spec.training.rollouts_per_prompt % spec.training.nodes == 0
     assert [b.name for b in spec.evaluation.benchmarks] == ["test"]
+
+
+def test_the_iteration_for_gpus_is_a_valid_spec_that_the_charts_own_pools_could_start() -> None:
+    body = yaml.safe_load((ROOT / "examples" / "gpu" / "iteration-7b.yaml").read_text())
+    assert (body["apiVersion"], body["kind"]) == (API_VERSION, KIND)
+    spec = Spec.model_validate(body["spec"])
+    store = {"endpoint": "https://s3.example.org", "bucket": "experiments", "credentialsSecret": "s3-credentials"}
+    images = {part: VALUES[part] | {"image": part} for part in ("jobs", "serving", "training")}
+    platform = Platform.model_validate({"pools": VALUES["pools"], "objectStore": store, **images})
+    assert problems(spec, None, platform) == []
+    assert spec.training is not None
+    assert batch_of_rank(spec.training, spec.training.nodes * spec.training.gpus_per_node) == (4, 8)
+    assert spec.training.prompts_per_step * spec.training.max_steps == ResolvedSpec.of(spec).generation.target_samples
+    assert spec.generation is not None
+    programs = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["dpe.generators"]
+    assert {source.program for source in spec.generation.sources} <= set(programs)
 
 
 def test_the_template_of_the_run_is_the_first_iteration() -> None:
