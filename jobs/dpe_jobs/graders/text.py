@@ -98,11 +98,16 @@ def without_article(text: str) -> str:
     return _ARTICLE.sub("", text)
 
 
-def without_lead_in(text: str) -> str:
-    """A sentence without `So,`, `I think`, `Based on the image,`, `It is`, `The colour of the shape is` in front."""
+def without_opener(text: str) -> str:
+    """A sentence without `So,`, `I think`, `Based on the image,` in front."""
     text = text.strip()
     opened = _OPENER.match(text)
-    text = text[opened.end() :] if opened else text
+    return text[opened.end() :] if opened else text
+
+
+def without_lead_in(text: str) -> str:
+    """A sentence without an opener, and without `It is`, `The colour of the shape is` in front."""
+    text = without_opener(text)
     led = _COPULA.match(text)
     return (text[led.end() :] if led else text).strip()
 

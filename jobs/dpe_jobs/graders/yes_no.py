@@ -3,11 +3,14 @@
 import re
 from collections.abc import Sequence
 
-from dpe_jobs.graders.text import extract, normalise, plain, refuses, sentences, without_lead_in
+from dpe_jobs.graders.text import extract, normalise, plain, refuses, sentences, without_lead_in, without_opener
 
 _YES = frozenset({"yes", "true", "yeah", "yep", "correct", "是", "是的", "对", "正确"})
 _NO = frozenset({"no", "false", "nope", "incorrect", "否", "不", "不是", "没有", "错", "错误"})
 _ALTERNATIVE = re.compile(r"\A\w+(?:\s*/\s*|\s+(?:and|or)\s+)(\w+)")  # "yes and no" claims nothing
+_QUANTIFIES = re.compile(  # `no lamp`, not `no it is off`
+    r"\Ano\s+(?!(?:it|its|there|this|that|these|those|they|he|she|we|i|you|the|because|since|as|not|but|wait)\b)\w"
+)
 _FIRST = re.compile(r"\w+(?:['’]\w+)?")
 _IDIOM = re.compile(r"\bno (?:doubt|question|problem|matter|idea|way to|information|answer|clear|sign of whether)\b")
 _SUPPOSED = re.compile(r"\b(?:if|whether|unless)\b[^,.]*")
@@ -24,6 +27,12 @@ def _leading(claim: str) -> bool | None:
     return None if also and also[1] in (_NO if word in _YES else _YES) else word in _YES
 
 
+def _outright(claims: list[str]) -> set[bool]:
+    """What claims begin with, each with its opener and without, where that is no mere `no lamp`."""
+    readings = (reading for claim in claims for reading in (claim, without_opener(claim)))
+    return {said for reading in readings if (said := _leading(reading)) is not None and not _QUANTIFIES.match(reading)}
+
+
 def polarity(text: str) -> bool | None:
     """True for yes, False for no, None for neither or both."""
     body, _ = extract(text)
@@ -31,9 +40,10 @@ def polarity(text: str) -> bool | None:
     if _ALTERNATIVE.match(claim) and _leading(claim) is None:
         return None
     parts = [normalise(plain(part)) for part in sentences(body)]
-    # `There is no lamp` says no where nothing says it outright; after a bare `Yes.` it explains
-    for readings in (parts, [without_lead_in(part) for part in parts]):
-        if leading := {said for reading in readings if (said := _leading(reading)) is not None}:
+    # `So no.` takes a `Yes.` back; `There is no lamp` and `So no lamp is lit` explain one, and say no where none is
+    first = _outright(parts) | {said for part in parts if (said := _leading(part)) is not None}
+    for leading in (first, {said for part in parts if (said := _leading(without_lead_in(part))) is not None}):
+        if leading:
             return leading.pop() if len(leading) == 1 else None
     if refuses(claim):
         return None

@@ -63,6 +63,33 @@ def test_two_sentences_that_begin_with_yes_and_with_no_claim_nothing():
     assert not grade("Yes. No.", "no", YES_NO)
 
 
+@pytest.mark.parametrize(
+    "response",
+    [
+        "Yes, there is a car, but it is blue. Therefore, no.",
+        "No obstacles are visible on the left. On the right there is one. So yes.",
+        "No wait. So yes.",
+        "Correct me if I am wrong. So no.",
+    ],
+)
+def test_a_conclusion_that_takes_the_beginning_back_claims_nothing(response):
+    assert not grade(response, "yes", YES_NO)
+    assert not grade(response, "no", YES_NO)
+
+
+@pytest.mark.parametrize(
+    ("response", "answer"),
+    [
+        ("Yes, the bowl is empty. So no fruit is in it.", "yes"),
+        ("Yes, I think no one is in the room.", "yes"),
+        ("There is no lamp on the left. So yes.", "yes"),
+        ("So, no lamp is lit.", "no"),
+    ],
+)
+def test_a_conclusion_about_no_lamp_is_a_no_only_where_nothing_is_said_outright(response, answer):
+    assert grade(response, answer, YES_NO)
+
+
 @pytest.mark.parametrize("choices", [("Yes", "No"), ("no", "yes"), ("True", "False")])
 def test_options_that_are_yes_and_no_are_read_as_yes_and_no(choices):
     yes = choices[1] if choices[0] == "no" else choices[0]
