@@ -155,12 +155,18 @@ def index(response: str, choices: Sequence[str]) -> int | None:
     called = {place for m in _CALLED_RIGHT.finditer(plain(text)) if (place := options.place(m[1])) is not None}
     if called:
         return _only(called)
-    if (sides := yes_no.options(choices)) and (said := yes_no.polarity(text)) is not None:
+    sides = yes_no.options(choices)
+    if sides and (said := yes_no.outright(text)) is not None:
         return sides[said]
     for part in reversed(parts):
         if concludes(part) and (place := _only(options.pointed(part) or options.named(part))) is not None:
             return place
-    return _only(options.pointed(text) or options.named(text))
+    pointed = options.pointed(text)
+    place = _only(pointed or options.named(text))
+    # `there is no lamp` may speak of the picture: it says which option only where nothing else does
+    if place is None and not pointed and sides and (said := yes_no.polarity(text)) is not None:
+        return sides[said]
+    return place
 
 
 def reference(answer: str, choices: Sequence[str]) -> int:

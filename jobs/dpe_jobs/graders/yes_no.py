@@ -33,6 +33,12 @@ def _outright(claims: list[str]) -> set[bool]:
     return {said for reading in readings if (said := _leading(reading)) is not None and not _QUANTIFIES.match(reading)}
 
 
+def outright(text: str) -> bool | None:
+    """What the sentences of a text begin with: `Yes, ...`, `So no.`, but not `No lamp is lit`. None: nothing, or both."""
+    said = _outright([normalise(plain(part)) for part in sentences(extract(text)[0])])
+    return said.pop() if len(said) == 1 else None
+
+
 def polarity(text: str) -> bool | None:
     """True for yes, False for no, None for neither or both."""
     body, _ = extract(text)

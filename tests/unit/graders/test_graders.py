@@ -99,6 +99,36 @@ def test_options_that_are_yes_and_no_are_read_as_yes_and_no(choices):
     assert not grade("Yes or no, who knows.", yes, CHOICE, choices)
 
 
+@pytest.mark.parametrize(
+    ("choices", "response", "answer"),
+    [
+        (("Yes", "No"), "The image shows no lamp, so option (A)", "Yes"),
+        (("Yes", "No"), "There is no lamp in the picture. Therefore, option A fits.", "Yes"),
+        (("Yes", "No"), "There are no dogs in it: option A.", "Yes"),
+        (("True", "False"), "No cats are in the image, so the statement is true.", "True"),
+        (("True", "False"), "There is no error, so the statement is true.", "True"),
+        (("False", "True"), "There is no cat here, which makes (B) the better option.", "True"),
+        (("Yes", "No"), "There is no lamp in the picture.", "No"),
+        (("True", "False"), "There is no lamp in the picture.", "False"),
+    ],
+)
+def test_what_a_picture_has_not_outranks_no_option_that_is_named(choices, response, answer):
+    assert grade(response, answer, CHOICE, choices)
+
+
+@pytest.mark.parametrize(
+    ("choices", "response", "answer"),
+    [
+        (("Yes", "No"), "Yes, the point (B) lies on the line.", "Yes"),
+        (("Yes", "No"), "Yes, the bowl is empty. So there is no fruit in it.", "Yes"),
+        (("Yes", "No"), "Correct, there is no lamp.", "Yes"),
+        (("True", "False"), "No, that would be true only of the other one.", "False"),
+    ],
+)
+def test_an_outright_yes_or_no_outranks_what_is_named_after_it(choices, response, answer):
+    assert grade(response, answer, CHOICE, choices)
+
+
 def test_more_options_than_letters_are_refused_with_what_to_do():
     breeds = [f"breed {n}" for n in range(37)]
     with pytest.raises(ValueError, match=r"37 choices, but only 26 have a letter.*answer_type exact"):
