@@ -16,6 +16,7 @@ _BULLET = re.compile(
 _INLINE = re.compile(r"(?:\A|(?<=\s))[(\[]?\d{1,2}[.)\]][ \t]+(?=\S)")
 _AFTER_ITEM = re.compile(r"\s+[-–—]\s+|:\s|\s\(")  # "1. red: the top one"
 _GROUPED = re.compile(r"\d,\d{3}(?!\d)")  # one number in thousands, or two of three digits: both are tried
+_THOUSANDS = re.compile(r"[-+]?\d{1,2},\d{3}(?:\.\d+)?")  # `1,200`; but `120,340` and `50,100,150` may be several
 
 
 def _separator(comma: str) -> re.Pattern[str]:
@@ -77,10 +78,16 @@ def split(text: str, separator: re.Pattern[str] = _SEPARATOR) -> list[str]:
 
 
 def _items(text: str) -> list[tuple[str, ...]]:
-    """The readings of a text that have items: `100,200` is one number, or two."""
+    """The readings of a text that have items, the likelier one first: `100,200` is one number, or two."""
     separators = (_SEPARATOR, _EVERY_COMMA) if _GROUPED.search(text) else (_SEPARATOR,)
     found = (tuple(item for part in split(text, by) if (item := _item(part))) for by in separators)
     return list(dict.fromkeys(items for items in found if items))
+
+
+def _may_be_split(text: str) -> bool:
+    """Whether commas between digits may separate items of a reference: nothing else does, and it is no `1,200`."""
+    text = plain(text)
+    return all(m[0] == "," for m in _EVERY_COMMA.finditer(text)) and not _THOUSANDS.fullmatch(text)
 
 
 def reference(answer: str) -> tuple[list[tuple[str, ...]], bool]:
@@ -89,29 +96,32 @@ def reference(answer: str) -> tuple[list[tuple[str, ...]], bool]:
     readings = _items(body)
     if not readings:
         raise ValueError(f"answer {answer!r} of a list question holds no item")
+    if not _may_be_split(body):
+        del readings[1:]
     return readings, body != answer or _ARROW.search(plain(body)) is not None
 
 
-def _readings(response: str) -> list[tuple[str, ...]]:
+def _texts(response: str) -> list[str]:
+    """What may be the list in a response."""
     text, _ = extract(response, paragraph=True)
     text = _ORDERED.sub("", text)
     first = next(iter(sentences(text)), "")
     texts = [text, first, without_lead_in(text), without_lead_in(first)]
     for sentence in (plain(text), plain(first)):
         texts += [sentence[m.end() :] for m in (_COLON.match(sentence), _INTRODUCES.match(sentence)) if m]
-    return list(dict.fromkeys(items for t in texts for items in _items(t)))
+    return texts
 
 
 def claim(response: str) -> str | None:
     """The items that a response gives, sorted."""
-    found = _readings(response)
+    found = list(dict.fromkeys(items for text in _texts(response) for items in _items(text)[:1]))
     return ", ".join(sorted(found[-1])) if found else None
 
 
 def grade(response: str, answer: str) -> bool:
     """Whether one reading of the response has the same items, each as often; in the same order where that counts."""
     wanted, ordered = reference(answer)
-    found = _readings(response)
+    found = list(dict.fromkeys(items for text in _texts(response) for items in _items(text)))
     if ordered:
         return any(items in wanted for items in found)
     counted = [Counter(items) for items in wanted]

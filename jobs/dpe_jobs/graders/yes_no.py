@@ -34,7 +34,7 @@ def _outright(claims: list[str]) -> set[bool]:
 
 
 def outright(text: str) -> bool | None:
-    """What the sentences of a text begin with: `Yes, ...`, `So no.`, but not `No lamp is lit`. None: nothing, or both."""
+    """What sentences of a text begin with: `Yes, ...`, `So no.`, but not `No lamp is lit`. None: nothing, or both."""
     said = _outright([normalise(plain(part)) for part in sentences(extract(text)[0])])
     return said.pop() if len(said) == 1 else None
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpe_api.artifacts import AnswerType
-from dpe_jobs.graders import check, final_answer, grade, normalise, parse_number
+from dpe_jobs.graders import check, claim, final_answer, grade, normalise, parse_number
 
 EXACT, CHOICE, NUMBER = AnswerType.EXACT, AnswerType.CHOICE, AnswerType.NUMBER
 YES_NO, MATHS, LIST = AnswerType.YES_NO, AnswerType.MATHS, AnswerType.LIST
@@ -146,10 +146,23 @@ def test_more_options_than_letters_are_refused_with_what_to_do():
         ("120,340", "ordered: 340, 120", False),
         ("1000", "1,000", True),
         ("100, 200", "100,200,300", False),
+        ("1 and 200", "1,200", False),
+        ("1, 3, 200, 400", "1,200; 3,400", False),
+        ("1200 and 3400", "1,200; 3,400", True),
+        ("50, 100, 150", "50,100,150", True),
+        ("1, 200", "(1,200)", True),
+        ("50,100", "50, 100", True),
     ],
 )
 def test_numbers_of_three_digits_without_spaces_are_a_list_or_one_number(response, answer, right):
     assert grade(response, answer, LIST) is right
+
+
+@pytest.mark.parametrize(
+    ("response", "other"), [("1,200", "1200"), ("The sums are 1,200 and 3,400", "The sums are 3400 and 1200")]
+)
+def test_equal_lists_are_one_claim_however_their_thousands_are_written(response, other):
+    assert claim(response, LIST) == claim(other, LIST)
 
 
 @pytest.mark.parametrize(
