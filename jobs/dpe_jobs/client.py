@@ -130,7 +130,8 @@ class ModelClient:
         account: Account | None = None,
         ledger: Ledger | None = None,
     ) -> None:
-        """`base_url` is without /v1; `timeout_s` is the longest wait for an answer; `endpoint` labels the metrics.
+        """`base_url` is without /v1; `timeout_s` is the longest wait for an answer, `give_up_s` that for the end of
+        trouble, from the first failure of a request; `endpoint` labels the metrics.
 
         `outside` the cluster are the spec's endpoints (see `of`): their address is used as it is. What `ledger` has an
         answer to is not asked again; new answers go there. `account` bounds what is spent.
@@ -308,7 +309,8 @@ class ModelClient:
 
     async def _through_trouble(self, call: _Call, budget: Budget | None) -> tuple[dict[str, Any], Tokens]:
         self._check_alive()
-        retrying = AsyncRetrying(retry=retry_if_exception_type(_TryAgain), stop=self._enough, wait=_wait, reraise=True)
+        again, stop = retry_if_exception_type(_TryAgain), self._enough()
+        retrying = AsyncRetrying(retry=again, stop=stop, wait=_wait, reraise=True)
         try:
             answered: tuple[dict[str, Any], Tokens] = await retrying(self._once, call, budget)
         except _TryAgain as error:
@@ -327,15 +329,24 @@ class ModelClient:
             said = f"; the last one: {error}" if error else ""
             raise EndpointDown(f"{self.where} left {self._failed_in_row} requests in a row without an answer{said}")
 
-    def _enough(self, state: RetryCallState) -> bool:
-        """Whether to give up a request: too long, too often, or the endpoint was found dead by others."""
-        trouble = _trouble(state)
-        if (state.seconds_since_start or 0.0) >= self._give_up_s:
-            return True
-        if self._outside and self._failed_in_row >= BREAK_AFTER:
-            return True
-        put_off = trouble is not None and trouble.put_off
-        return state.attempt_number >= MAX_ATTEMPTS and not put_off
+    def _enough(self) -> Callable[[RetryCallState], bool]:
+        """Whether to give up one request: too long, too often, or the endpoint was found dead by others."""
+        since: float | None = None
+
+        def enough(state: RetryCallState) -> bool:
+            nonlocal since
+            trouble, now = _trouble(state), state.outcome_timestamp or time.monotonic()
+            if since is None:
+                # a long answer may be lost at its very end; a time-out was trouble from the start
+                since = state.start_time if trouble is not None and trouble.kind == "timeout" else now
+            if now - since >= self._give_up_s:
+                return True
+            if self._outside and self._failed_in_row >= BREAK_AFTER:
+                return True
+            put_off = trouble is not None and trouble.put_off
+            return state.attempt_number >= MAX_ATTEMPTS and not put_off
+
+        return enough
 
     async def _once(self, call: _Call, budget: Budget | None) -> tuple[dict[str, Any], Tokens]:
         wait_s = self._not_before - time.monotonic()

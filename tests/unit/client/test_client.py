@@ -77,6 +77,21 @@ async def test_slow_server_times_out():
                 await client.ask(PICTURE, "what?", max_tokens=5)
 
 
+@pytest.mark.parametrize("trouble", [Reply(delay_s=0.4, hang_up=True), Reply(delay_s=0.4, status=502)])
+async def test_an_answer_that_took_long_and_was_lost_is_asked_for_again(trouble):
+    with serving(lambda asked: trouble if asked.number == 0 else ["red"]) as model:
+        async with ModelClient(model.url, concurrency=1, give_up_s=0.3) as client:
+            assert (await client.ask(PICTURE, "what?", max_tokens=5)).texts == ("red",)
+
+
+async def test_a_server_that_is_silent_for_longer_than_trouble_is_borne_is_not_asked_again():
+    with serving(lambda asked: Reply(delay_s=2)) as model:
+        async with ModelClient(model.url, concurrency=1, timeout_s=0.3, give_up_s=0.2) as client:
+            with pytest.raises(RequestFailed, match="ReadTimeout"):
+                await client.ask(PICTURE, "what?", max_tokens=5)
+        assert len(model.requests) == 1
+
+
 async def test_nobody_listening_is_given_up():
     async with ModelClient("http://127.0.0.1:1", concurrency=1, give_up_s=0.1) as client:
         with pytest.raises(RequestFailed, match="ConnectError"):
