@@ -44,9 +44,12 @@ def provide(store: Store, uri: str, folder: Path, cache: Path, most_bytes: int, 
                 shutil.rmtree(left)  # whoever wrote it was killed: he held the lock
             if _is_whole(kept, manifest):
                 log.info("%s is in the cache", uri)
-            elif not _room(cache, sum(o.size for o in manifest.outputs), most_bytes):
-                return False
             else:
+                if kept.exists():
+                    log.warning("%s in the cache is not whole: it is downloaded again", uri)
+                    shutil.rmtree(kept)
+                if not _room(cache, sum(o.size for o in manifest.outputs), most_bytes):
+                    return False
                 _download(store, uri, kept, check)
             os.utime(kept)
     except OSError as error:
@@ -65,18 +68,31 @@ def _alone(cache: Path, name: str) -> Iterator[None]:
 
     The kernel lets go of the lock when its holder dies; the operator's deadline for the start-up bounds the wait.
     """
+    waits = False
+    while True:
+        with _tried(cache, name) as alone:
+            if alone:
+                yield
+                return
+        if not waits:
+            log.info("another pod has the model's place in the cache: waiting for it")
+        waits = True
+        time.sleep(_POLL_S)
+
+
+@contextmanager
+def _tried(cache: Path, name: str) -> Iterator[bool]:
+    """Whether this pod alone has to do with a model, as long as the context lasts; False: another one has.
+
+    The lock's file is empty and stays for ever: who removes it lets two pods be alone, each with a file of its own.
+    """
     with (cache / f".lock-{name}").open("a") as lock:
-        waits = False
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not waits:
-                    log.info("another pod is downloading the model into the cache: waiting for it")
-                waits = True
-                time.sleep(_POLL_S)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def _is_whole(kept: Path, manifest: Manifest) -> bool:
@@ -86,9 +102,6 @@ def _is_whole(kept: Path, manifest: Manifest) -> bool:
 
 
 def _download(store: Store, uri: str, kept: Path, check: Callable[[Path], None]) -> None:
-    if kept.exists():
-        log.warning("%s in the cache is not whole: it is downloaded again", uri)
-        shutil.rmtree(kept)
     part = Path(tempfile.mkdtemp(prefix=f"{_UNFINISHED}{kept.name}-", dir=kept.parent))
     try:
         store.fetch_tree(uri, part)
@@ -99,15 +112,27 @@ def _download(store: Store, uri: str, kept: Path, check: Callable[[Path], None])
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _remove_abandoned(cache: Path, part: Path) -> bool:
-    """Whether the folder of a download is nobody's any more: then it is gone."""
-    name = part.name.removeprefix(_UNFINISHED).rpartition("-")[0]
-    with (cache / f".lock-{name}").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+def _remove_abandoned(cache: Path, folder: Path) -> bool:
+    """Whether a folder is that of a download, and nobody's any more: then it is gone."""
+    name = folder.name.removeprefix(_UNFINISHED).rpartition("-")[0]
+    if not folder.name.startswith(_UNFINISHED) or not name:
+        return False  # older releases named no model, and held no lock while they downloaded: only its age tells
+    with _tried(cache, name) as alone:
+        if alone:
+            shutil.rmtree(folder)
+        return alone
+
+
+def _remove_unused(cache: Path, folder: Path, long_ago: float) -> bool:
+    """Whether a folder is gone now. It stays when a pod has asked for it since it was looked at, or does so now."""
+    with _tried(cache, folder.name) as alone:
+        if not alone:
             return False
-        shutil.rmtree(part)
+        if not folder.exists():
+            return True  # another pod made room, too
+        if folder.stat().st_mtime >= long_ago:
+            return False
+        shutil.rmtree(folder)
         return True
 
 
@@ -121,7 +146,7 @@ def _room(cache: Path, wanted: int, most_bytes: int) -> bool:
     models: list[tuple[float, int, Path]] = []
     for folder in (path for path in cache.iterdir() if path.is_dir()):
         used = folder.stat().st_mtime
-        if folder.name.startswith(_UNFINISHED) and _remove_abandoned(cache, folder):
+        if _remove_abandoned(cache, folder):
             log.info("%s was left by a pod that was killed: it is gone", folder.name)
         elif folder.name != "lost+found":
             models.append((used, _size(folder), folder))
@@ -129,10 +154,9 @@ def _room(cache: Path, wanted: int, most_bytes: int) -> bool:
     for used, size, folder in sorted(models):
         if taken + wanted <= most_bytes or used >= long_ago:
             break
-        log.info("%s leaves the cache: it was not asked for in %.0f days", folder.name, (time.time() - used) / 86400)
-        shutil.rmtree(folder)
-        (cache / f".lock-{folder.name}").unlink(missing_ok=True)
-        taken -= size
+        if _remove_unused(cache, folder, long_ago):
+            log.info("%s left the cache: it was not asked for in %.0f days", folder.name, (time.time() - used) / 86400)
+            taken -= size
     if taken + wanted > most_bytes:
         log.warning(
             "the cache of models holds %d bytes that are in use, of at most %d, and has no room for another %d: raise "

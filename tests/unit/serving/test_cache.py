@@ -185,6 +185,69 @@ def test_what_killed_pods_left_makes_room_and_what_a_pod_downloads_stays(
     assert alive.exists()
 
 
+def full_of_long_unused(store: Counting, models: Path, tmp_path: Path) -> tuple[list[Path], int]:
+    """Two models, the first one unused for longest, and what a third one needs: the room of both."""
+    size = sum(map(len, FILES.values()))
+    for name in "ab":
+        uri = add(store, name, FILES | {"model.safetensors": name.encode() * 7})
+        fetch(store, uri, tmp_path / name, models, MANY)
+    old = [Path(os.readlink(tmp_path / name / "config.json")).parent for name in "ab"]
+    for model, age in zip(old, (3, 2), strict=True):
+        before = time.time() - age * cache.IN_USE_S
+        os.utime(model, (before, before))
+    return old, size
+
+
+def test_a_model_that_is_asked_for_while_others_make_room_stays(
+    store: Counting, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (first, second), limit = full_of_long_unused(store, models, tmp_path)
+    remove = shutil.rmtree
+
+    def slowly(folder: Path, **how: bool) -> None:
+        os.utime(second)  # as a pod that finds the model does
+        remove(folder, **how)
+
+    monkeypatch.setattr(cache.shutil, "rmtree", slowly)
+    fetch(store, add(store, "base"), tmp_path / "full", models, limit)
+    assert not first.exists()
+    assert contents(tmp_path / "b")["model.safetensors"] == b"bbbbbbb"
+    assert not (tmp_path / "full" / "config.json").is_symlink(), "there was no room"
+
+
+def test_a_model_that_another_pod_has_to_do_with_stays(store: Counting, models: Path, tmp_path: Path) -> None:
+    (first, second), limit = full_of_long_unused(store, models, tmp_path)
+    with (models / f".lock-{first.name}").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fetch(store, add(store, "base"), tmp_path / "full", models, limit)
+    assert first.exists()
+    assert not second.exists()
+
+
+def test_the_lock_of_a_model_that_made_room_stays_the_same_file(store: Counting, models: Path, tmp_path: Path) -> None:
+    """Another pod may have opened it: with a new file in its place both would be alone."""
+    old, limit = full_of_long_unused(store, models, tmp_path)
+    locks = [models / f".lock-{model.name}" for model in old]
+    before = [lock.stat().st_ino for lock in locks]
+    fetch(store, add(store, "base"), tmp_path / "fits", models, limit)
+    assert not any(model.exists() for model in old)
+    assert [lock.stat().st_ino for lock in locks] == before
+
+
+@pytest.mark.parametrize("age", [0, 2])
+def test_an_unfinished_download_that_names_no_model_is_left_alone_until_it_is_old(
+    store: Counting, models: Path, tmp_path: Path, age: int
+) -> None:
+    size = sum(map(len, FILES.values()))
+    part = models / ".part-abcdefgh"
+    part.mkdir()
+    (part / "model.safetensors").write_bytes(b"x" * size)
+    before = time.time() - age * cache.IN_USE_S
+    os.utime(part, (before, before))
+    fetch(store, add(store, "base"), tmp_path / "first", models, size)
+    assert part.exists() is (age == 0)
+
+
 def test_the_next_download_of_a_model_removes_what_a_killed_one_left(
     store: Counting, models: Path, tmp_path: Path
 ) -> None:
