@@ -78,17 +78,18 @@ class Ledger:
     def __len__(self) -> int:
         return self._count
 
-    def append(self, row: Mapping[str, Any]) -> None:
-        """Record one finished item; the first row of an id wins. Flushes every 50 items or 30 s."""
+    def append(self, row: Mapping[str, Any]) -> bool:
+        """Record one finished item; the first row of an id wins, False: it has one. Flushes every 50 items or 30 s."""
         line = json.dumps(row, ensure_ascii=False).encode()
         with self._lock:
             if not self._add(row[self._key], line):
-                return
+                return False
             self._pending.append(line)
             due = len(self._pending) >= FLUSH_ITEMS or time.monotonic() - self._flushed >= FLUSH_S
         if due:
             self.flush()
         self.on_append()
+        return True
 
     def flush(self) -> None:
         """Put what is pending into the store, as one part file."""

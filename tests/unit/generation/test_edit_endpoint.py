@@ -122,6 +122,59 @@ def test_an_edit_is_reckoned_as_the_dearest_one_so_far():
         assert asyncio.run(edits(server)) == 2
 
 
+class Forgetful(MemoryStore):
+    """A store of a pod that is killed before an answer is in it."""
+
+    kills = 1
+
+    def put(self, uri: str, data: bytes) -> None:
+        if uri.endswith(".bin") and self.kills:
+            self.kills -= 1
+            raise KeyboardInterrupt
+        super().put(uri, data)
+
+
+def test_an_edit_that_was_paid_for_twice_counts_twice():
+    store = Forgetful()
+    with serving(inverted) as server:
+        with pytest.raises(KeyboardInterrupt):
+            edit(server, store=store)
+        edit(server, store=store)
+        assert len(server.edits) == 2
+        with Ledger(store, LEDGER) as ledger:
+            spent = account_of(endpoint(server), ledger).report()
+    assert (spent.calls, spent.tokens.completion) == (2, 400)
+
+
+def test_the_address_of_a_second_payment_is_read_by_the_next_attempt():
+    async def killed(url: str) -> bytes:
+        raise KeyboardInterrupt
+
+    store = Forgetful()
+    with serving(inverted) as server, pytest.raises(KeyboardInterrupt):
+        edit(server, store=store)
+    with serving(inverted, by_address=True) as server:
+        with pytest.raises(KeyboardInterrupt):
+            edit(server, store=store, fetch=killed)
+        edit(server, store=store)
+        assert len(server.edits) == 1
+
+
+def test_the_dearest_edit_of_an_earlier_attempt_is_reckoned_with():
+    async def another(server: FakeImages) -> None:
+        given = endpoint(server, budget=SpendingLimit(tokens=400))  # one costs 230
+        with Ledger(store, LEDGER) as ledger:
+            async with ModelClient.of(given, account=account_of(given, ledger)) as client:
+                await Editor("editor", client, store, FOLDER, plain_fetch, ledger).edit(ORIGINAL, "blur it")
+
+    store = MemoryStore()
+    with serving(inverted) as server:
+        edit(server, store=store)
+        with pytest.raises(BudgetSpent):
+            asyncio.run(another(server))
+        assert len(server.edits) == 1
+
+
 @pytest.mark.parametrize("code", ["moderation_blocked", "content_policy_violation", "content_filter"])
 def test_what_moderation_refuses_is_a_rejected_candidate_and_is_asked_once(code):
     store = MemoryStore()

@@ -13,7 +13,8 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from itertools import count
 from typing import Any
 
 from PIL import Image
@@ -80,6 +81,11 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def _payment(key: str, number: int) -> str:
+    """Id of the ledger's row of the `number`th payment (from 0) for an edit."""
+    return f"{key}-{number}" if number else key
+
+
 class Editor:
     """One endpoint that edits."""
 
@@ -87,7 +93,9 @@ class Editor:
         """`name` of the endpoint in the spec; answers go to `folder` (s3://, of this run), costs to `ledger`."""
         self.name, self._client, self._store, self._folder, self._fetch = name, client, store, folder, fetch
         self._ledger = ledger
-        self._dearest = 0  # tokens of an answer: nobody knows before it comes
+        # tokens of an answer: nobody knows before it comes. Rows with a reply are of chats
+        paid = (row for row in ledger if row.get("endpoint") == name and "reply" not in row)
+        self._dearest: int = max((row["completion_tokens"] for row in paid), default=0)
 
     async def edit(self, picture: Picture, instruction: str, *, seed: int = 0, budget: Budget | None = None) -> Picture:
         """The edited picture, without facts. Another `seed` is another request for the same.
@@ -130,9 +138,9 @@ class Editor:
 
     async def _asked(self, key: str, image: Image.Image, instruction: str, budget: Budget | None) -> bytes:
         """The answer to what has none in the store. An address that an earlier attempt was given is read once more."""
-        known = self._ledger.get(key) or {}
-        if "url" in known:
-            data = await self._fetch(known["url"])
+        addresses = [row["url"] for row in self._payments(key) if "url" in row]
+        if addresses:
+            data = await self._fetch(addresses[-1])
         else:
             form, value = found(await self._paid(key, await asyncio.to_thread(_png, image), instruction, budget))
             data = base64.b64decode(value) if form == "b64_json" else await self._fetch(value)
@@ -158,10 +166,23 @@ class Editor:
             raise Rejected(**refusal) from error
         tokens, (form, value) = cost(reply), found(reply)
         self._dearest = max(self._dearest, tokens.completion)
-        row = {"id": key, "endpoint": self.name, "calls": 1} | ({"url": encodable(value)} if form == "url" else {})
+        row = {"endpoint": self.name, "calls": 1} | ({"url": encodable(value)} if form == "url" else {})
         row |= {"prompt_tokens": tokens.prompt, "completion_tokens": tokens.completion}
-        await asyncio.to_thread(self._ledger.append, row)
+        await asyncio.to_thread(self._write_down, key, row)
         return reply
+
+    def _payments(self, key: str) -> Iterator[dict[str, Any]]:
+        """What the ledger has of an edit: an answer that was lost on its way to the store is paid for once more."""
+        for number in count():
+            row = self._ledger.get(_payment(key, number))
+            if row is None:
+                return
+            yield row
+
+    def _write_down(self, key: str, row: Mapping[str, Any]) -> None:
+        for number in count():
+            if self._ledger.append({"id": _payment(key, number), **row}):
+                return
 
     async def _put(self, name: str, data: bytes) -> None:
         await asyncio.to_thread(self._store.put, join(self._folder, name), data)
