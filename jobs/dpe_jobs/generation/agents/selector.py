@@ -1,6 +1,6 @@
 """The selector by an endpoint: it looks for the picture of a target by calling tools, for so many steps and tokens."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,7 +10,7 @@ from dpe_api.generation_spec import SourceKind
 from dpe_jobs.client import ModelClient
 from dpe_jobs.endpoints.loop import GaveOut, Loop
 from dpe_jobs.endpoints.texts import marked
-from dpe_jobs.generation.agents.tools import Drawer, Editor, Finder, GivenUp, Hands
+from dpe_jobs.generation.agents.tools import Drawer, Editor, Finder, GivenUp, Hands, Refuses, anything_goes
 from dpe_jobs.generation.agents.words import listed, wanted_type
 from dpe_jobs.generation.agents.writer import without_code
 from dpe_jobs.generation.images import NoImage, Picture
@@ -35,7 +35,7 @@ class Sources:
     drawers: Mapping[str, Drawer] = field(default_factory=dict)
     editors: Mapping[str, Editor] = field(default_factory=dict)
 
-    def hands(self, target: Target, refuses: Callable[[Target, Picture], str | None]) -> Hands | None:
+    def hands(self, target: Target, refuses: Refuses) -> Hands | None:
         """The tools for a target: those of its source, and for an edit those of the sources of originals.
 
         So a source has its share of the targets, whatever a model would rather use. None: its source has no tool.
@@ -66,9 +66,9 @@ class EndpointSelector:
         settings: SelectorAgent,
         sources: Sources,
         program: Selector,
-        refuses: Callable[[Target, Picture], str | None] = lambda *_: None,
+        refuses: Refuses = anything_goes,
     ) -> None:
-        """`program` selects where there is no tool; `refuses` says why a picture may not be used, or None."""
+        """`program` selects where there is no tool."""
         self._sources, self._program, self._refuses = sources, program, refuses
         self._loop = Loop(
             client,

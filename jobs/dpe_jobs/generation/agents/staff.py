@@ -177,10 +177,10 @@ class Staff:
             },
         )
 
-    def _refuses(self, target: Target, picture: Picture) -> str | None:
+    async def _refuses(self, target: Target, picture: Picture) -> str | None:
         """Why a picture may not be used."""
         pools = {s.name: s for s in self.supplies if isinstance(s, LookedUpPool)}
         for origin in (picture.origin, *picture.origin.parents):
-            if origin.source in pools and (trouble := pools[origin.source].claim(target, origin.id)):
+            if origin.source in pools and (trouble := await pools[origin.source].claim(target, origin.id)):
                 return trouble
         return None

@@ -3,6 +3,7 @@
 The search of images is another one (`search.supply`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -91,7 +92,7 @@ class LookedUpPool(_Unread):
         """The image after as many as earlier targets with this query had. NoImage: another query's target has it."""
         query = Query(target.query or self.looks_for(target.category, target.knobs)[0])
         hit = await self._opened.pick(query, target.ordinal, seed=self._seed, part=self._part)
-        if trouble := self.claim(target, hit.id):
+        if trouble := await self.claim(target, hit.id):
             raise NoImage(f"{self.name}, image {hit.id}, number {target.ordinal + 1} for {query.text!r}: {trouble}")
         return await self._opened.load(hit, query)
 
@@ -114,7 +115,7 @@ class LookedUpPool(_Unread):
             partial(self._opened.load, hit, query),
         )
 
-    def claim(self, target: Target, image: str) -> str | None:
+    async def claim(self, target: Target, image: str) -> str | None:
         """Give an image to a target, for good; or why not: it has been used as often as maxUses allows."""
         mine = int(digest(target.category, str(target.number))[:12], 16)
         owners = self._claimed.setdefault(image, set())
@@ -122,10 +123,11 @@ class LookedUpPool(_Unread):
             return None
         if len(owners) >= self._opened.left(image):
             return "it is used already"
-        owners.add(mine)
+        owners.add(mine)  # before anything is awaited: nobody else gets it meanwhile
         if self._ledger is not None:
             row = {"id": digest(self.name, image, str(mine)), "pool": self.name, "image": image, "claim": mine}
-            self._ledger.append(row | {"prompt_tokens": 0, "completion_tokens": 0, "calls": 0})
+            row |= {"prompt_tokens": 0, "completion_tokens": 0, "calls": 0}
+            await asyncio.to_thread(self._ledger.append, row)  # may flush, for as long as the store is away
         return None
 
 

@@ -66,6 +66,14 @@ class Editor(Protocol):
         """The changed picture. NoImage, Rejected: it could not, or would not."""
 
 
+Refuses = Callable[[Target, Picture], Awaitable[str | None]]
+"""Why a picture may not be used for a target (its licence, say), or None."""
+
+
+async def anything_goes(target: Target, picture: Picture) -> None:
+    """Nothing is refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class GivenUp:
     """There is no picture, says the model."""
@@ -82,8 +90,7 @@ class Hands:
     pool: Finder | None = None
     drawer: Drawer | None = None
     editor: Editor | None = None
-    refuses: Callable[[Target, Picture], str | None] = lambda *_: None
-    """Why a picture may not be used (its licence, say), or None."""
+    refuses: Refuses = anything_goes
     calls: list[Mapping[str, Any]] = field(default_factory=list)
     _numbered: list[Hit | Picture] = field(default_factory=list)
     _seen: set[int] = field(default_factory=set)
@@ -159,7 +166,7 @@ class Hands:
         """
         assert self.editor is not None
         original = await self._picture(number)
-        self._check_usable(number, original)  # before it costs something
+        await self._check_usable(number, original)  # before it costs something
         edited = await self._had(
             "edit_image",
             {"number": number, "instruction": shorten(instruction, _LONGEST_WORDS)},
@@ -188,12 +195,12 @@ class Hands:
         picture = await self._picture(number)
         if self.editor is not None and picture.origin.kind is not SourceKind.EDIT:
             raise ModelRetry("this target is an edited picture: use edit_image, then the number that it returns")
-        self._check_usable(number, picture)
+        await self._check_usable(number, picture)
         self._did("use_image", {"number": number}, picture.origin.id)
         return replace(picture, tool_calls=tuple(self.calls))
 
-    def _check_usable(self, number: int, picture: Picture) -> None:
-        if trouble := self.refuses(self.target, picture):
+    async def _check_usable(self, number: int, picture: Picture) -> None:
+        if trouble := await self.refuses(self.target, picture):
             self._did("refused", {"number": number}, trouble)
             raise ModelRetry(f"picture {number} cannot be used: {trouble}. Use another one")
 

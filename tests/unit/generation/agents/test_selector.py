@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from dpe_api.endpoints import SpendingLimit
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.client import BudgetSpent, EndpointDown, RequestFailed
 from dpe_jobs.generation.agents.selector import EndpointSelector, Sources
+from dpe_jobs.generation.agents.tools import Refuses, anything_goes
 from dpe_jobs.generation.images import NoImage, Picture
 from dpe_jobs.generation.roles import Target
 
@@ -47,7 +48,7 @@ async def select(
     *,
     settings: SelectorAgent = SETTINGS,
     store: MemoryStore | None = None,
-    refuses: Callable[[Target, Picture], str | None] = lambda *_: None,
+    refuses: Refuses = anything_goes,
     **changes: Any,
 ) -> Picture:
     async with client_of(model, store, **changes) as client:
@@ -154,7 +155,7 @@ async def test_pages_go_on_counting():
 
 
 async def test_a_picture_that_cannot_be_had_or_used_is_told_and_another_one_is_taken():
-    def no_red(wanted: Target, found: Picture) -> str | None:
+    async def no_red(wanted: Target, found: Picture) -> str | None:
         return "its licence is unknown" if found.origin.id == "red" else None
 
     wanted = steps(

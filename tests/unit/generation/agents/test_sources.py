@@ -1,6 +1,8 @@
 """Sources that no program can read, with agents by endpoint: a search, a pool, edits by a model, over real HTTP."""
 
+import asyncio
 import io
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -233,11 +235,31 @@ async def test_an_image_that_a_target_has_stays_its_own_over_restarts(indexed):
         return pool
 
     first = opened()
-    assert [first.claim(target(n), "an image") for n in (0, 1, 0)] == [None] * 3
-    assert first.claim(target(2), "an image") == "it is used already"
+    assert [await first.claim(target(n), "an image") for n in (0, 1, 0)] == [None] * 3
+    assert await first.claim(target(2), "an image") == "it is used already"
     again = opened()
-    assert again.claim(target(2), "an image") == "it is used already"
-    assert again.claim(target(1), "an image") is None
+    assert await again.claim(target(2), "an image") == "it is used already"
+    assert await again.claim(target(1), "an image") is None
+
+
+async def test_a_store_that_is_away_holds_up_the_claim_of_an_image_and_nothing_else(indexed, monkeypatch):
+    monkeypatch.setattr("dpe_jobs.ledger.FLUSH_ITEMS", 1)
+    back = threading.Event()
+
+    class Away(MemoryStore):
+        def put(self, uri: str, data: bytes) -> None:
+            assert back.wait(10), "the loop stands still"
+            super().put(uri, data)
+
+    pool = LookedUpPool(POOL, 1.0)
+    pool.open(Pool(indexed, POOL), 3, (0, 1))
+    pool.remember(Ledger(Away(), "s3://b/claims"))
+    claims = [asyncio.create_task(pool.claim(target(n), "an image")) for n in (0, 1)]
+    await asyncio.wait(claims, return_when=asyncio.FIRST_COMPLETED)
+    assert [claim.done() for claim in claims] == [False, True], "the first one is being written down"
+    assert claims[1].result() == "it is used already"
+    back.set()
+    assert await claims[0] is None
 
 
 async def test_without_a_selector_a_target_takes_the_image_of_its_ordinal(indexed):
