@@ -19,6 +19,7 @@ from dpe_jobs.generation.roles import Target
 from dpe_jobs.ledger import Ledger
 
 MOST_PARTS = 64
+MOST_PASSED = 64  # results that other queries' targets have; what comes after so many has little to do with a query
 SMALLEST_PART = 500  # images: enough for any query to find some
 
 
@@ -89,12 +90,19 @@ class LookedUpPool(_Unread):
         return self._pool
 
     async def select(self, target: Target) -> Picture:
-        """The image after as many as earlier targets with this query had. NoImage: another query's target has it."""
+        """The image after as many as earlier targets with this query had, or the next one that nobody has.
+
+        NoImage: there is none among the next MOST_PASSED.
+        """
         query = Query(target.query or self.looks_for(target.category, target.knobs)[0])
-        hit = await self._opened.pick(query, target.ordinal, seed=self._seed, part=self._part)
-        if trouble := await self.claim(target, hit.id):
-            raise NoImage(f"{self.name}, image {hit.id}, number {target.ordinal + 1} for {query.text!r}: {trouble}")
-        return await self._opened.load(hit, query)
+        first = target.ordinal
+        for number in range(first, first + MOST_PASSED):
+            hit = await self._opened.pick(query, number, seed=self._seed, part=self._part)
+            if await self.claim(target, hit.id) is None:
+                return await self._opened.load(hit, query)
+        raise NoImage(
+            f"{self.name}: other targets have numbers {first + 1} to {first + MOST_PASSED} for {query.text!r} already"
+        )
 
     def of(self, target: Target) -> "SeenByTarget":
         """What a target gets to see of a large pool: a part that others see less of, by its number alone."""

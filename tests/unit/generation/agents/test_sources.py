@@ -276,12 +276,24 @@ async def test_without_a_selector_targets_of_different_queries_do_not_get_the_sa
     pool.open(Pool(indexed, POOL), 3, (0, 1))
     pool.remember(ledger)
     first = await pool.select(target(0, query="disc"))
-    with pytest.raises(NoImage, match="number 1 for 'disc painted': it is used already"):
-        await pool.select(target(1, query="disc painted"))
+    others = [target(n + 1, query="disc painted", ordinals=(n,)) for n in (0, 1)]
+    next_ones = [(await pool.select(other)).origin for other in others]
+    assert len({origin.id for origin in (first.origin, *next_ones)}) == 3
     again = LookedUpPool(POOL, 1.0)
     again.open(Pool(indexed, POOL), 3, (0, 1))
     again.remember(ledger)
     assert (await again.select(target(0, query="disc"))).origin == first.origin, "after a restart it is still its own"
+    assert [(await again.select(other)).origin for other in others] == next_ones
+
+
+async def test_a_query_whose_best_images_others_have_finds_none_after_so_many(indexed, monkeypatch):
+    monkeypatch.setattr("dpe_jobs.generation.agents.supplies.MOST_PASSED", 2)
+    pool = LookedUpPool(POOL, 1.0)
+    pool.open(Pool(indexed, POOL), 3, (0, 1))
+    for number in (0, 1):
+        await pool.select(target(number, query="disc", ordinals=(number,)))
+    with pytest.raises(NoImage, match="other targets have numbers 1 to 2 for 'disc' already"):
+        await pool.select(target(2, query="disc"))
 
 
 async def test_targets_of_a_shard_see_parts_of_its_part_of_a_large_pool(indexed, monkeypatch):
