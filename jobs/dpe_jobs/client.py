@@ -27,6 +27,7 @@ from dpe_jobs.chat import Answers, Complaint, complaint, encodable, essence, mes
 from dpe_jobs.endpoints.texts import digest
 from dpe_jobs.failed import BudgetSpent, EndpointDown, Refused, RequestFailed
 from dpe_jobs.ledger import Ledger
+from dpe_jobs.patience import PROBED
 from dpe_jobs.runtime import BadConfig
 from dpe_jobs.spending import Account, Budget, Reservation, paying
 
@@ -140,12 +141,15 @@ class ModelClient:
         self._endpoint, self._give_up_s, self._key, self._outside = endpoint, give_up_s, key, outside
         self.account, self._ledger = account, ledger
         self._gate = asyncio.Semaphore(concurrency)
+        limits = httpx.Limits(max_connections=concurrency + 2, max_keepalive_connections=concurrency)
+        # a Service in the cluster is behind no proxy; outside, the environment may name one, or certificates
+        served = None if outside else httpx.AsyncHTTPTransport(limits=limits, trust_env=False, socket_options=PROBED)
         self._http = httpx.AsyncClient(
             base_url=base_url.rstrip("/") + ("" if outside else "/v1"),
             headers={} if key is None else {"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(timeout_s, connect=CONNECT_S, write=WRITE_S, pool=None),
-            limits=httpx.Limits(max_connections=concurrency + 2, max_keepalive_connections=concurrency),
-            # a Service in the cluster is behind no proxy; outside, the environment may name one, or certificates
+            limits=limits,
+            transport=served,
             trust_env=outside,
         )
         self.where = f"endpoint {endpoint} ({base_url.rstrip('/')})" if outside else base_url.rstrip("/")

@@ -1,5 +1,6 @@
 import asyncio
 import json
+import socket
 from datetime import UTC, datetime
 
 import pytest
@@ -90,6 +91,24 @@ async def test_a_server_that_is_silent_for_longer_than_trouble_is_borne_is_not_a
             with pytest.raises(RequestFailed, match="ReadTimeout"):
                 await client.ask(PICTURE, "what?", max_tokens=5)
         assert len(model.requests) == 1
+
+
+async def test_a_server_that_vanishes_is_noticed_long_before_a_long_answer_is_due(monkeypatch):
+    connections = []
+    create = socket.socket
+
+    class Watched(create):
+        def connect(self, address):
+            connections.append(self)
+            return super().connect(address)
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    with serving(lambda asked: ["red"]) as model:
+        async with ModelClient(model.url, concurrency=1, timeout_s=7000.0) as client:
+            await client.ask(PICTURE, "what?", max_tokens=5)
+            (connection,) = connections
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) <= 120_000
 
 
 async def test_nobody_listening_is_given_up():
