@@ -11,6 +11,9 @@ from dpe_jobs.runtime import BadConfig
 COLLECTIVE_TIMEOUT_S = 1800  # longest wait of a rank for the others, checkpoint uploads included
 _MIN_LR_SHARE = 0.1  # where cosine_with_min_lr ends, unless trainer.extra.lr_scheduler_kwargs says otherwise
 _CISPO_BOUND = 5.0  # of the ratio itself, as TRL recommends (ScaleRL, arXiv 2510.13786)
+# buffers that stay fp32 beside bf16 weights: RoPE's frequencies, which vLLM has in fp32, too. ZeRO-3 makes bf16 of all
+# but those that are listed here; a list takes the place of what models list themselves, which is the second name
+_FP32_BUFFERS = ("inv_freq", "e_score_correction_bias")
 _VLLM_MEMORY_SHARE = 0.3  # of the GPU; the trainer has the rest, and vLLM sleeps while it trains
 
 # values of trainer.extra that leave the model's distribution as it is
@@ -85,6 +88,7 @@ def deepspeed_config(training: Training, cuda: bool) -> dict[str, Any] | None:
         "zero_force_ds_cpu_optimizer": False,
         "bf16": {"enabled": training.precision is Precision.BF16},
         "fp16": {"enabled": False},
+        "data_types": {"keep_in_fp32_modules": list(_FP32_BUFFERS)},
         **dict.fromkeys(
             (
                 "train_micro_batch_size_per_gpu",

@@ -1,0 +1,55 @@
+"""What DeepSpeed makes of a model, against the same one without it."""
+
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+from tests.training import tiny_qwen3
+from tests.training.support import BASE, HOST, free_port
+from transformers import AutoModelForImageTextToText
+
+from dpe_api.training_spec import Training
+from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
+from dpe_jobs.training.settings import grpo_arguments
+
+pytestmark = pytest.mark.timeout(300)
+
+SPEC = {
+    "nodes": 1,
+    "gpus_per_node": 0,
+    "rollout_engine": "transformers",
+    "precision": "bf16",
+    "deepspeed": {"zero_stage": 3},
+}
+
+
+def rounded(models: list[Path], output: Path) -> list[str]:
+    """Buffers that the only rank has otherwise than who loads without DeepSpeed; changes the process that it is in."""
+    rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": HOST, "MASTER_PORT": str(free_port())}
+    os.environ |= {**rank, "DS_ACCELERATOR": "cpu"}
+    plain = [dict(AutoModelForImageTextToText.from_pretrained(m, dtype=torch.bfloat16).named_buffers()) for m in models]
+    without_vllm()
+    from trl import GRPOConfig
+
+    config = GRPOConfig(**grpo_arguments(Training.model_validate(SPEC), 0, 1, False, output))
+    assert config.deepspeed is not None, "alive, it lets DeepSpeed cut every model that is made"
+    init_deepspeed_on_cpu()
+    differ = []
+    for model, expected in zip(models, plain, strict=True):
+        cut = AutoModelForImageTextToText.from_pretrained(model, dtype=torch.bfloat16)
+        assert all(hasattr(parameter, "ds_id") for parameter in cut.parameters())
+        found = dict(cut.named_buffers())
+        assert found.keys() == expected.keys()
+        assert any(name.endswith("inv_freq") for name in found)
+        same = {n for n, b in found.items() if b.dtype == expected[n].dtype and torch.equal(b, expected[n])}
+        differ += sorted(found.keys() - same)
+    return differ
+
+
+def test_the_frequencies_of_rope_are_not_rounded_to_bf16(tmp_path: Path) -> None:
+    models = [BASE, tiny_qwen3.write(tmp_path / "model")]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(rounded, models, tmp_path / "output").result() == []
