@@ -59,3 +59,25 @@ def freeze_parts(model: nn.Module, freeze: list[ModelPart]) -> None:
     for name, parameter in model.named_parameters():
         if name in fixed:
             parameter.requires_grad_(False)
+
+
+def let_gradients_in(model: nn.Module) -> None:
+    """Let gradients reach the adapters of a vision tower whose layers are recomputed in the backward pass.
+
+    With ZeRO-3 adapters are trained with reentrant checkpointing, which has no gradient for a layer whose input has
+    none. transformers gives one to the embeddings that a model names, and Qwen3-VL's tower names none.
+    """
+    from transformers import PreTrainedModel
+
+    def require_grad(_module: nn.Module, _inputs: tuple[Any, ...], output: torch.Tensor) -> None:
+        output.requires_grad_(True)
+
+    for tower in model.modules():
+        patches = getattr(tower, "patch_embed", None)
+        if not isinstance(tower, PreTrainedModel) or patches is None:
+            continue
+        try:
+            tower.get_input_embeddings()
+        except NotImplementedError:
+            if any(parameter.requires_grad for parameter in tower.parameters()):
+                patches.register_forward_hook(require_grad)

@@ -104,7 +104,7 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
     """The GRPOTrainer over the run's prompts."""
     import torch
 
-    from dpe_jobs.training.model import freeze_parts, peft_config
+    from dpe_jobs.training.model import freeze_parts, let_gradients_in, peft_config
 
     training = launch.training
     cuda = training.gpus_per_node > 0 and torch.cuda.is_available()
@@ -144,6 +144,8 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
         )
     if training.lora is None:  # adapters are made for what is not frozen; all else is frozen already
         freeze_parts(trainer.model, training.freeze)
+    elif training.gradient_checkpointing:
+        let_gradients_in(trainer.model)
     trainer.remove_callback(PrinterCallback)
     return trainer
 

@@ -94,7 +94,7 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, lessons: Lessons, watch: Wat
     """The SFTTrainer over the lessons."""
     import torch
 
-    from dpe_jobs.training.model import freeze_parts, peft_config
+    from dpe_jobs.training.model import freeze_parts, let_gradients_in, peft_config
 
     training = launch.training
     assert training.warmup is not None, "else there is no warm-up"
@@ -128,6 +128,8 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, lessons: Lessons, watch: Wat
     )
     if training.lora is None:  # adapters are made for what is not frozen; all else is frozen already
         freeze_parts(trainer.model, training.freeze)
+    elif training.gradient_checkpointing:
+        let_gradients_in(trainer.model)
     trainer.remove_callback(PrinterCallback)
     return trainer
 
