@@ -33,7 +33,7 @@ from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod, Result
 from dpe_jobs.training.rewards import exact, rewards
-from dpe_jobs.training.settings import grpo_arguments, prompts_of_run, within_context
+from dpe_jobs.training.settings import grpo_arguments, prompts_of_run, within_context, without_placeholders
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,7 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
     # before GRPOConfig, after which DeepSpeed cuts every model that is made
     adapters = peft_config(training, str(pod.model))
     arguments = within_context(grpo_arguments(training, seed, world, cuda, pod.output), pod.model)
+    arguments = without_placeholders(arguments, pod.model)
     resumed = checkpoints.newest_local(pod.output)
     if arguments["deepspeed"] is not None and resumed is not None and reshape.is_universal(resumed):
         arguments["deepspeed"]["checkpoint"] = {"load_universal": True}

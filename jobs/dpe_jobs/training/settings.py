@@ -14,6 +14,7 @@ _CISPO_BOUND = 5.0  # of the ratio itself, as TRL recommends (ScaleRL, arXiv 251
 # buffers that stay fp32 beside bf16 weights: RoPE's frequencies, which vLLM has in fp32, too. ZeRO-3 makes bf16 of all
 # but those that are listed here; a list takes the place of what models list themselves, which is the second name
 _FP32_BUFFERS = ("inv_freq", "e_score_correction_bias")
+_NEVER = -100.0  # logit bias of a token that is not to be sampled: the least that vLLM takes
 _VLLM_MEMORY_SHARE = 0.3  # of the GPU; the trainer has the rest, and vLLM sleeps while it trains
 
 # values of trainer.extra that leave the model's distribution as it is
@@ -152,6 +153,11 @@ def _extra(training: Training) -> dict[str, Any]:
     if wrong:
         raise BadConfig("TrainerArgument", "; ".join(wrong))
     extra = dict(training.trainer.extra)
+    sampling = extra.get("generation_kwargs")
+    if not isinstance(sampling, dict | None):
+        raise BadConfig(
+            "TrainerArgument", f"spec.training.trainer.extra.generation_kwargs is {sampling!r}: write a map"
+        )
     loading = extra.pop("model_init_kwargs", {})
     if not isinstance(loading, dict) or "dtype" in loading or "torch_dtype" in loading:
         raise BadConfig(
@@ -175,6 +181,30 @@ def within_context(arguments: dict[str, Any], model: Path) -> dict[str, Any]:
     config = json.loads((model / "config.json").read_text())
     positions = config.get("text_config", config).get("max_position_embeddings")
     return arguments if positions is None else {**arguments, "vllm_max_model_length": min(wanted, positions)}
+
+
+def without_placeholders(arguments: dict[str, Any], model: Path) -> dict[str, Any]:
+    """The arguments with a bias in vLLM against the tokens that stand for pictures and videos in a prompt.
+
+    Sampled, one ends the run: the trainer finds more of them than there are pictures. TRL itself keeps transformers
+    from sampling them, but not vLLM. What `trainer.extra` says of a token stays. BadConfig when it names no tokens.
+    """
+    if not arguments["use_vllm"]:
+        return arguments
+    config = json.loads((model / "config.json").read_text())
+    placeholders = (config.get(f"{kind}_token_{key}") for kind in ("image", "video") for key in ("id", "index"))
+    sampling = arguments.get("generation_kwargs") or {}
+    theirs = sampling.get("logit_bias") or {}
+    try:
+        bias = {int(token): value for token, value in theirs.items()}  # JSON has strings, vLLM wants numbers
+    except (AttributeError, ValueError) as error:
+        raise BadConfig(
+            "TrainerArgument",
+            f"spec.training.trainer.extra.generation_kwargs.logit_bias is {theirs!r}: write a map from token ids to "
+            "numbers",
+        ) from error
+    bias = {token: _NEVER for token in placeholders if token is not None} | bias
+    return {**arguments, "generation_kwargs": {**sampling, "logit_bias": bias}} if bias else arguments
 
 
 def upper_bound(training: Training) -> float | None:

@@ -15,6 +15,7 @@ from dpe_jobs.training.settings import (
     prompts_of_run,
     threads_of_rank,
     within_context,
+    without_placeholders,
 )
 
 CPU = {"rollout_engine": RolloutEngine.TRANSFORMERS, "precision": Precision.FP32}
@@ -191,6 +192,49 @@ def test_vllm_gets_no_more_room_than_the_model_has_positions(tmp_path: Path, con
 
 def test_without_vllm_the_models_positions_are_not_looked_for(tmp_path: Path) -> None:
     assert within_context({"use_vllm": False}, tmp_path / "nowhere") == {"use_vllm": False}
+
+
+QWEN = {"image_token_id": 151655, "video_token_id": 151656}
+
+
+@pytest.mark.parametrize(
+    ("config", "extra", "sampling"),
+    [
+        (QWEN, {}, {"logit_bias": {151655: -100.0, 151656: -100.0}}),
+        ({"image_token_index": 32000}, {}, {"logit_bias": {32000: -100.0}}),
+        ({}, {}, None),
+        (
+            QWEN,
+            {"generation_kwargs": {"min_tokens": 2, "logit_bias": {"7": -5, "151656": 1}}},
+            {"min_tokens": 2, "logit_bias": {151655: -100.0, 151656: 1, 7: -5}},
+        ),
+    ],
+)
+def test_vllm_samples_no_token_that_stands_for_a_picture(tmp_path: Path, config, extra, sampling) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    spec = training(rollout_engine=RolloutEngine.VLLM, gpus_per_node=1, trainer={"extra": extra})
+    arguments = without_placeholders(grpo_arguments(spec, 0, 1, True, tmp_path), tmp_path)
+    assert arguments.get("generation_kwargs") == sampling
+
+
+def test_transformers_is_kept_from_such_tokens_by_trl(tmp_path: Path) -> None:
+    assert without_placeholders({"use_vllm": False}, tmp_path / "nowhere") == {"use_vllm": False}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "words"),
+    [
+        ('{"min_p": 0.1}', r"generation_kwargs is .*: write a map"),
+        ({"logit_bias": {"yes": 1}}, r"logit_bias is \{'yes': 1\}: write a map from token ids"),
+        ({"logit_bias": [7]}, r"logit_bias is \[7\]: write a map from token ids"),
+    ],
+)
+def test_what_is_no_map_of_tokens_is_refused_by_its_field(tmp_path: Path, sampling, words: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(QWEN))
+    extra = {"generation_kwargs": sampling}
+    spec = training(rollout_engine=RolloutEngine.VLLM, gpus_per_node=1, trainer={"extra": extra})
+    with pytest.raises(BadConfig, match=words):
+        without_placeholders(grpo_arguments(spec, 0, 1, True, tmp_path), tmp_path)
 
 
 @pytest.mark.parametrize(
