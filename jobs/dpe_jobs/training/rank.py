@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 20.0  # from SIGTERM to the end, checkpoint included; the kubelet kills after 30 s
 _PR_SET_PDEATHSIG = 1
+_TOO_LONG = re.compile(r"longer than the maximum\s+model length|maximum context length is")  # vLLM of a prompt
 _FROM_SOURCE = re.compile(r"^\[/[^\]]*\] ")  # gloo puts its build machine's path in front
 
 
@@ -81,6 +82,21 @@ def arguments_refused() -> Iterator[None]:
         if _comes_from(error, "vllm"):  # which raises ValueError also where a GPU's memory is not free yet
             raise
         raise BadConfig("TrainerArgument", f"TRL refuses its arguments: {error}") from error
+
+
+@contextmanager
+def prompts_have_room() -> Iterator[None]:
+    """BadConfig for a prompt that vLLM has no room for: every attempt comes to the same sample."""
+    try:
+        yield
+    except Exception as error:
+        if not _TOO_LONG.search(str(error)):
+            raise
+        raise BadConfig(
+            "PromptTooLong",
+            f"a prompt with its image tokens has no room in vLLM: raise spec.training.maxPromptLength, where the model "
+            f"has the positions, or lower spec.diagnosis.maxPixels: {error}",
+        ) from error
 
 
 def _config(arguments: dict[str, Any], extra: Iterable[str]) -> Any:
@@ -174,7 +190,8 @@ def train(launch: TrainingLaunch, pod: Pod, store: Store, stop: StopRequest) -> 
     checkpoint = _agree_on_resume(pod)
     pod.beat()
     stop.training = True
-    trainer.train(resume_from_checkpoint=checkpoint)
+    with prompts_have_room():
+        trainer.train(resume_from_checkpoint=checkpoint)
     stop.training = False
     if checkpointer.stopped_at is not None:
         if stop.asked.is_set():

@@ -14,7 +14,7 @@ from dpe_jobs.training.gang import SAVE_WITHIN_S, STEP_WITHIN_S, StepDeadline, T
 from dpe_jobs.training.metrics import StepMetrics, append_row
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod
-from dpe_jobs.training.rank import arguments_refused
+from dpe_jobs.training.rank import arguments_refused, prompts_have_room
 from dpe_jobs.training.settings import COLLECTIVE_TIMEOUT_S
 
 GLOO = (
@@ -243,3 +243,26 @@ def test_several_nodes_need_the_number_that_an_indexed_job_gives(monkeypatch: py
         Pod.here(launch(nodes=2))
     monkeypatch.setenv("JOB_COMPLETION_INDEX", "1")
     assert Pod.here(launch(nodes=2)).index == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "The decoder prompt (length 9201) is longer than the maximum model length of 8704. Make sure that",
+        "The decoder prompt (length 8704) plus the number of requested output tokens (at least 1) is longer than the "
+        "maximum model length of 8704. Make sure that",
+        "This model's maximum context length is 8704 tokens. However, your prompt contains at least 9201 input tokens",
+    ],
+)
+def test_a_prompt_without_room_in_vllm_is_bad_configuration_by_its_fields(words: str) -> None:
+    with (
+        pytest.raises(BadConfig, match=r"training\.maxPromptLength.*diagnosis\.maxPixels.*8704") as caught,
+        prompts_have_room(),
+    ):
+        raise ValueError(words)
+    assert classify(caught.value)[:2] == (Exit.BAD_CONFIG, "PromptTooLong")
+
+
+def test_other_errors_of_a_step_stay_what_they_are() -> None:
+    with pytest.raises(ValueError, match=r"^no such thing$"), prompts_have_room():
+        raise ValueError("no such thing")
