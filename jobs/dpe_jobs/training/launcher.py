@@ -16,9 +16,11 @@ from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_jobs.runtime import BadConfig, StageError, classify, set_up_logging
 from dpe_jobs.training import checkpoints, reshape
 from dpe_jobs.training.pod import Pod
-from dpe_jobs.training.settings import grpo_arguments, threads_of_rank, warmup_batch_of_rank
+from dpe_jobs.training.settings import cores_allowed, grpo_arguments, threads_of_rank, warmup_batch_of_rank
 
 log = logging.getLogger(__name__)
+
+_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of the pod; cgroup v1 has none
 
 
 def ranks_per_pod(launch: TrainingLaunch) -> int:
@@ -73,7 +75,8 @@ def main() -> None:
         ranks = ranks_per_pod(launch)
         cuda = launch.training.gpus_per_node > 0 and torch.cuda.is_available()
         world = ranks * launch.training.nodes
-        threads = threads_of_rank(cuda, len(os.sched_getaffinity(0)), ranks)
+        cores = cores_allowed(len(os.sched_getaffinity(0)), _CPU_MAX.read_text() if _CPU_MAX.exists() else "max")
+        threads = threads_of_rank(cuda, cores, ranks)
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
         # refuses what cannot work, once and before a rank starts
         grpo_arguments(launch.training, launch.seed, world, cuda, pod.output)

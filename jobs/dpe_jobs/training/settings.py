@@ -60,6 +60,15 @@ def warmup_batch_of_rank(training: Training, warmup: Warmup, world_size: int) ->
     return micro, of_rank // micro
 
 
+def cores_allowed(seen: int, cpu_max: str) -> int:
+    """Cores that a pod may keep busy: those that it sees, or fewer where its CPU limit is worth fewer.
+
+    `cpu_max` is what the pod's cgroup says (v2, `cpu.max`): microseconds of CPU time in each period of so many, or max.
+    """
+    quota, *period = cpu_max.split()
+    return seen if quota == "max" or not period else max(1, min(seen, int(quota) // int(period[0])))
+
+
 def threads_of_rank(cuda: bool, cores: int, ranks: int) -> int:
     """Threads of a rank's operators on the host, where ranks share the cores that the pod may use.
 

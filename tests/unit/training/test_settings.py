@@ -9,6 +9,7 @@ from dpe_api.training_spec import DeepSpeed, Precision, RolloutEngine, Training
 from dpe_jobs.runtime import BadConfig
 from dpe_jobs.training.settings import (
     batch_of_rank,
+    cores_allowed,
     deepspeed_config,
     grpo_arguments,
     model_dtype,
@@ -242,6 +243,21 @@ def test_what_is_no_map_of_tokens_is_refused_by_its_field(tmp_path: Path, sampli
 )
 def test_ranks_with_gpus_share_the_cores_of_their_pod(cuda: bool, cores: int, ranks: int, threads: int) -> None:
     assert threads_of_rank(cuda, cores, ranks) == threads
+
+
+@pytest.mark.parametrize(
+    ("cpu_max", "cores"),
+    [
+        ("max 100000\n", 96),
+        ("max", 96),
+        ("1600000 100000\n", 16),
+        ("350000 100000\n", 3),
+        ("50000 100000\n", 1),
+        ("20000000 100000\n", 96),
+    ],
+)
+def test_no_more_cores_are_used_than_the_cpu_limit_is_worth(cpu_max: str, cores: int) -> None:
+    assert cores_allowed(96, cpu_max) == cores
 
 
 @pytest.mark.parametrize(
