@@ -15,11 +15,15 @@ from torch.distributed import run
 from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_jobs.runtime import BadConfig, StageError, classify, set_up_logging
 from dpe_jobs.training import checkpoints, reshape
+from dpe_jobs.training.gang import START_WITHIN_S
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.settings import cores_allowed, grpo_arguments, threads_of_rank, warmup_batch_of_rank
 
 log = logging.getLogger(__name__)
 
+# from the first pod that is ready to the last, which may have downloaded or converted its checkpoint more slowly; less
+# than the parent waits, so that it learns from torchrun that a pod did not come
+_GATHER_WITHIN_S = START_WITHIN_S - 60
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")  # of the pod; cgroup v1 has none
 
 
@@ -43,6 +47,7 @@ def torchrun_arguments(launch: TrainingLaunch, pod: Pod, ranks: int, *, warmup: 
         f"--node-rank={pod.index}",
         f"--master-addr={launch.rendezvous_host}",
         f"--master-port={pod.port}",
+        f"--rdzv-conf=timeout={_GATHER_WITHIN_S:.0f}",
         "--max-restarts=0",
         "-m",
         "dpe_jobs.training.rank",

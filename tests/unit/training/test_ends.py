@@ -4,13 +4,15 @@ import time
 from pathlib import Path
 
 import pytest
+from torch.distributed import run
 
 from dpe_api.artifacts import IterationId
 from dpe_api.launch import StoreAddress, TrainingLaunch
 from dpe_api.names import Exit, Stage
 from dpe_api.training_spec import Training
 from dpe_jobs.runtime import BadConfig, classify
-from dpe_jobs.training.gang import SAVE_WITHIN_S, STEP_WITHIN_S, StepDeadline, Tail, why
+from dpe_jobs.training.gang import SAVE_WITHIN_S, START_WITHIN_S, STEP_WITHIN_S, StepDeadline, Tail, why
+from dpe_jobs.training.launcher import torchrun_arguments
 from dpe_jobs.training.metrics import StepMetrics, append_row
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod
@@ -266,3 +268,10 @@ def test_a_prompt_without_room_in_vllm_is_bad_configuration_by_its_fields(words:
 def test_other_errors_of_a_step_stay_what_they_are() -> None:
     with pytest.raises(ValueError, match=r"^no such thing$"), prompts_have_room():
         raise ValueError("no such thing")
+
+
+def test_the_gang_waits_for_its_last_pod_nearly_as_long_as_a_pod_for_its_gang(tmp_path: Path) -> None:
+    pod = Pod(1, tmp_path, tmp_path)
+    found, _, _ = run.config_from_args(run.parse_args(torchrun_arguments(launch(), pod, 1)))
+    assert (found.rdzv_backend, found.rdzv_configs["rank"]) == ("static", 1)
+    assert START_WITHIN_S * 0.9 < int(found.rdzv_configs["timeout"]) < START_WITHIN_S, "torchrun says who did not come"
