@@ -91,7 +91,7 @@ def main() -> None:
             os.environ["DS_ACCELERATOR"] = "cpu"
         resumed = checkpoints.newest_local(pod.output)
         if resumed is not None:
-            reshape.fit(resumed, checkpoints.Shape(world, launch.training.deepspeed.zero_stage))
+            reshape.fit(resumed, checkpoints.Shape(world, launch.training.deepspeed.zero_stage), pod.beat)
     except StageError as error:
         pod.ended("launcher", *classify(error))
         raise SystemExit(int(error.exit_code)) from error

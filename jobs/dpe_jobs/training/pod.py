@@ -129,9 +129,13 @@ class Pod:
         """Say that something got done."""
         (self._ranks / "heartbeat").touch()
 
+    def beaten_at(self) -> float:
+        """When something got done last, in seconds since 1970."""
+        return (self._ranks / "heartbeat").stat().st_mtime
+
     def quiet_s(self) -> float:
         """Seconds since something got done."""
-        return time.time() - (self._ranks / "heartbeat").stat().st_mtime
+        return time.time() - self.beaten_at()
 
     def begin_save(self) -> None:
         """The ranks say that they are about to write a checkpoint, as soon as those of all pods are, or the model."""

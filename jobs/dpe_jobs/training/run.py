@@ -83,16 +83,23 @@ def telling(reporter: ProgressReporter | None, moved: Moved, every_s: float = TE
 
 
 def _progress(reporter: ProgressReporter | None, pod: Pod, done: int) -> Callable[[], None]:
-    """What looks at metrics.jsonl and reports new steps; the first pod does it for all."""
+    """What looks at metrics.jsonl and reports new steps; the first pod does it for all.
+
+    Whatever else gets on is told now and then: a large checkpoint may be converted for longer than any step.
+    """
     if reporter is None:
         return lambda: None
+    told = pod.beaten_at()
 
     def look() -> None:
-        nonlocal done
+        nonlocal done, told
         row = last_row(pod.metrics_file)
         if row is not None and row.step > done:
             done = row.step
             reporter.set(done, live=live(row))
+        elif pod.beaten_at() >= told + TELL_S:
+            told = pod.beaten_at()
+            reporter.beat()
 
     return look
 

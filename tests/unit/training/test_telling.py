@@ -1,14 +1,18 @@
 """Large files that come and go are progress, for whoever looks at progress.json from outside."""
 
 import json
+import os
 import time
 from datetime import datetime
+from pathlib import Path
 
 from tests.fakes.memory_store import MemoryStore
 from tests.patience import deadline
 from tests.unit.training.test_ends import launch
 
 from dpe_jobs.runtime import ProgressReporter
+from dpe_jobs.training import run
+from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.run import telling
 from dpe_jobs.transfer import Progress
 
@@ -65,3 +69,18 @@ def test_a_store_that_is_away_ends_nothing_here() -> None:
             done += 1
             transfer.reached(done)
             time.sleep(0.01)
+
+
+def test_what_gets_on_between_steps_is_told_now_and_then(tmp_path: Path) -> None:
+    store, pod = MemoryStore(), Pod(0, tmp_path, tmp_path)
+    pod.prepare(launch())
+    reporter = ProgressReporter(launch(), store, 16, 4, unit="steps")
+    look = run._progress(reporter, pod, 4)
+    before, began = told_at(store), pod.beaten_at()
+    for later, told in ((run.TELL_S - 1, False), (run.TELL_S, True)):
+        os.utime(pod.work / "ranks" / "heartbeat", (began + later, began + later))
+        look()
+        assert (told_at(store) > before) is told
+    before = told_at(store)
+    look()
+    assert told_at(store) == before, "nothing got done since"
