@@ -20,3 +20,14 @@ def init_deepspeed_on_cpu() -> None:
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+
+
+def seed_sampling(seed: int, rank: int, tensor_parallel_size: int) -> None:
+    """Let the run's seed decide what vLLM samples in this rank; called after TRL's trainer is made.
+
+    vLLM seeds the whole process with the rank alone when it starts. It samples by that state, not by a seed of the
+    request, with which all completions of a prompt would be equal. Ranks that share a model must draw the same.
+    """
+    from transformers import set_seed
+
+    set_seed(seed + rank // tensor_parallel_size)

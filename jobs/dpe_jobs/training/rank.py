@@ -29,7 +29,7 @@ from dpe_jobs.runtime import BadConfig, PeerGone, Stopped, Transient, classify, 
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store
 from dpe_jobs.training import checkpoints, reshape
-from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
+from dpe_jobs.training.libraries import init_deepspeed_on_cpu, seed_sampling, without_vllm
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod, Result
 from dpe_jobs.training.rewards import exact, rewards
@@ -116,6 +116,16 @@ def _config(arguments: dict[str, Any], extra: Iterable[str]) -> Any:
         return GRPOConfig(**arguments)
 
 
+def _arguments(launch: TrainingLaunch, pod: Pod, seed: int, cuda: bool) -> dict[str, Any]:
+    """Arguments of GRPOConfig but for the rewards' weights: of the spec, the model, and what it goes on from."""
+    arguments = grpo_arguments(launch.training, seed, int(os.environ["WORLD_SIZE"]), cuda, pod.output)
+    arguments = without_placeholders(within_context(arguments, pod.model), pod.model)
+    resumed = checkpoints.newest_local(pod.output)
+    if arguments["deepspeed"] is not None and resumed is not None and reshape.is_universal(resumed):
+        arguments["deepspeed"]["checkpoint"] = {"load_universal": True}
+    return arguments
+
+
 def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: list[Any]) -> Any:
     """The GRPOTrainer over the run's prompts."""
     import torch
@@ -125,19 +135,13 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
     training = launch.training
     cuda = training.gpus_per_node > 0 and torch.cuda.is_available()
     seed = derive(launch.seed, launch.round, "training")
-    world = int(os.environ["WORLD_SIZE"])
     if training.rollout_engine is RolloutEngine.TRANSFORMERS:
         without_vllm()
     parts = rewards(training)
     # before GRPOConfig, after which DeepSpeed cuts every model that is made
     adapters = peft_config(training, str(pod.model))
-    arguments = within_context(grpo_arguments(training, seed, world, cuda, pod.output), pod.model)
-    arguments = without_placeholders(arguments, pod.model)
-    resumed = checkpoints.newest_local(pod.output)
-    if arguments["deepspeed"] is not None and resumed is not None and reshape.is_universal(resumed):
-        arguments["deepspeed"]["checkpoint"] = {"load_universal": True}
     weights = exact([weight for _, weight in parts])
-    config = _config({**arguments, "reward_weights": weights}, training.trainer.extra)
+    config = _config({**_arguments(launch, pod, seed, cuda), "reward_weights": weights}, training.trainer.extra)
     if config.deepspeed is not None and not cuda:
         init_deepspeed_on_cpu()
     from transformers import AutoProcessor, PrinterCallback
@@ -159,6 +163,8 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
             callbacks=callbacks,
             peft_config=adapters,
         )
+    if config.use_vllm:
+        seed_sampling(seed, int(os.environ["RANK"]), config.vllm_tensor_parallel_size)
     if training.lora is None:  # adapters are made for what is not frozen; all else is frozen already
         freeze_parts(trainer.model, training.freeze)
     elif training.gradient_checkpointing:
