@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from dpe_api.training_spec import Training
 from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
-from dpe_jobs.training.settings import grpo_arguments
+from dpe_jobs.training.settings import deepspeed_config, grpo_arguments
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -26,10 +26,15 @@ SPEC = {
 }
 
 
-def rounded(models: list[Path], output: Path) -> list[str]:
-    """Buffers that the only rank has otherwise than who loads without DeepSpeed; changes the process that it is in."""
+def become_the_only_rank() -> None:
+    """Set this process up as torchrun and the launcher do."""
     rank = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": HOST, "MASTER_PORT": str(free_port())}
     os.environ |= {**rank, "DS_ACCELERATOR": "cpu"}
+
+
+def rounded(models: list[Path], output: Path) -> list[str]:
+    """Buffers that the only rank has otherwise than who loads without DeepSpeed; changes the process that it is in."""
+    become_the_only_rank()
     plain = [dict(AutoModelForImageTextToText.from_pretrained(m, dtype=torch.bfloat16).named_buffers()) for m in models]
     without_vllm()
     from trl import GRPOConfig
@@ -53,3 +58,36 @@ def test_the_frequencies_of_rope_are_not_rounded_to_bf16(tmp_path: Path) -> None
     models = [BASE, tiny_qwen3.write(tmp_path / "model")]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(rounded, models, tmp_path / "output").result() == []
+
+
+def sums_of_gradients(cases: list[tuple[int, bool]]) -> list[float]:
+    """Of one gradient of 1 and 63 of 1/512, a pass each: the sum as DeepSpeed's optimizer has it, for each case."""
+    become_the_only_rank()
+    init_deepspeed_on_cpu()
+    import deepspeed
+
+    sums = []
+    for stage, offload in cases:
+        zero = {"zero_stage": stage, "offload_optimizer": offload}
+        config = deepspeed_config(Training.model_validate({**SPEC, "deepspeed": zero}), cuda=False)
+        assert config is not None
+        config |= {
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 64,
+            "train_batch_size": 64,
+            "gradient_clipping": 0.0,
+        }
+        model = torch.nn.Linear(4, 1, bias=False, dtype=torch.bfloat16)
+        engine, *_ = deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(model.parameters()), config=config)
+        for number in range(64):
+            inputs = torch.tensor([[1 / 512 if number else 1.0, 0, 0, 0]], dtype=torch.bfloat16)
+            engine.backward(engine(inputs).sum())
+            engine.step()
+        sums.append(float(engine.get_global_grad_norm()) * 64)  # each pass counts for its share
+    return sums
+
+
+def test_small_gradients_of_many_passes_are_not_lost_in_bf16() -> None:
+    cases = [(stage, offload) for stage in (2, 3) for offload in (False, True)]
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        assert pool.submit(sums_of_gradients, cases).result() == [1 + 63 / 512] * len(cases)

@@ -173,8 +173,20 @@ def test_a_generation_that_did_not_finish_is_bad_data_before_anything_starts(wor
             "scale_rewards": "none",
             "epsilon_high": 0.28,
         },
+        {"precision": "bf16", "zero": 2, "micro_batch_size": 4},
+        {
+            "precision": "bf16",
+            "deepspeed": {"zero_stage": 3, "offload_optimizer": True},
+            "micro_batch_size": 4,
+            "lora": {"r": 4},
+        },
     ],
-    ids=["bf16-zero-1-kl-accumulation-checkpointing", "offload-reuse-warmup"],
+    ids=[
+        "bf16-zero-1-kl-accumulation-checkpointing",
+        "offload-reuse-warmup",
+        "bf16-zero-2-accumulation",
+        "bf16-zero-3-offload-lora-accumulation",
+    ],
 )
 def test_the_other_settings_train_too(world: World, fields: dict[str, object], request: pytest.FixtureRequest) -> None:
     launch = world.launch(f"set-{request.node.callspec.id}", max_steps=2, **fields)  # type: ignore[arg-type]

@@ -91,14 +91,18 @@ def deepspeed_config(training: Training, cuda: bool) -> dict[str, Any] | None:
         zero["offload_param"] = pinned
     if stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True  # else no model is saved at all
+    bf16 = training.precision is Precision.BF16
+    # else many small gradients vanish beside the sum of those before. Not at stage 1, where DeepSpeed has another
+    # optimizer for it, which keeps all gradients in fp32 on every rank
+    accumulation = {"grad_accum_dtype": "fp32"} if bf16 and stage > 1 else {}
     return {
         "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
         # torch's AdamW steps on the host too; DeepSpeed's own would be compiled on every node at first use
         "zero_force_ds_cpu_optimizer": False,
-        "bf16": {"enabled": training.precision is Precision.BF16},
+        "bf16": {"enabled": bf16},
         "fp16": {"enabled": False},
-        "data_types": {"keep_in_fp32_modules": list(_FP32_BUFFERS)},
+        "data_types": {"keep_in_fp32_modules": list(_FP32_BUFFERS), **accumulation},
         **dict.fromkeys(
             (
                 "train_micro_batch_size_per_gpu",

@@ -104,6 +104,16 @@ def test_stage_three_gathers_the_weights_when_it_saves() -> None:
 
 @pytest.mark.parametrize(
     ("precision", "stage", "dtype"),
+    [("fp32", 2, None), ("bf16", 1, None), ("bf16", 2, "fp32"), ("bf16", 3, "fp32")],
+)
+def test_gradients_of_a_steps_passes_are_added_up_in_fp32(precision: str, stage: int, dtype: str | None) -> None:
+    config = deepspeed_config(training(precision=precision, deepspeed=DeepSpeed(zero_stage=stage)), cuda=False)
+    assert config is not None
+    assert config["data_types"].get("grad_accum_dtype") == dtype
+
+
+@pytest.mark.parametrize(
+    ("precision", "stage", "dtype"),
     [("fp32", 0, "float32"), ("fp32", 3, "float32"), ("bf16", 0, "float32"), ("bf16", 2, "bfloat16")],
 )
 def test_weights_are_bf16_only_where_somebody_keeps_an_fp32_copy(precision: str, stage: int, dtype: str) -> None:
