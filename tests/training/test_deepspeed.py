@@ -1,18 +1,25 @@
 """What DeepSpeed makes of a model, against the same one without it."""
 
+import json
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from tests.training import tiny_qwen3
 from tests.training.support import BASE, HOST, free_port
+from tests.unit.training.test_ends import launch
 from transformers import AutoModelForImageTextToText
 
 from dpe_api.training_spec import Training
+from dpe_jobs.training import reshape
+from dpe_jobs.training.checkpoints import SHAPE, Shape
 from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
+from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.settings import deepspeed_config, grpo_arguments
 
 pytestmark = pytest.mark.timeout(300)
@@ -91,3 +98,47 @@ def test_small_gradients_of_many_passes_are_not_lost_in_bf16() -> None:
     cases = [(stage, offload) for stage in (2, 3) for offload in (False, True)]
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         assert pool.submit(sums_of_gradients, cases).result() == [1 + 63 / 512] * len(cases)
+
+
+def decays(folder: Path) -> tuple[list[float], list[float]]:
+    """Weight decay of the groups after a universal checkpoint was loaded with ZeRO-3, and as training begins."""
+    become_the_only_rank()
+    init_deepspeed_on_cpu()
+    import deepspeed
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from dpe_jobs.training.callbacks import Checkpointer
+
+    config = deepspeed_config(Training.model_validate({**SPEC, "precision": "fp32"}), cuda=False)
+    assert config is not None
+    config |= {"train_micro_batch_size_per_gpu": 1, "gradient_accumulation_steps": 1, "train_batch_size": 1}
+    config |= {"gradient_clipping": 0.0}
+
+    def start(**more: object) -> Any:
+        model = torch.nn.Linear(4, 4)
+        groups = [{"params": [model.weight], "weight_decay": 0.1}, {"params": [model.bias], "weight_decay": 0.0}]
+        return deepspeed.initialize(model=model, optimizer=torch.optim.AdamW(groups), config={**config, **more})[0]
+
+    pod = Pod(0, folder / "model", folder / "work")
+    pod.prepare(launch(nodes=1))
+    saved, engine = pod.output / "checkpoint-1", start()
+    engine.backward(engine(torch.ones(1, 4)).sum())
+    engine.step()
+    engine.save_checkpoint(str(saved), "global_step1")
+    (saved / SHAPE).write_text(json.dumps(Shape(2, 3)._asdict()))
+    reshape.fit(saved, Shape(1, 3), pod.beat)
+    resumed = start(checkpoint={"load_universal": True})
+    resumed.load_checkpoint(str(saved))
+    groups = resumed.optimizer.param_groups
+    loaded = [group["weight_decay"] for group in groups]
+    arguments = TrainingArguments(output_dir=str(pod.output), use_cpu=True, report_to=[], weight_decay=0.1)
+    checkpointer = Checkpointer(launch(nodes=1), pod, 0, threading.Event())
+    checkpointer.on_train_begin(arguments, TrainerState(), TrainerControl(), optimizer=resumed.optimizer)
+    return loaded, [group["weight_decay"] for group in groups]
+
+
+def test_norms_and_biases_have_no_weight_decay_after_a_change_of_nodes(tmp_path: Path) -> None:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        loaded, begun = pool.submit(decays, tmp_path).result()
+    assert loaded == [0.1, 0.1], "DeepSpeed keeps them apart by now: on_train_begin is not needed any more"
+    assert begun == [0.1, 0.0]

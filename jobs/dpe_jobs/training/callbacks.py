@@ -13,7 +13,7 @@ from torch import distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from dpe_api.launch import TrainingLaunch
-from dpe_jobs.training import checkpoints
+from dpe_jobs.training import checkpoints, reshape
 from dpe_jobs.training.guards import Watch, guards_of
 from dpe_jobs.training.metrics import Memory, StepMetrics, append_row, from_trl, read_rows
 from dpe_jobs.training.pod import Pod
@@ -104,6 +104,23 @@ class Checkpointer(TrainerCallback):  # type: ignore[misc]
         self._restored = checkpoints.newest_local(pod.output)
         self.waited_s = 0.0
         """Time that this rank stood still because the checkpoint before was not in the store yet."""
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        _state: TrainerState,
+        _control: TrainerControl,
+        optimizer: Any = None,
+        **_: Any,
+    ) -> None:
+        """Have norms and biases without weight decay again.
+
+        From a universal checkpoint, which is read by now, ZeRO-3 gives all groups of the optimizer the settings of the
+        first. transformers makes two: weights with a decay, then, where they are trained, norms and biases without.
+        """
+        if self._restored is not None and reshape.is_universal(self._restored):
+            for group, decay in zip(optimizer.param_groups, (args.weight_decay, 0.0), strict=False):
+                group["weight_decay"] = decay
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
