@@ -1,11 +1,13 @@
 """What is asked of TRL and DeepSpeed beside their arguments."""
 
 import random
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
-from dpe_jobs.training.libraries import seed_sampling
+from dpe_jobs.training.libraries import copy_weights_once, seed_sampling
 
 
 def drawn() -> tuple[float, float, float]:
@@ -26,3 +28,20 @@ def test_the_seed_of_the_run_decides_what_vllm_samples_and_ranks_that_share_a_mo
     torch.set_rng_state(before[2])
     assert found[1, 0] == found[1, 1] != found[1, 2] == found[1, 3]
     assert not {found[1, rank] for rank in range(4)} & {found[1000, rank] for rank in range(4)}
+
+
+@pytest.mark.parametrize(
+    ("stage", "writes", "copies"),
+    [(0, False, True), (1, False, False), (2, False, False), (3, False, True), (2, True, True)],
+)
+def test_only_the_rank_that_writes_copies_whole_weights(stage: int, writes: bool, copies: bool) -> None:
+    saved: list[str] = []
+
+    def save_model(folder: str, _internal_call: bool = False) -> None:
+        saved.append(folder)
+
+    trainer = SimpleNamespace(args=SimpleNamespace(should_save=writes), save_model=save_model)
+    copy_weights_once(trainer, stage)
+    trainer.save_model("checkpoint-1", _internal_call=True)
+    trainer.save_model("model")
+    assert saved == (["checkpoint-1", "model"] if copies else [])

@@ -1,8 +1,13 @@
-"""TRL and DeepSpeed as training needs them; called before their trainers are made."""
+"""TRL, DeepSpeed and vLLM as training needs them, where no argument says it."""
+
+from typing import Any
 
 
 def without_vllm() -> None:
-    """Keep TRL from importing vLLM, seconds and hundreds of MB that rollouts by transformers do not need."""
+    """Keep TRL from importing vLLM, seconds and hundreds of MB that rollouts by transformers do not need.
+
+    Called before TRL's trainers are imported.
+    """
     from trl import import_utils
 
     def unavailable(**_: object) -> bool:
@@ -20,6 +25,19 @@ def init_deepspeed_on_cpu() -> None:
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="gloo", auto_mpi_discovery=False)
+
+
+def copy_weights_once(trainer: Any, zero_stage: int) -> None:
+    """Let only the rank that writes the weights copy them to the host; called once the trainer is made.
+
+    transformers lets every rank of a DeepSpeed run make that copy for each checkpoint, all of a node at once. Nobody
+    waits for the others there but at ZeRO-3, whose ranks each have a part.
+    """
+
+    def leave_it_to_the_writer(*_: object, **__: object) -> None: ...
+
+    if zero_stage in (1, 2) and not trainer.args.should_save:
+        trainer.save_model = leave_it_to_the_writer
 
 
 def seed_sampling(seed: int, rank: int, tensor_parallel_size: int) -> None:

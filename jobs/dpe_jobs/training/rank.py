@@ -29,7 +29,7 @@ from dpe_jobs.runtime import BadConfig, PeerGone, Stopped, Transient, classify, 
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store
 from dpe_jobs.training import checkpoints, reshape
-from dpe_jobs.training.libraries import init_deepspeed_on_cpu, seed_sampling, without_vllm
+from dpe_jobs.training.libraries import copy_weights_once, init_deepspeed_on_cpu, seed_sampling, without_vllm
 from dpe_jobs.training.peers import peer_is_gone
 from dpe_jobs.training.pod import Pod, Result
 from dpe_jobs.training.rewards import exact, rewards
@@ -163,6 +163,7 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, store: Store, callbacks: lis
             callbacks=callbacks,
             peft_config=adapters,
         )
+    copy_weights_once(trainer, training.deepspeed.zero_stage)
     if config.use_vllm:
         seed_sampling(seed, int(os.environ["RANK"]), config.vllm_tensor_parallel_size)
     if training.lora is None:  # adapters are made for what is not frozen; all else is frozen already

@@ -15,7 +15,7 @@ from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store
 from dpe_jobs.training import weights
 from dpe_jobs.training.data import as_prompt
-from dpe_jobs.training.libraries import init_deepspeed_on_cpu, without_vllm
+from dpe_jobs.training.libraries import copy_weights_once, init_deepspeed_on_cpu, without_vllm
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.settings import sft_arguments
 from dpe_jobs.training.warmup.lessons import Lessons, lesson_order, read_lessons, response
@@ -126,6 +126,7 @@ def _make_trainer(launch: TrainingLaunch, pod: Pod, lessons: Lessons, watch: Wat
         callbacks=[watch],
         peft_config=adapters,
     )
+    copy_weights_once(trainer, training.deepspeed.zero_stage)
     if training.lora is None:  # adapters are made for what is not frozen; all else is frozen already
         freeze_parts(trainer.model, training.freeze)
     elif training.gradient_checkpointing:
