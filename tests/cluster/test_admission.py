@@ -2,6 +2,7 @@
 
 import copy
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -304,9 +305,8 @@ def test_an_object_from_before_the_rules_of_names_can_still_be_changed_and_delet
         schema["x-kubernetes-validations"] = rules
         extensions.patch_custom_resource_definition(definition["metadata"]["name"], definition, **merge)
         other = {**body, "metadata": {"name": "8b"}}
-        until(
-            lambda: "must begin with a letter" in refusal(lambda: custom.create_namespaced_custom_object(*where, other))
-        )
+        probe = partial(custom.create_namespaced_custom_object, *where, other, dry_run="All")
+        until(lambda: "must begin with a letter" in refusal(probe))
         custom.patch_namespaced_custom_object_status(*where, old, {"status": {"phase": "Pending"}}, **merge)
         custom.patch_namespaced_custom_object(*where, old, {"metadata": {"finalizers": ["dpe.test/keep"]}}, **merge)
         custom.delete_namespaced_custom_object(*where, old)
