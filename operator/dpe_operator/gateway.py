@@ -73,7 +73,13 @@ class Forbidden(Exception):
 
 
 class NotAdmitted(Exception):
-    """The API server does not take an object: a quota, an admission webhook, or a definition of another version."""
+    """The API server does not take an object of this name: a quota, an admission webhook, or a definition of another
+    version.
+    """
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(why)
+        self.name = name
 
 
 class Conflict(Exception):
@@ -256,7 +262,7 @@ class Gateway:
             return Created.YES, await self._request("POST", collection, body=child.body)
         except ApiException as error:
             if error.status in (400, 403, 422):
-                raise NotAdmitted(f"{child.kind} {child.name}: {_said(error)}") from error
+                raise NotAdmitted(child.name, f"{child.kind} {child.name}: {_said(error)}") from error
             if error.status != 409:
                 raise
         found = await self._find(f"{collection}/{child.name}")
@@ -277,7 +283,7 @@ class Gateway:
         if "deletionTimestamp" in found["metadata"]:
             kept_by = ", ".join(found["metadata"].get("finalizers") or ())
             raise NotAdmitted(
-                f"ConfigMap {name} is outdated and is being deleted, which {kept_by or 'something'} delays"
+                name, f"ConfigMap {name} is outdated and is being deleted, which {kept_by or 'something'} delays"
             )
         if await self._find(f"{_COLLECTIONS['Job'].format(iteration.namespace)}/{name}") is None:
             await self._delete(path, found["metadata"]["uid"])
@@ -306,7 +312,7 @@ class Gateway:
             await self._request("POST", collection, body=body)
         except ApiException as error:
             if error.status in (400, 403, 422):
-                raise NotAdmitted(_said(error)) from error
+                raise NotAdmitted(name, _said(error)) from error
             if error.status != 409:
                 raise
         else:

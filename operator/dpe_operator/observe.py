@@ -54,19 +54,22 @@ class Memory:
     watching_since: datetime | None = None
     conflicts: frozenset[str] = frozenset()
     """Names that could not be created because somebody else has them."""
-    not_admitted: str | None = None
-    """What the API server said when it did not take a child, or a run's next iteration."""
-    refused_until: float = float("-inf")
-    """time.monotonic() until which a child that was not taken is not tried again."""
+    refused: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """By the name of a child or of a run's next iteration: what the API server said when it did not take it, and
+    time.monotonic() until which it is not tried again."""
 
-    def refuse(self, why: str, seconds: float) -> None:
+    def refuse(self, name: str, why: str, seconds: float) -> None:
         """Note what the API server said against a child, and for how long that holds."""
-        self.not_admitted, self.refused_until = why, time.monotonic() + seconds
+        self.refused[name] = why, time.monotonic() + seconds
 
-    def forgive(self, *, at_once: bool = False) -> None:
-        """Try again what was refused, if it is time. `at_once`: the API server is in trouble, whatever it said."""
-        if at_once or time.monotonic() >= self.refused_until:
-            self.not_admitted = None
+    def not_admitted(self) -> dict[str, str]:
+        """What was said, by name."""
+        return {name: why for name, (why, _) in self.refused.items()}
+
+    def forgive(self) -> None:
+        """Try again what was refused, if it is time."""
+        now = time.monotonic()
+        self.refused = {name: refusal for name, refusal in self.refused.items() if refusal[1] > now}
 
     def doubt(self) -> None:
         """The next look reads and lists again."""
@@ -249,7 +252,7 @@ async def observe(
         jobs=jobs,
         pods=tuple(memory.pods.values()),
         foreign=frozenset(memory.foreign_jobs.values()) | memory.conflicts,
-        not_admitted=memory.not_admitted,
+        not_admitted=memory.not_admitted(),
     )
     if status.phase.is_final:
         return seen

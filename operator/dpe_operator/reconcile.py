@@ -141,7 +141,7 @@ async def act(
             taken = await _create(operator, loop, iteration, children)
         except NotAdmitted as error:
             log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error)
-            loop.memory.refuse(str(error), operator.platform.resync_seconds)
+            loop.memory.refuse(error.name, str(error), operator.platform.resync_seconds)
             return False
         if taken:
             loop.memory.doubt()
@@ -206,7 +206,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     if held_s > 0:
         return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
     if not await act(operator, loop, iteration, plan, lambda: write(plan.status)):
-        return 0.0  # the next look tells why, and the one after that tries again
+        return 0.0  # the next look tells why
     loop.memory.conflicts = frozenset()
     after = plan.status or status
     metrics.count(status, after, seen, plan.charges)
@@ -307,7 +307,7 @@ async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look
                 log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, error, pause)
         except (ApiException, HTTPError, OSError) as error:
             loop.memory.doubt()
-            loop.memory.forgive(at_once=True)  # an API server that is just starting refuses what it will take
+            loop.memory.refused.clear()  # an API server that is just starting refuses what it will take
             metrics.RECONCILE_ERRORS.inc()
             pause = RETRY_S[min(errors, len(RETRY_S) - 1)]
             errors += 1

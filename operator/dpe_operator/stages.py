@@ -285,8 +285,8 @@ def start(turn: Turn, stage: Stage) -> None:
     if name in turn.seen.foreign:
         turn.update(stage, message=f"NameTaken: {name} exists and belongs to another owner: delete or rename that one")
         return
-    if turn.seen.not_admitted is not None:
-        if turn.update(stage, message=f"NotAdmitted: {turn.seen.not_admitted}") != entry:
+    if (why := turn.seen.not_admitted.get(name)) is not None:
+        if turn.update(stage, message=f"NotAdmitted: {why}") != entry:
             turn.note("NotAdmitted", f"{stage}: {turn.entry(stage).message}", name, warning=True)
         return
     if stage is Stage.TRAINING:

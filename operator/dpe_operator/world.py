@@ -167,8 +167,8 @@ class Observed:
     pods: tuple[PodSeen, ...] = ()
     foreign: frozenset[str] = frozenset()
     """Names of children that exist and belong to somebody else."""
-    not_admitted: str | None = None
-    """What the API server said when it did not take a child just now."""
+    not_admitted: Mapping[str, str] = field(default_factory=dict)
+    """What the API server said when it did not take a child a moment ago, by the child's name."""
     manifests: Mapping[Stage, Manifest] = field(default_factory=dict)
     progress: Mapping[Stage, Progress] = field(default_factory=dict)
     exits: Mapping[tuple[Stage, int], tuple[ExitReport, ...]] = field(default_factory=dict)

@@ -242,8 +242,8 @@ def _begin(turn: _Turn, number: int, retry: int) -> None:
         message = f"DPEIteration {name} exists and is not this run's: delete it, or give the run another name"
         turn.note("NameTaken", message, name, warning=True)
         return turn.wait(RunPhase.PENDING if not turn.status.rounds else RunPhase.RUNNING, message)
-    if turn.seen.not_admitted is not None:
-        message = f"the API server does not take DPEIteration {name}: {turn.seen.not_admitted}"
+    if (why := turn.seen.not_admitted.get(name)) is not None:
+        message = f"the API server does not take DPEIteration {name}: {why}"
         turn.note("NotAdmitted", message, name, warning=True)
         return turn.wait(RunPhase.PENDING if not turn.status.rounds else RunPhase.RUNNING, message)
     body, origin = next_iteration(turn.spec, turn.status, turn.seen, number, retry)

@@ -66,7 +66,7 @@ async def observe(gateway: Gateway, memory: Memory, run: Run) -> RunSeen:
         run=run,
         rounds=tuple(r for r in rounds if r is not None),
         foreign=frozenset(foreign) | memory.conflicts,
-        not_admitted=memory.not_admitted,
+        not_admitted=memory.not_admitted(),
     )
 
 
@@ -81,7 +81,7 @@ async def _begin(operator: Operator, loop: Loop, run: Run, plan: RunPlan) -> boo
     try:
         created = await operator.gateway.begin_round(run, plan.create)
     except NotAdmitted as error:
-        loop.memory.refuse(str(error), 0.0)
+        loop.memory.refuse(error.name, str(error), 0.0)
         return False
     if created is Created.FOREIGN:
         loop.memory.conflicts = frozenset({plan.create["metadata"]["name"]})
@@ -120,5 +120,6 @@ async def reconcile_run(operator: Operator, loop: Loop) -> float | None:
         await gateway.remove(_iteration(run, plan.delete))
     if plan.remove_run:
         await gateway.remove(run)
-    loop.memory.conflicts, loop.memory.not_admitted = frozenset(), None
+    loop.memory.conflicts = frozenset()
+    loop.memory.refused.clear()
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()

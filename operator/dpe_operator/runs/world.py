@@ -1,5 +1,6 @@
 """What the operator knows about one run, and what it plans for it, as plain values."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -38,8 +39,8 @@ class RunSeen:
     rounds: tuple[RoundSeen, ...] = ()
     foreign: frozenset[str] = frozenset()
     """Names of iterations that exist and belong to somebody else."""
-    not_admitted: str | None = None
-    """What the API server said when it did not take the next iteration."""
+    not_admitted: Mapping[str, str] = field(default_factory=dict)
+    """What the API server said when it did not take the next iteration, by that one's name."""
 
     def named(self, name: str) -> RoundSeen | None:
         """The run's iteration of a name."""

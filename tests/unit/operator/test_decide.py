@@ -363,15 +363,17 @@ def test_what_the_api_server_says_against_a_child_is_told_and_tried_again():
     it = world()
     it.turn()
     said = "Job shapes-1-serve-base-1: exceeded quota: few, requested: count/jobs.batch=1"
-    plan = decide(it.spec, it.status, replace(it.look(it.status), not_admitted=said), it.platform, it.now)
+    refused = {"shapes-1-serve-base-1": said}
+    plan = decide(it.spec, it.status, replace(it.look(it.status), not_admitted=refused), it.platform, it.now)
     assert not plan.create
     assert plan.status is not None
     assert plan.status.stage_status(Stage.SERVE_BASE).message == f"NotAdmitted: {said}"
     assert [(n.reason, n.warning) for n in plan.notes] == [("NotAdmitted", True)]
     assert plan.look_again_in is not None
-    once_more = decide(it.spec, plan.status, replace(it.look(plan.status), not_admitted=said), it.platform, it.now)
+    once_more = decide(it.spec, plan.status, replace(it.look(plan.status), not_admitted=refused), it.platform, it.now)
     assert (once_more.notes, once_more.status, once_more.create) == ((), None, ())
-    again = decide(it.spec, plan.status, it.look(plan.status), it.platform, it.now)
+    another = replace(it.look(plan.status), not_admitted={"shapes-1-diagnosis-1": said})
+    again = decide(it.spec, plan.status, another, it.platform, it.now)
     assert [child.kind for child in again.create] == ["ConfigMap", "Service", "Job"]
     assert again.status is not None
     assert again.status.stage_status(Stage.SERVE_BASE).message is None

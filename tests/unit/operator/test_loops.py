@@ -101,6 +101,6 @@ def test_conflicts_that_do_not_end_are_not_tried_again_without_a_pause(monkeypat
 def test_what_an_api_server_in_trouble_has_refused_is_tried_again_with_the_next_look() -> None:
     """While it starts it refuses what it will take a second later."""
     looks = Looks(ApiException(status=403, reason="Forbidden"), None)
-    looks.loop.memory.refuse("Job x: forbidden", 3600)
+    looks.loop.memory.refuse("x", "forbidden", 3600)
     looking(looks, lambda: looks.until(1))
-    assert looks.loop.memory.not_admitted is None
+    assert looks.loop.memory.not_admitted() == {}

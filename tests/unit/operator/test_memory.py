@@ -125,9 +125,10 @@ def test_of_the_iteration_itself_the_newest_sight_counts_until_something_puts_it
 
 def test_what_was_refused_is_not_tried_again_at_each_look():
     memory = Memory()
-    memory.refuse("Job x: exceeded quota", 3600)
+    memory.refuse("x", "exceeded quota", 3600)
+    memory.refuse("y", "forbidden", 3600)
     memory.forgive()
-    assert memory.not_admitted == "Job x: exceeded quota"
-    memory.refuse("Job x: exceeded quota", 0)
+    assert memory.not_admitted() == {"x": "exceeded quota", "y": "forbidden"}
+    memory.refuse("x", "exceeded quota", 0)
     memory.forgive()
-    assert memory.not_admitted is None
+    assert memory.not_admitted() == {"y": "forbidden"}

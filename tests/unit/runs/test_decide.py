@@ -252,7 +252,7 @@ def test_a_name_that_somebody_else_has_is_reported_and_left_alone():
 
 
 def test_what_the_api_server_says_against_an_iteration_is_passed_on():
-    plan, status = look(spec(), None, not_admitted="exceeded quota")
+    plan, status = look(spec(), None, not_admitted={"shapes-1": "exceeded quota"})
     assert (created(plan), reasons(plan)) == (None, ["NotAdmitted"])
     assert status.message == "the API server does not take DPEIteration shapes-1: exceeded quota"
     assert plan.look_again_in == given.RESYNC
