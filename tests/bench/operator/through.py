@@ -2,18 +2,20 @@
 
 On a cluster as in scale.py new iterations are created as others end; the operator deletes each when its time to live is
 over. Every one must succeed with one attempt for each stage, and leave nothing behind. Prints what one costs, by
-process, and the operator's memory from the first tenth to the last. Parts of a long run: --first numbers on, and each
-part adds its line to the file of --rows.
+process, and the operator's memory from the first tenth to the last. Parts of a long run: --first numbers on, --for-s
+seconds in which new ones are created, and each part adds its line to the file of --rows.
 """
 
 import argparse
 import asyncio
 import json
+import math
 import os
 import statistics
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,17 +42,21 @@ class Feeder:
     players: Players
     names: list[str]
     at_once: int
+    for_s: float
+    """In which new ones are created."""
+    created: list[str] = field(default_factory=list)
     rss_mib: list[float] = field(default_factory=list)
     """The operator's, at the end of each iteration."""
 
     async def feed(self, operator: Operator, limit_s: float) -> None:
         """Until all are gone; SystemExit with those that are stuck."""
-        waiting = iter(self.names)
-        await asyncio.gather(*(self._line(waiting, operator, limit_s) for _ in range(self.at_once)))
+        waiting, ends = iter(self.names), time.monotonic() + self.for_s
+        await asyncio.gather(*(self._line(waiting, ends, operator, limit_s) for _ in range(self.at_once)))
 
-    async def _line(self, waiting: Any, operator: Operator, limit_s: float) -> None:
+    async def _line(self, waiting: Iterator[str], ends: float, operator: Operator, limit_s: float) -> None:
         spec = given.spec(ttlSecondsAfterFinished=TTL_S).wire()
-        for name in waiting:
+        while time.monotonic() < ends and (name := next(waiting, None)) is not None:
+            self.created.append(name)
             self.players.release(name)
             body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": {"name": name}, "spec": spec}
             await self.cluster.call("POST", self.cluster.path(PLURAL), body)
@@ -122,14 +128,14 @@ async def measure(arguments: argparse.Namespace, instance: Instance, folder: Pat
             operator.start()
             await until(lambda: operator.metric("process_cpu_seconds_total") > 0, 60, lambda: "no operator", playing)
             assert operator.process is not None
-            feeder = Feeder(cluster, players, names, arguments.at_once)
+            feeder = Feeder(cluster, players, names, arguments.at_once, arguments.for_s)
             before, shares, began = operator.state(), Shares(instance, operator.process), time.monotonic()
             feeding = asyncio.create_task(feeder.feed(operator, arguments.limit_s))
             telling = asyncio.create_task(feeder.tell())
             await asyncio.wait([feeding, playing, telling], return_when=asyncio.FIRST_COMPLETED)
             telling.cancel()
             await (feeding if feeding.done() else playing)
-            seconds, after = time.monotonic() - began, operator.state()
+            seconds, after, names = time.monotonic() - began, operator.state(), feeder.created
             spent_s = shares.spent_s()
             last: dict[str, int] = {}
             for _ in range(60):  # the garbage collector follows
@@ -167,6 +173,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first (default: %(default)s)")
     parser.add_argument("--rows", type=Path, help="file of JSON lines to which the figures are added")
     parser.add_argument("--at-once", type=int, default=50, help="that live at once at most (default: %(default)s)")
+    parser.add_argument("--for-s", type=float, default=math.inf, help="no new ones after that long")
     parser.add_argument("--limit-s", type=float, default=900, help="longest life of one (default: %(default)s)")
     parser.add_argument("--instance", type=int, default=3, help="number of the embedded cluster")
     arguments = parser.parse_args()
