@@ -94,6 +94,9 @@ def _controller_manager(cluster: Cluster) -> list[str]:
         f"--cluster-signing-key-file={cluster.pki}/ca.key",
         f"--cluster-cidr={cluster.cluster_cidr}",
         "--allocate-node-cidrs=false",
+        # 20 by default, of which each Job of one pod takes six: iterations side by side waited for it, not for us
+        "--kube-api-qps=200",
+        "--kube-api-burst=400",
         "--node-monitor-period=1s",
         "--node-monitor-grace-period=8s",
     ]
