@@ -110,7 +110,7 @@ _COMMANDS = {"etcd": _etcd, "apiserver": _apiserver, "kcm": _controller_manager,
 
 
 # a quarter of the API server's processor time went into collecting garbage of which a machine has room for more
-_GO = {"GOGC": "400", "GOMEMLIMIT": "1GiB"}
+_GO = {"GOGC": "400", "GOMEMLIMIT": "2GiB"}
 
 
 def start(cluster: Cluster, name: str) -> bool:
