@@ -23,6 +23,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wai
 from dpe_api.artifacts import Tokens
 from dpe_api.endpoints import Endpoint, key_variable
 from dpe_api.names import SERVED_MODEL_NAME
+from dpe_jobs import tracing
 from dpe_jobs.chat import Answers, Complaint, complaint, encodable, essence, messages, parse, retry_after_s
 from dpe_jobs.endpoints.texts import digest
 from dpe_jobs.failed import BudgetSpent, EndpointDown, Refused, RequestFailed
@@ -359,8 +360,7 @@ class ModelClient:
         async with paying(self.account, budget, call.most) as reservation:
             REQUESTS.labels(self._endpoint).inc()
             try:
-                response = await self._post(call, reservation)
-                reply, tokens = self._read(response, call)
+                reply, tokens = await self._exchange(call, reservation)
             except _TryAgain as error:
                 ERRORS.labels(self._endpoint, error.kind).inc()
                 if error.retry_after is not None and self._outside:
@@ -381,13 +381,26 @@ class ModelClient:
         if self.account is not None:
             COST.labels(self._endpoint).inc(self.account.cost(tokens.prompt, tokens.completion))
 
+    async def _exchange(self, call: _Call, reservation: Reservation) -> tuple[dict[str, Any], Tokens]:
+        """Request and reply, as a span; names are those of OpenTelemetry's conventions for generative AI."""
+        operation = call.path.partition("/")[0]
+        named = {"gen_ai.operation.name": operation, "gen_ai.request.model": self.model, "dpe.endpoint": self._endpoint}
+        url = f"{str(self._http.base_url).rstrip('/')}/{call.path}"
+        with tracing.request(f"{operation} {self.model}", "POST", url, **named) as span:
+            response = await self._post(call, reservation)
+            tracing.answered(span, response.status_code)
+            reply, tokens = self._read(response, call)
+            span.set_attribute("gen_ai.usage.input_tokens", tokens.prompt)
+            span.set_attribute("gen_ai.usage.output_tokens", tokens.completion)
+        return reply, tokens
+
     async def _post(self, call: _Call, reservation: Reservation) -> httpx.Response:
         """The server's reply, whatever its status. What timed out may have cost something, what is refused has not."""
         try:
+            content: dict[str, Any] = {"json": call.body}
             if call.files:
-                response = await self._http.post(call.path, data=call.body, files=list(call.files))
-            else:
-                response = await self._http.post(call.path, json=call.body)
+                content = {"data": call.body, "files": list(call.files)}
+            response = await self._http.post(call.path, headers=tracing.headers(), **content)
         except httpx.TimeoutException as error:
             raise _TryAgain("timeout", f"{self.where}: {type(error).__name__}") from error
         except httpx.RequestError as error:

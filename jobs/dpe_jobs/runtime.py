@@ -23,6 +23,8 @@ from pydantic import ValidationError
 from dpe_api.artifacts import ExitReport, Progress
 from dpe_api.launch import Launch
 from dpe_api.names import METRICS_PORT, PROGRESS, TERMINATION_PATH, Exit
+from dpe_api.trace import trace_id
+from dpe_jobs import tracing
 from dpe_jobs.store import AlreadyPublished, ChecksumMismatch, NotFound, Store, StoreError, StoreUnreachable, join
 
 T = TypeVar("T")
@@ -84,7 +86,12 @@ class _JsonLines(logging.Formatter):
         self._fixed = (
             {}
             if launch is None
-            else {"iteration": launch.iteration.name, "stage": str(launch.stage), "attempt": launch.attempt}
+            else {
+                "iteration": launch.iteration.name,
+                "stage": str(launch.stage),
+                "attempt": launch.attempt,
+                "trace_id": trace_id(launch.iteration.uid),
+            }
         )
 
     def format(self, record: logging.LogRecord) -> str:
@@ -285,6 +292,13 @@ def run_stage(launch: Launch, body: Callable[[Launch, Store], None], *, metrics:
 
     SIGTERM raises Stopped in the main thread: a stage flushes in its `finally` blocks, within 20 s.
     """
+    with tracing.process(launch, str(launch.stage)) as ended:
+        code = _run(launch, body, metrics=metrics)
+        ended(code)
+    return code
+
+
+def _run(launch: Launch, body: Callable[[Launch, Store], None], *, metrics: bool) -> Exit:
     store: Store | None = None
     try:
         signal.signal(signal.SIGTERM, _raise_stopped)

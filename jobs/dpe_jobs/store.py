@@ -13,17 +13,19 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path, PurePosixPath
 from threading import Event
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
 from minio.error import InvalidResponseError, S3Error, ServerError
 from tenacity import Retrying, retry_if_exception, wait_random_exponential
+from typing_extensions import override
 
 from dpe_api.artifacts import InputRef, Manifest, OutputFile
 from dpe_api.launch import StoreAddress
 from dpe_api.names import ENV_ACCESS_KEY, ENV_SECRET_KEY, MANIFEST
+from dpe_jobs import tracing
 from dpe_jobs.transfer import Hashing, Moved, Progress, Receiving, WriteFailedError
 
 T = TypeVar("T")
@@ -119,6 +121,17 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
+class _Requests(urllib3.PoolManager):
+    """Each request is a span of the iteration's trace."""
+
+    @override
+    def urlopen(self, method: str, url: str, *how: Any, **named: Any) -> urllib3.BaseHTTPResponse:
+        with tracing.request(f"object store {method}", method, url) as span:
+            response = super().urlopen(method, url, *how, **named)
+            tracing.answered(span, response.status)
+            return response
+
+
 class Store:
     """A client. Every call retries outages up to `outage_s` seconds, then lets the error through."""
 
@@ -126,7 +139,7 @@ class Store:
         parts = urlsplit(address.endpoint)
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(f"object store endpoint {address.endpoint!r} is not http(s)://HOST[:PORT]")
-        self._http = urllib3.PoolManager(
+        self._http = _Requests(
             timeout=urllib3.Timeout(connect=5, read=60),
             maxsize=16,
             retries=False,

@@ -27,7 +27,7 @@ from dpe_api.names import (
     RUN_PLURAL,
     VERSION,
 )
-from dpe_operator import metrics
+from dpe_operator import metrics, tracing
 from dpe_operator.gateway import Gateway, connect
 from dpe_operator.health import HEALTH_PORT, Health, serve_health
 from dpe_operator.loops import Loop
@@ -199,7 +199,8 @@ async def operate(platform: Platform, namespaces: list[str], metrics_port: int, 
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS, thread_name_prefix="io"))
     gateway = Gateway(connect())
     storage = Storage(platform.object_store, keys())
-    operator = Operator(gateway, storage, platform, Queue(platform))
+    tracer = tracing.tracer(platform.tracing.endpoint)
+    operator = Operator(gateway, storage, platform, Queue(platform), tracer)
     settings, registry = kopf.OperatorSettings(), kopf.OperatorRegistry()
     configure(settings)
     register(registry, operator)
@@ -216,6 +217,7 @@ async def operate(platform: Platform, namespaces: list[str], metrics_port: int, 
     finally:
         watch.cancel()
         server.shutdown()
+        tracer.close()
 
 
 def main() -> int:

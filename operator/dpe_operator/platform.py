@@ -138,6 +138,13 @@ class Backoff(ApiModel):
     cap: Annotated[float, Field(gt=0)] = 300.0
 
 
+class Tracing(ApiModel):
+    """Where traces are sent."""
+
+    endpoint: Annotated[str, Field(pattern=r"^(https?://[^\s?#]+)?$")] = ""
+    """Address of an OTLP collector over HTTP, without /v1/traces; empty: there are no traces."""
+
+
 class Platform(ApiModel):
     """The whole file."""
 
@@ -158,6 +165,7 @@ class Platform(ApiModel):
     limits: Limits = Field(default_factory=Limits)
     downloads: Downloads = Field(default_factory=Downloads)
     """How generation downloads images from the web."""
+    tracing: Tracing = Field(default_factory=Tracing)
     deadlines: Deadlines = Field(default_factory=Deadlines)
     backoff: Backoff = Field(default_factory=Backoff)
     resync_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -16,7 +16,8 @@ from urllib3.exceptions import HTTPError
 from dpe_api.names import GROUP
 from dpe_api.spec import Spec
 from dpe_api.status import Phase, Status
-from dpe_operator import metrics
+from dpe_api.trace import trace_id
+from dpe_operator import metrics, tracing
 from dpe_operator.census import Census
 from dpe_operator.conditions import ACCEPTED, shorten, with_condition
 from dpe_operator.decide import decide
@@ -51,6 +52,7 @@ class Operator:
     storage: Storage
     platform: Platform
     queue: Queue
+    tracer: tracing.Tracer = field(default_factory=tracing.Off)
     loops: dict[tuple[str, str], Loop] = field(default_factory=dict)
     """Of iterations, by namespace and name."""
     runs: dict[tuple[str, str], Loop] = field(default_factory=dict)
@@ -140,7 +142,7 @@ async def act(
         try:
             taken = await _create(operator, loop, iteration, children)
         except NotAdmitted as error:
-            log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error)
+            log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error, extra=_told(iteration))
             loop.memory.refuse(error.name, str(error), operator.platform.resync_seconds)
             return False
         if taken:
@@ -149,13 +151,19 @@ async def act(
             return False
     await asyncio.gather(*(operator.gateway.note(iteration, note) for note in plan.notes))
     for note in plan.notes:
-        log.info("%s/%s: %s: %s", iteration.namespace, iteration.name, note.reason, note.message)
+        said = (iteration.namespace, iteration.name, note.reason, note.message)
+        log.info("%s/%s: %s: %s", *said, extra=_told(iteration))
     await write()
     for ref in plan.delete:
         await operator.gateway.delete(iteration, ref)
     if plan.remove_iteration:
         await operator.gateway.remove(iteration)
     return True
+
+
+def _told(iteration: Iteration) -> dict[str, str]:
+    """Whom a line of the log is about, in fields of their own."""
+    return {"namespace": iteration.namespace, "iteration": iteration.name, "trace_id": trace_id(iteration.uid)}
 
 
 async def reconcile(operator: Operator, loop: Loop) -> float | None:
@@ -211,6 +219,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     after = plan.status or status
     metrics.count(status, after, seen, plan.charges)
     metrics.show(iteration, after)
+    operator.tracer.tell(status, after, seen, datetime.now(UTC))
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
 
 

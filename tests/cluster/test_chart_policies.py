@@ -190,6 +190,32 @@ def test_the_notes_warn_of_a_way_to_the_store_that_leads_anywhere(arguments: lis
         assert f"WARNING: every pod of this release reaches any address at port {open_ports}, also" in told
 
 
+@pytest.mark.parametrize(
+    ("arguments", "collector", "port"),
+    [
+        (["tracing.endpoint=http://otel.tracing.svc:4318"], Peer({"app": "otel"}, "tracing"), 4318),
+        (["tracing.endpoint=https://203.0.113.5:4320"], Peer(address="203.0.113.5"), 4320),
+        (
+            [
+                "tracing.endpoint=http://otel.example.org:4318",
+                "networkPolicy.tracing.to[0].ipBlock.cidr=203.0.113.5/32",
+            ],
+            Peer(address="203.0.113.5"),
+            4318,
+        ),
+    ],
+)
+def test_pods_and_operator_reach_the_collector_of_traces_only_where_there_is_one(
+    arguments: list[str], collector: Peer, port: int
+) -> None:
+    net, shut = Net(STORE, "--set", ",".join(arguments)), Net(STORE)
+    for pod, other in zip((*net.stages.values(), net.operator), (*shut.stages.values(), shut.operator), strict=True):
+        assert net.connects(pod, collector, port)
+        assert not shut.connects(other, collector, port)
+        assert not net.connects(pod, INTERNET, port)
+    assert not net.connects(net.hooks[0], collector, port)
+
+
 def test_policies_stand_in_every_watched_namespace_and_can_be_switched_off() -> None:
     watched = rendered("--set", "watchNamespaces={vision,speech}")
     places = {(d["metadata"]["name"], d["metadata"]["namespace"]) for d in watched if d["kind"] == "NetworkPolicy"}

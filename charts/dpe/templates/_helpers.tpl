@@ -105,6 +105,7 @@ app.kubernetes.io/component: operator
   "modelCache" (.Values.modelCache | default dict)
   "limits" .Values.limits
   "downloads" .Values.downloads
+  "tracing" (.Values.tracing | default dict)
   "deadlines" .Values.deadlines
   "backoff" .Values.backoff
   "resyncSeconds" .Values.resyncSeconds
@@ -267,10 +268,21 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end }}
 
-{{/* An address that is no number cannot be written into a NetworkPolicy; a Service's pods may listen on another port than it. */}}
 {{- define "dpe.egressStore" -}}
-{{- $policy := .Values.networkPolicy.objectStore -}}
-{{- $url := urlParse .Values.objectStore.endpoint -}}
+{{- include "dpe.egressTo" (list .Values.objectStore.endpoint .Values.networkPolicy.objectStore) -}}
+{{- end }}
+
+{{- define "dpe.egressTracing" -}}
+{{- with (.Values.tracing | default dict).endpoint -}}
+{{- include "dpe.egressTo" (list . ($.Values.networkPolicy.tracing | default dict)) -}}
+{{- end -}}
+{{- end }}
+
+{{/* To an address, or to whom the policy names instead: (list $address $policy).
+An address that is no number cannot be written into a NetworkPolicy; a Service's pods may listen on another port than it. */}}
+{{- define "dpe.egressTo" -}}
+{{- $url := urlParse (index . 0) -}}
+{{- $policy := index . 1 -}}
 {{- $host := regexReplaceAll ":[0-9]+$" $url.host "" -}}
 {{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) | default (ternary "443" "80" (eq $url.scheme "https")) -}}
 {{- $to := $policy.to -}}

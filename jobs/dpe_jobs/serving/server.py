@@ -20,6 +20,7 @@ from PIL import Image
 
 from dpe_api.launch import ServingLaunch
 from dpe_api.names import MODEL_DIR, SERVED_MODEL_NAME, SERVING_PORT
+from dpe_jobs import tracing
 from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.runtime import BadConfig, BadData, ProgramDied
 from dpe_jobs.serving import guard
@@ -39,6 +40,10 @@ _CACHES = {
     "TORCHINDUCTOR_CACHE_DIR": "/tmp/torchinductor",
     "TRITON_CACHE_DIR": "/tmp/triton",
     "HF_HOME": "/tmp/huggingface",
+}
+_TRACES = {
+    "OTEL_SERVICE_NAME": "vllm",
+    "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "http/protobuf",  # its default is gRPC, at another port
 }
 
 
@@ -61,6 +66,7 @@ def command(launch: ServingLaunch, *, on_cpu: bool, model: str = MODEL_DIR) -> l
     # vLLM 0.32 on CPU: a request with a seed whose prompt is split over two steps kills the engine ("CPU Generator does
     # not use offset"), so prompts are not split there
     whole_prompts = ["--no-enable-chunked-prefill"] if on_cpu else []
+    traced = [] if (spans := tracing.collector()) is None else ["--otlp-traces-endpoint", spans]
     guarded = ["--middleware", guard.MIDDLEWARE] if launch.next_model_uri is not None else []
     return [
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
@@ -71,6 +77,7 @@ def command(launch: ServingLaunch, *, on_cpu: bool, model: str = MODEL_DIR) -> l
         *("--port", str(SERVING_PORT)),
         *("--limit-mm-per-prompt", '{"image":2,"video":0}'),
         *guarded,
+        *traced,
         *launch.extra_args,
     ]
 
@@ -81,7 +88,7 @@ def environment(key: str | None = None) -> dict[str, str]:
     `key`: opens what changes the running server, to whoever has it.
     """
     opened = {} if key is None else guard.opened(key)
-    return {**_CACHES, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **os.environ, **opened}
+    return {**_CACHES, **_TRACES, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1", **os.environ, **opened}
 
 
 def _spawn(arguments: list[str], env: dict[str, str]) -> subprocess.Popen[str]:

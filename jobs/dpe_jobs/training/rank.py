@@ -25,6 +25,7 @@ from pydantic import TypeAdapter, ValidationError
 from dpe_api.launch import TrainingLaunch, read_launch
 from dpe_api.names import Exit
 from dpe_api.training_spec import RolloutEngine
+from dpe_jobs import tracing
 from dpe_jobs.runtime import BadConfig, PeerGone, Stopped, Transient, classify, set_up_logging
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store
@@ -241,15 +242,24 @@ def main() -> None:
     if not isinstance(launch, TrainingLaunch):
         raise TypeError(f"{pod.launch_file} is a launch of {launch.stage}")
     set_up_logging(launch)
+    with tracing.process(launch, f"rank {rank}") as ended:
+        code = _run(launch, pod, rank, stop, warmup=arguments.warmup)
+        ended(code)
+    logging.shutdown()
+    os._exit(code)  # tearing down process groups and interpreter takes seconds, and can hang when a peer is gone
+
+
+def _run(launch: TrainingLaunch, pod: Pod, rank: int, stop: StopRequest, *, warmup: bool) -> Exit:
+    """Train, and say on disk how it ended; never raises."""
+    code = Exit.DONE
     try:
         store = Store.from_env(launch.store)
-        if arguments.warmup:
+        if warmup:
             from dpe_jobs.training.warmup import sft
 
             sft.train(launch, pod, store)
         else:
             train(launch, pod, store, stop)
-        code = Exit.DONE
     except BaseException as error:  # whatever it is, the parent must learn of it
         code, reason, message = classify(error)
         if peer_is_gone(error):
@@ -260,8 +270,7 @@ def main() -> None:
         if code is not Exit.STOPPED:
             log.exception("rank %d: %s: %s", rank, reason, message)
         pod.ended(rank, code, reason, message)
-    logging.shutdown()
-    os._exit(code)  # tearing down process groups and interpreter takes seconds, and can hang when a peer is gone
+    return code
 
 
 if __name__ == "__main__":

@@ -166,6 +166,18 @@ def service(attempt: Attempt, ports: dict[str, int], *, headless: bool = False) 
     return Child("Service", attempt.name, body)
 
 
+def _told(collector: str) -> list[KubernetesObject]:
+    """OpenTelemetry's variables: where a pod's spans go."""
+    if not collector:
+        return []
+    # vLLM knows only the second, and would take gRPC
+    protocols = ("OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
+    return [
+        {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": collector},
+        *({"name": name, "value": "http/protobuf"} for name in protocols),
+    ]
+
+
 def _environment(
     attempt: Attempt, container: Container, pool: Pool | None, keys: list[KubernetesObject]
 ) -> list[KubernetesObject]:
@@ -181,7 +193,8 @@ def _environment(
         reference(ENV_SECRET_KEY, SECRET_SECRET_KEY),
         *keys,
     ]
-    named = {str(e["name"]): e for e in [*(pool.env if pool is not None else []), *container.env, *ours]}
+    told = _told(attempt.platform.tracing.endpoint)
+    named = {str(e["name"]): e for e in [*told, *(pool.env if pool is not None else []), *container.env, *ours]}
     return list(named.values())
 
 

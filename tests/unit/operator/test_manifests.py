@@ -287,3 +287,23 @@ def test_public_benchmarks_have_their_image_and_read_their_data(stage):
 def test_other_stages_know_nothing_of_public_benchmarks():
     for stage in set(Stage) - {Stage.DIAGNOSIS, Stage.EVALUATION}:
         assert pod_of(stage, platform=given.platform(lmmsEval=LMMS_EVAL), **ASKED) == pod_of(stage, **ASKED)
+
+
+@pytest.mark.parametrize("stage", list(Stage))
+def test_pods_are_told_where_traces_go_and_a_variable_of_the_platform_wins(stage):
+    named = {"OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"}
+
+    def told(**changes) -> list[dict[str, str]]:
+        spec = pod_of(stage, platform=given.platform(**changes))["spec"]
+        containers = [*spec["containers"], *spec.get("initContainers", ())]
+        return [{e["name"]: e["value"] for e in c["env"] if e["name"] in named} for c in containers]
+
+    assert not any(told())
+    for found in told(tracing={"endpoint": "http://otel:4318"}):
+        assert found["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel:4318"
+        assert {found[n] for n in named - {"OTEL_EXPORTER_OTLP_ENDPOINT"}} == {"http/protobuf"}
+    own = [{"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": "http://mine:4318"}]
+    parts = {part: {"image": "i", "env": own} for part in ("jobs", "serving", "training")}
+    assert {f["OTEL_EXPORTER_OTLP_ENDPOINT"] for f in told(tracing={"endpoint": "http://otel:4318"}, **parts)} == {
+        "http://mine:4318"
+    }

@@ -12,6 +12,7 @@ import httpx
 from prometheus_client import Counter
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_attempt, wait_random_exponential
 
+from dpe_jobs import tracing
 from dpe_jobs.chat import retry_after_s
 from dpe_jobs.generation.fetching.addresses import Allowed, check
 from dpe_jobs.generation.fetching.decoding import HEAD, sniff
@@ -159,8 +160,10 @@ class Downloader:
     async def _answer(self, url: httpx.URL) -> AsyncIterator[httpx.Response]:
         """A response, whatever its status; its body is still to come. Covers what the body may raise."""
         try:
-            async with asyncio.timeout(self._limits.seconds), self._http.stream("GET", url) as response:
-                yield response
+            with tracing.request("image download", "GET", str(url)) as span:
+                async with asyncio.timeout(self._limits.seconds), self._http.stream("GET", url) as response:
+                    tracing.answered(span, response.status_code)
+                    yield response
         except (TimeoutError, httpx.TimeoutException) as error:
             raise NotFetched(
                 Reason.TIMEOUT, f"{url.host}: {str(error) or f'not finished in {self._limits.seconds:g} s'}"

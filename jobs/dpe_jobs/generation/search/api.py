@@ -12,6 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, sto
 from dpe_api.endpoints import source_key_variable
 from dpe_api.generation_spec import Provider as ProviderName
 from dpe_api.generation_spec import Source
+from dpe_jobs import tracing
 from dpe_jobs.chat import retry_after_s
 from dpe_jobs.generation.search import openverse, serper, wikimedia
 from dpe_jobs.generation.search.openverse import Openverse
@@ -198,28 +200,30 @@ class SearchApi:
     async def _send(self, request: ApiRequest) -> tuple[int, httpx.Headers, bytes]:
         """Status, headers and body of at most MAX_BYTES."""
         try:
-            async with (
-                asyncio.timeout(ANSWER_S),
-                self._http.stream(
-                    request.method,
-                    request.url,
-                    params=dict(request.parameters) or None,
-                    json=request.json,
-                    headers=dict(request.headers),
-                ) as response,
-            ):
-                data = bytearray()
-                async for part in response.aiter_bytes():
-                    data += part
-                    if len(data) > MAX_BYTES:
-                        raise _TryAgain("Malformed", f"the answer has more than {MAX_BYTES} bytes")
-                return response.status_code, response.headers, bytes(data)
+            with tracing.request(f"image search {self.provider.name}", request.method, request.url) as span:
+                async with asyncio.timeout(ANSWER_S), self._open(request) as response:
+                    tracing.answered(span, response.status_code)
+                    data = bytearray()
+                    async for part in response.aiter_bytes():
+                        data += part
+                        if len(data) > MAX_BYTES:
+                            raise _TryAgain("Malformed", f"the answer has more than {MAX_BYTES} bytes")
+                    return response.status_code, response.headers, bytes(data)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise _TryAgain("Unavailable", f"no answer in time ({type(error).__name__})") from error
         except httpx.InvalidURL as error:
             raise BadConfig("SearchAddress", f"{self.where}: its url is no address: {error}") from error
         except httpx.HTTPError as error:
             raise _TryAgain("Unavailable", f"no connection ({type(error).__name__})") from error
+
+    def _open(self, request: ApiRequest) -> AbstractAsyncContextManager[httpx.Response]:
+        return self._http.stream(
+            request.method,
+            request.url,
+            params=dict(request.parameters) or None,
+            json=request.json,
+            headers=dict(request.headers),
+        )
 
     def _refused(self, status: int, body: Any, asked_s: float | None) -> Exception:
         """What a status other than 200 means."""
