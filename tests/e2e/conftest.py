@@ -26,6 +26,7 @@ from dpe_api.status import Phase, Status
 from dpe_jobs.store import Store
 from tests.e2e.timeline import Timeline
 from tests.e2e.world import World, example, wait_for
+from tests.fakes.otlp import Collector, collecting
 from tests.monitoring.scraping import Prometheus, scrape
 from tests.patience import deadline
 from tests.proxy import Proxy, proxy
@@ -53,6 +54,13 @@ def way(cluster: Cluster) -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="package")
+def collector(cluster: Cluster) -> Iterator[Collector]:
+    """Where operator and pods send their spans."""
+    with collecting(str(urlsplit(cluster.s3_endpoint).hostname)) as it:
+        yield it
+
+
+@pytest.fixture(scope="package")
 def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of this machine that both nodes see, for pods to keep models in."""
     folder = tmp_path_factory.mktemp("models")
@@ -60,8 +68,8 @@ def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def give_model_cache(target: Target, folder: Path) -> None:
-    """What docs/install.md asks for: a claim of a volume that all nodes share, and the chart told of it."""
+def make_claim(target: Target, folder: Path) -> None:
+    """What docs/install.md asks for: a claim of a volume that all nodes share."""
     everybody = {"accessModes": ["ReadWriteMany"], "storageClassName": ""}
     volume = {
         "apiVersion": "v1",
@@ -81,7 +89,14 @@ def give_model_cache(target: Target, folder: Path) -> None:
         "spec": everybody | {"volumeName": target.namespace, "resources": {"requests": {"storage": "1Gi"}}},
     }
     target.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([volume, claim]))
-    values = {"modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "models"}}}}
+
+
+def tell_chart(target: Target, collector: Collector) -> None:
+    """Values beside the demo's: the cache of models, and where traces go."""
+    values = {
+        "modelCache": {"volume": {"persistentVolumeClaim": {"claimName": "models"}}},
+        "tracing": {"endpoint": collector.url},
+    }
     upgrade = ("upgrade", "dpe", "charts/dpe", "--skip-crds", "--reuse-values", "--wait", "--timeout", "5m", "-f", "-")
     target.helm(*upgrade, stdin=yaml.safe_dump(values))
 
@@ -94,9 +109,10 @@ def world(
     store: Store,
     way: Proxy,
     model_cache: Path,
+    collector: Collector,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[World]:
-    """What `make demo` installs, and a cache of models, in a namespace of its own that is gone afterwards."""
+    """What `make demo` installs, a cache of models and traces, in a namespace of its own that is gone afterwards."""
     namespace = f"e2e-{secrets.token_hex(3)}"
     environment = lifecycle.environment(cluster) | {
         "DPE_NAMESPACE": namespace,
@@ -110,7 +126,8 @@ def world(
         timings = Timings(tmp_path_factory.mktemp("demo") / "timings.json")
         demo = Demo(Target.from_env(), Console(file=sys.stderr), timings, deadline(600))
         demo.install()
-        give_model_cache(demo.target, model_cache)
+        make_claim(demo.target, model_cache)
+        tell_chart(demo.target, collector)
         demo.upload()
         yield World(api, namespace, store, BUCKET)
         if os.environ.get("KEEP_E2E"):  # for a look at what a failed test left behind

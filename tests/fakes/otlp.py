@@ -89,9 +89,9 @@ def _taken(_: Visit) -> Answer:
 
 
 @contextmanager
-def collecting() -> Iterator[Collector]:
+def collecting(host: str = "127.0.0.2") -> Iterator[Collector]:
     """A collector that listens."""
-    site = Site({"/v1/traces": _taken})
+    site = Site({"/v1/traces": _taken}, host)
     site.start()
     try:
         yield Collector(site)
