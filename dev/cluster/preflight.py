@@ -1,12 +1,17 @@
 """What the machine must offer, checked before anything is started, with a sentence for each thing that is missing."""
 
+import json
 import os
 import shutil
 import socket
+import subprocess
+from collections.abc import Iterator
+from ipaddress import IPv4Network
 from pathlib import Path
+from typing import Any
 
 from dev import paths
-from dev.cluster.config import Cluster, ClusterError
+from dev.cluster.config import MAX_INSTANCE, Cluster, ClusterError
 
 _COMMANDS = {
     "containerd": "containerd",
@@ -22,6 +27,7 @@ _COMMANDS = {
 """Command -> Debian package."""
 _CNI = Path("/usr/lib/cni/bridge")
 _CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
+_RESOLV_CONF = Path("/etc/resolv.conf")
 
 
 def _cgroups() -> str | None:
@@ -73,6 +79,56 @@ def _address_in_use(cluster: Cluster) -> str | None:
     return None
 
 
+def _in_use(bridge: str) -> Iterator[tuple[str, str]]:
+    """Addresses and networks that the machine has to do with, but for those on the bridge, and what each is."""
+
+    def ip(what: str) -> Any:
+        done = subprocess.run(["ip", "-4", "-j", what], capture_output=True, text=True, check=True)
+        return json.loads(done.stdout or "[]")
+
+    for route in ip("route"):
+        if route.get("dev") != bridge:
+            yield route["dst"].replace("default", "0.0.0.0/0"), f"route {route['dst']} dev {route.get('dev', '-')}"
+            if "gateway" in route:
+                yield route["gateway"], f"gateway {route['gateway']}"
+    for link in ip("addr"):
+        for address in link.get("addr_info", ()) if link.get("ifname") != bridge else ():
+            yield address["local"], f"address {address['local']} of {link['ifname']}"
+    for line in _RESOLV_CONF.read_text().splitlines() if _RESOLV_CONF.exists() else ():
+        match line.split():
+            case ["nameserver", address, *_] if ":" not in address:
+                yield address, f"nameserver {address} of {_RESOLV_CONF}"
+
+
+def _conflicts(cluster: Cluster) -> list[str]:
+    """What of the machine lies in the instance's networks and could not be reached, or would be replaced.
+
+    A wider route, as 10.0.0.0/8 into a VPN, is none: it stays, without the instance's part.
+    """
+    ours = {f"{cluster.network}.0/24": "nodes", cluster.cluster_cidr: "pods", cluster.service_cidr: "Services"}
+    return [
+        f"{what} lies in {network} ({purpose})"
+        for address, what in _in_use(cluster.bridge)
+        for network, purpose in ours.items()
+        if IPv4Network(address, strict=False).subnet_of(IPv4Network(network))
+    ]
+
+
+def _networks_in_use(cluster: Cluster) -> str | None:
+    """Whether the machine has the instance's networks already; only asked while it is down."""
+    conflicts = _conflicts(cluster) if shutil.which("ip") else []
+    if not conflicts:
+        return None
+    # the highest first: the tests have 1 and 2
+    free = [n for n in range(MAX_INSTANCE, -1, -1) if not _conflicts(Cluster(n))]
+    mend = (
+        f"set DPE_CLUSTER_INSTANCE={free[0]}, which has other networks, for this and every later command"
+        if free
+        else "no DPE_CLUSTER_INSTANCE has free networks: use a cluster of yours with `make demo KUBE_CONTEXT=name`"
+    )
+    return f"this machine uses networks of the cluster already: {'; '.join(conflicts)}: {mend}"
+
+
 def check(cluster: Cluster, *, down: bool) -> None:
     """ClusterError listing everything that is missing. `down`: nothing of the instance runs yet."""
     if os.geteuid() != 0:
@@ -83,6 +139,7 @@ def check(cluster: Cluster, *, down: bool) -> None:
     problems = [*_missing_commands(), *_missing_files()]
     if "overlay" not in Path("/proc/filesystems").read_text():
         problems.append("the kernel has no overlay file system: modprobe overlay")
-    problems += [p for p in (_cgroups(), _address_in_use(cluster) if down else None) if p]
+    taken = (_address_in_use(cluster), _networks_in_use(cluster)) if down else ()
+    problems += [p for p in (_cgroups(), *taken) if p]
     if problems:
         raise ClusterError("this machine cannot run the embedded cluster:\n  " + "\n  ".join(problems))

@@ -57,6 +57,63 @@ def test_everything_that_a_machine_lacks_is_said_at_once(
     assert "kubelet is not built: run `make setup`" in said
 
 
+def a_machine_with(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, routes: object = (), addresses: object = (), names: str = ""
+) -> None:
+    """`ip` and resolv.conf as they would be there."""
+    for what, found in (("route", routes), ("addr", addresses)):
+        (folder / f"{what}.json").write_text(json.dumps(found))
+    ip = folder / "ip"
+    ip.write_text(f'#!/bin/sh\nfor what; do :; done\ncat {folder}/"$what".json\n')
+    ip.chmod(0o755)
+    (folder / "resolv.conf").write_text(names)
+    monkeypatch.setenv("DPE_CACHE", str(folder))
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(preflight, "_RESOLV_CONF", folder / "resolv.conf")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+
+
+FLANNEL = {"dst": "10.244.1.0/24", "gateway": "10.244.1.0", "dev": "flannel.1", "flags": ["onlink"]}
+PODMAN = {"ifname": "podman1", "addr_info": [{"family": "inet", "local": "10.89.0.1", "prefixlen": 24}]}
+
+
+@pytest.mark.parametrize(
+    ("machine", "said"),
+    [
+        ({"routes": [FLANNEL]}, r"route 10\.244\.1\.0/24 dev flannel\.1 lies in 10\.244\.0\.0/16 \(pods\)"),
+        ({"addresses": [{}, PODMAN]}, r"address 10\.89\.0\.1 of podman1 lies in 10\.89\.0\.0/24 \(nodes\)"),
+        ({"names": "nameserver 10.96.0.10\n"}, r"nameserver 10\.96\.0\.10 of .* lies in 10\.96\.0\.0/16 \(Services\)"),
+        ({"routes": [{"dst": "default", "gateway": "10.96.0.1", "dev": "eth0"}]}, r"gateway 10\.96\.0\.1 lies in"),
+    ],
+)
+def test_networks_that_the_machine_uses_already_are_not_taken_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, machine: dict[str, object], said: str
+) -> None:
+    a_machine_with(tmp_path, monkeypatch, **machine)  # type: ignore[arg-type]
+    with pytest.raises(ClusterError, match=rf"{said}.*set DPE_CLUSTER_INSTANCE=4"):
+        preflight.check(Cluster(0), down=True)
+
+
+def test_where_no_instance_has_free_networks_a_cluster_of_ones_own_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_machine_with(tmp_path, monkeypatch, names="".join(f"nameserver 10.{96 + n}.0.10\n" for n in range(5)))
+    with pytest.raises(ClusterError, match=r"no DPE_CLUSTER_INSTANCE .* KUBE_CONTEXT=name"):
+        preflight.check(Cluster(0), down=True)
+
+
+def test_what_an_interrupted_start_left_on_our_bridge_and_wider_routes_stand_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = {"dst": "10.244.1.0/24", "gateway": "10.89.0.11", "dev": "dpebr0"}
+    wide = {"dst": "10.0.0.0/8", "gateway": "192.0.2.1", "dev": "tun0"}
+    bridge = {"ifname": "dpebr0", "addr_info": [{"family": "inet", "local": "10.89.0.1", "prefixlen": 24}]}
+    a_machine_with(tmp_path, monkeypatch, routes=[left, wide], addresses=[bridge], names="nameserver fd00::1\n")
+    with pytest.raises(ClusterError) as caught:  # nothing is built here
+        preflight.check(Cluster(0), down=True)
+    assert "this machine uses networks" not in str(caught.value)
+
+
 @pytest.mark.parametrize("value", ["9", "x", "-1"])
 def test_a_wrong_instance_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("DPE_CLUSTER_INSTANCE", value)
