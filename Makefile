@@ -27,20 +27,23 @@ cluster-up: setup ## start or repair the embedded cluster: two nodes, MinIO, pre
 	@$(PY) -m dev.cluster up
 
 cluster-down: ## stop it and remove its data; KEEP=1 keeps the data
-	@$(PY) -m dev.cluster down $(if $(KEEP),--keep)
+	@$(SYSTEM_PYTHON) -m dev.cluster down $(if $(KEEP),--keep)
 
 env: ## shell exports of the embedded cluster: eval "$$(make -s env)"
 	@$(PY) -m dev.cluster env
 
 ifeq ($(KUBE_CONTEXT),)
+# the words are taken first: eval of what a failed command did not say succeeds, with whatever cluster the shell has
+IN_CLUSTER = exports="$$($(PY) -m dev.cluster env)" && eval "$$exports"
+
 demo: cluster-up ## one whole turn on real data; KUBE_CONTEXT=name uses a cluster of yours
-	@eval "$$($(PY) -m dev.cluster env)" && DPE_IMAGE="$$($(PY) -m dev.image)" && export DPE_IMAGE && exec $(PY) -m examples.shapes.demo $(if $(SECOND),--second)
+	@$(IN_CLUSTER) && DPE_IMAGE="$$($(PY) -m dev.image)" && export DPE_IMAGE && exec $(PY) -m examples.shapes.demo $(if $(SECOND),--second)
 
 verify: ## check one iteration's artifacts: checksums, table, answers; NAME=shapes-2 for another
-	@eval "$$($(PY) -m dev.cluster env)" && exec $(PY) -m examples.shapes.verify $(NAME)
+	@$(IN_CLUSTER) && exec $(PY) -m examples.shapes.verify $(NAME)
 
 demo-clean: ## remove what the demo made, so that the next one starts over
-	@eval "$$($(PY) -m dev.cluster env)" && exec $(PY) -m examples.shapes.demo --clean
+	@$(IN_CLUSTER) && exec $(PY) -m examples.shapes.demo --clean
 else
 verify:
 	@exec $(PY) -m examples.shapes.verify $(NAME)

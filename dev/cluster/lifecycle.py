@@ -1,4 +1,7 @@
-"""Bringing one instance up and down. Every step looks at what is there first, so that any of them can be repeated."""
+"""Bringing one instance up and down. Every step looks at what is there first, so that any of them can be repeated.
+
+Taking it down needs the standard library alone: the environment of packages may be gone, or another one by now.
+"""
 
 import os
 import shutil
@@ -8,7 +11,7 @@ import time
 from collections.abc import Callable
 
 from dev import paths
-from dev.cluster import control_plane, images, nodes, object_store, pki, preflight
+from dev.cluster import control_plane, images, nodes, object_store, preflight
 from dev.cluster.config import BUCKET, CONTROL_PLANE, Cluster, ClusterError
 from dev.cluster.processes import Processes, locked, wait_until
 
@@ -59,6 +62,8 @@ def process_names(cluster: Cluster) -> list[str]:
 
 def up(cluster: Cluster, say: Callable[[str], None] = print) -> None:
     """Start what does not run, repair what an interruption left, and return when pods can be scheduled and resolved."""
+    from dev.cluster import pki
+
     began = time.monotonic()
 
     def mark(what: str) -> None:
@@ -103,6 +108,8 @@ def up(cluster: Cluster, say: Callable[[str], None] = print) -> None:
 
 def up_without_nodes(cluster: Cluster) -> None:
     """etcd, API server, controller manager and MinIO alone: for tests that play scheduler and nodes themselves."""
+    from dev.cluster import pki
+
     with locked(cluster):
         cluster.state.mkdir(parents=True, exist_ok=True)
         processes = Processes(cluster)
