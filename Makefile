@@ -17,8 +17,12 @@ export KUBE_CONTEXT
 help: ## this list
 	@sed -n 's/\$$\$$/$$/g; s/^\([a-z0-9-]*\):.*## /  \1\t/p' Makefile | expand -t 18
 
+# what the machine is to run then: setup says what it lacks for that before it installs anything
+cluster-up: PURPOSES += --for=cluster
+demo test test-cluster test-e2e: PURPOSES += --for=turn
+
 setup: ## install Debian packages, Python packages and the cluster's binaries; quick when they are there
-	@$(SYSTEM_PYTHON) -m dev.setup
+	@$(SYSTEM_PYTHON) -m dev.setup $(PURPOSES)
 
 setup-python: ## install the Python packages only (no root)
 	@$(SYSTEM_PYTHON) -m dev.setup --python-only

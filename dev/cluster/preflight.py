@@ -28,6 +28,21 @@ _COMMANDS = {
 _CNI = Path("/usr/lib/cni/bridge")
 _CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 _RESOLV_CONF = Path("/etc/resolv.conf")
+_FILESYSTEMS = Path("/proc/filesystems")
+"""Those that the kernel has loaded."""
+_ROOT = (
+    "the embedded cluster needs root (network namespaces, cgroups, mounts): run as root, "
+    "or use a cluster of yours with `make demo KUBE_CONTEXT=name`"
+)
+MEMORY_GIB = 12
+"""What the whole turn needs: control plane 1, vLLM 3, two ranks of 1.5, the tests themselves, and room."""
+
+
+def _loads_when_needed(module: str) -> bool:
+    """Whether the kernel has a module that the first mount loads; on a fresh machine nobody has mounted one yet."""
+    if shutil.which("modprobe") is None:
+        return False
+    return subprocess.run(["modprobe", "--dry-run", "--quiet", module], check=False).returncode == 0
 
 
 def _cgroups() -> str | None:
@@ -41,7 +56,10 @@ def _cgroups() -> str | None:
         return (
             f"no cgroup controller {', '.join(missing)} under {root}: mount cgroups, or start the container with them"
         )
-    if not os.access(root if (root / "cgroup.controllers").exists() else root / "memory", os.W_OK):
+    # without root nothing of it can be written, which is said elsewhere
+    if os.geteuid() == 0 and not os.access(
+        root if (root / "cgroup.controllers").exists() else root / "memory", os.W_OK
+    ):
         return f"{root} is read-only: the nodes need cgroups of their own (a container needs --privileged)"
     return None
 
@@ -129,17 +147,23 @@ def _networks_in_use(cluster: Cluster) -> str | None:
     return f"this machine uses networks of the cluster already: {'; '.join(conflicts)}: {mend}"
 
 
-def check(cluster: Cluster, *, down: bool) -> None:
+def machine(*, turn: bool = False) -> list[str]:
+    """What no installation mends, a sentence each; setup asks for it before it begins. `turn`: for the whole turn."""
+    problems = [] if os.geteuid() == 0 else [_ROOT]
+    if "overlay" not in _FILESYSTEMS.read_text() and not _loads_when_needed("overlay"):
+        problems.append("the kernel has no overlay file system: modprobe overlay")
+    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    if turn and memory_gib < MEMORY_GIB:
+        problems.append(f"this machine has {memory_gib:.0f} GiB of memory, the whole turn needs {MEMORY_GIB}")
+    cgroups = _cgroups()
+    return [*problems, cgroups] if cgroups else problems
+
+
+def check(cluster: Cluster, *, down: bool, turn: bool = False) -> None:
     """ClusterError listing everything that is missing. `down`: nothing of the instance runs yet."""
     if os.geteuid() != 0:
-        raise ClusterError(
-            "the embedded cluster needs root (network namespaces, cgroups, mounts): run as root, "
-            "or use a cluster of yours with `make demo KUBE_CONTEXT=name`"
-        )
-    problems = [*_missing_commands(), *_missing_files()]
-    if "overlay" not in Path("/proc/filesystems").read_text():
-        problems.append("the kernel has no overlay file system: modprobe overlay")
-    taken = (_address_in_use(cluster), _networks_in_use(cluster)) if down else ()
-    problems += [p for p in (_cgroups(), *taken) if p]
+        raise ClusterError(_ROOT)
+    problems = [*_missing_commands(), *_missing_files(), *machine(turn=turn)]
+    problems += [p for p in ((_address_in_use(cluster), _networks_in_use(cluster)) if down else ()) if p]
     if problems:
         raise ClusterError("this machine cannot run the embedded cluster:\n  " + "\n  ".join(problems))

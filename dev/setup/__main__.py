@@ -1,16 +1,36 @@
-"""Command line of the installation: `python3 -m dev.setup [--python-only | --lock]`."""
+"""Command line of the installation: `python3 -m dev.setup [--python-only | --lock | --for cluster | --for turn]`."""
 
 import argparse
 import fcntl
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from dev import paths
+from dev.cluster import preflight
 from dev.setup import binaries, inspected, packages, python
 from dev.setup.steps import SetupError, say
 
 
-def _everything(*, cluster: bool) -> None:
+def _check(purposes: Sequence[str]) -> None:
+    """SetupError that lists what no installation here mends, before minutes have gone into the rest."""
+    problems = preflight.machine(turn="turn" in purposes) if purposes else []
+    if binaries.missing():
+        try:
+            binaries.go_version()
+        except SetupError as error:
+            problems.append(str(error))
+    if problems:
+        raise SetupError("nothing was installed, for this machine lacks:\n  " + "\n  ".join(problems))
+
+
+def everything(*, cluster: bool, purposes: Sequence[str] = ()) -> None:
+    """Install what the cluster needs, too, or Python's packages alone.
+
+    `purposes`: what this machine is to run, "cluster" or "turn"; without any it is not asked whether it can.
+    """
+    if cluster:
+        _check(purposes)
     packages.ensure(cluster=cluster)
     with ThreadPoolExecutor(2) as pool:
         # the compiler beside the downloads: neither needs the other
@@ -31,6 +51,14 @@ def main() -> int:
     """Do what was asked, once at a time; errors are on stderr with exit status 1."""
     parser = argparse.ArgumentParser(prog="python3 -m dev.setup", description="Install what the project needs.")
     parser.add_argument("--python-only", action="store_true", help="no Debian packages, no cluster binaries; no root")
+    parser.add_argument(
+        "--for",
+        dest="purposes",
+        action="append",
+        default=[],
+        choices=["cluster", "turn"],
+        help="first see whether this machine can run the embedded cluster, or a whole turn on it",
+    )
     parser.add_argument("--lock", action="store_true", help="write requirements.txt from pyproject.toml")
     parser.add_argument("--print-python", action="store_true", help="print the environment's interpreter and stop")
     args = parser.parse_args()
@@ -48,11 +76,12 @@ def main() -> int:
             if args.lock:
                 python.lock()
             else:
-                _everything(cluster=not args.python_only)
+                everything(cluster=not args.python_only, purposes=args.purposes)
         except SetupError as error:
             print(f"error: {error}", file=sys.stderr)
             return 1
     return 0
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -35,7 +35,8 @@ def sleeper(processes: Processes) -> int:
     assert processes.start("sleeper", ["sleep", "600"])
     pid = processes.alive("sleeper")
     assert pid is not None
-    assert wait_until(lambda: Path(f"/proc/{pid}/comm").read_text() == "sleep\n", 10)
+    proc = Path(f"/proc/{pid}")  # the name is there before the environment, by which it is found
+    assert wait_until(lambda: (proc / "comm").read_text() == "sleep\n" and (proc / "environ").read_bytes() != b"", 10)
     return pid
 
 
@@ -55,6 +56,19 @@ def test_everything_that_a_machine_lacks_is_said_at_once(
     said = str(caught.value)
     assert "no command `runc`: apt-get install runc" in said
     assert "kubelet is not built: run `make setup`" in said
+
+
+@pytest.mark.parametrize(("loadable", "said"), [("0", []), ("1", ["the kernel has no overlay file system"])])
+def test_a_file_system_that_the_first_mount_loads_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, loadable: str, said: list[str]
+) -> None:
+    modprobe = tmp_path / "modprobe"
+    modprobe.write_text(f'#!/bin/sh\n[ "$*" = "--dry-run --quiet overlay" ] && exit {loadable}\n')
+    modprobe.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "filesystems").write_text("nodev\tproc\n\text4\n")
+    monkeypatch.setattr(preflight, "_FILESYSTEMS", tmp_path / "filesystems")
+    assert [p.partition(":")[0] for p in preflight.machine() if "overlay" in p] == said
 
 
 def a_machine_with(
