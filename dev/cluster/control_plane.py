@@ -5,7 +5,7 @@ from pathlib import Path
 
 from dev import paths
 from dev.cluster.config import Cluster, ClusterError
-from dev.cluster.processes import Processes, wait_until
+from dev.cluster.processes import Processes, wait_until, without_proxy
 
 
 def _etcd(cluster: Cluster) -> list[str]:
@@ -128,6 +128,7 @@ def kubectl(
         capture_output=True,
         text=True,
         check=False,
+        env=without_proxy(),
     )
     if check and done.returncode:
         raise ClusterError(f"kubectl {' '.join(arguments[:4])}: {done.stderr.strip()}")

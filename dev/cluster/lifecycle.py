@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dev import paths
 from dev.cluster import control_plane, images, nodes, object_store, preflight
 from dev.cluster.config import BUCKET, CONTROL_PLANE, Cluster, ClusterError
-from dev.cluster.processes import Processes, locked, wait_until
+from dev.cluster.processes import PROXIES, Processes, locked, wait_until
 
 NAMESPACE = "dpe"
 """Where the demo runs."""
@@ -183,6 +183,17 @@ def start_node(cluster: Cluster, name: str, *, wait: bool = True) -> None:
             nodes.wait_ready(cluster, name)
 
 
+def _beside_the_proxy(cluster: Cluster) -> dict[str, str]:
+    """Where the environment names a proxy: the variables that keep what is meant for the cluster from it."""
+    if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
+        return {}
+    known = [name for name in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",") if name]
+    # not every program reads networks: API server and MinIO are at the gateway
+    own = (cluster.gateway, f"{cluster.network}.0/24", cluster.cluster_cidr, cluster.service_cidr)
+    value = ",".join([*known, *(name for name in own if name not in known)])
+    return {"NO_PROXY": value, "no_proxy": value}
+
+
 def environment(cluster: Cluster) -> dict[str, str]:
     """What a shell needs to work with the instance; ClusterError when it was never started."""
     if not cluster.kubeconfig.exists():
@@ -197,4 +208,5 @@ def environment(cluster: Cluster) -> dict[str, str]:
         "DPE_S3_SECRET_KEY": user.secret_key,
         "DPE_S3_BUCKET": BUCKET,
         "DPE_NAMESPACE": NAMESPACE,
+        **_beside_the_proxy(cluster),
     }

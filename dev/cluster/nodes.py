@@ -12,7 +12,7 @@ from dev import paths
 from dev.cluster import images
 from dev.cluster.config import GPU_RESOURCE, GPUS_PER_NODE, Cluster, ClusterError, Node
 from dev.cluster.control_plane import kubectl
-from dev.cluster.processes import Processes, tail, wait_until
+from dev.cluster.processes import Processes, tail, wait_until, without_proxy
 
 FILES = Path(__file__).resolve().parent / "files"
 SERVICES = ("containerd", "kubelet", "kube-proxy")
@@ -31,7 +31,8 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 def run(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command of the machine. ClusterError with its own words when it fails and `check` holds."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # a service that it starts inside a node inherits the environment
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=without_proxy())
     if check and done.returncode:
         raise ClusterError(f"`{' '.join(command)}` failed: {done.stderr.strip() or done.stdout.strip()}")
     return done

@@ -4,6 +4,7 @@ import fcntl
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,9 @@ from dev.cluster.config import Cluster, ClusterError
 
 _MARK = "DPE_CLUSTER_STATE"
 """In the environment of every process that is started here: finds those whose record was deleted."""
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+"""Environment variables that name one, in small or capital letters."""
 
 # The process records itself before it becomes the program: nobody can be interrupted between a start and its record.
 _RECORD_AND_EXEC = 'read -r stat < /proc/$$/stat && echo "$stat" > "$0.new" && mv "$0.new" "$0" && exec "$@"'
@@ -31,7 +35,8 @@ def locked(cluster: Cluster, wait_s: float = 300) -> Iterator[None]:
                 break
             except BlockingIOError as error:
                 if not told:
-                    print("waiting for another command on this cluster to finish", flush=True)
+                    # not on standard output, which has what the command was asked for
+                    print("waiting for another command on this cluster to finish", file=sys.stderr, flush=True)
                     told = True
                 if time.monotonic() > end:
                     raise ClusterError(
@@ -40,6 +45,11 @@ def locked(cluster: Cluster, wait_s: float = 300) -> Iterator[None]:
                     ) from error
                 time.sleep(0.2)
         yield
+
+
+def without_proxy() -> dict[str, str]:
+    """This process's environment for what talks to the cluster: a proxy does not know the way to its networks."""
+    return {name: value for name, value in os.environ.items() if name.lower() not in PROXIES}
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float, interval_s: float = 0.05) -> bool:
@@ -105,7 +115,7 @@ class Processes:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
-                env={**os.environ, **(env or {}), _MARK: str(self._cluster.state)},
+                env={**without_proxy(), **(env or {}), _MARK: str(self._cluster.state)},
                 cwd=self._cluster.state,
             )
         if not wait_until(lambda: record.exists() or child.poll() is not None, 10, 0.005) or not record.exists():

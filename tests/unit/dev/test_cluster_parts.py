@@ -9,7 +9,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from dev.cluster import pki, preflight
+from dev import paths
+from dev.cluster import control_plane, lifecycle, nodes, pki, preflight
 from dev.cluster.config import Cluster, ClusterError
 from dev.cluster.images import Image, write_archive
 from dev.cluster.processes import Processes, locked, wait_until
@@ -200,6 +201,63 @@ def test_a_command_that_waits_too_long_for_the_lock_says_who_holds_it(cluster: C
         fcntl.flock(handle, fcntl.LOCK_EX)
         with pytest.raises(ClusterError, match="lslocks"), locked(cluster, wait_s=0.1):
             pass
+
+
+def test_whoever_waits_for_the_lock_says_so_beside_its_output_which_is_the_images_name(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cluster.lock_file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(ClusterError), locked(cluster, wait_s=0):
+            pass
+    assert capsys.readouterr() == ("", "waiting for another command on this cluster to finish\n")
+
+
+PROXIES = ("http_proxy", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture
+def proxied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that reaches the Internet by a proxy."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name in PROXIES:
+        monkeypatch.setenv(name, "http://proxy.example.org:3128")
+
+
+def test_what_talks_to_the_cluster_does_not_ask_the_proxy(
+    cluster: Cluster, processes: Processes, proxied: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    processes.start("printer", ["env"])
+    assert wait_until(lambda: processes.alive("printer") is None, 10)
+    kubectl = paths.binary("kubectl")
+    kubectl.parent.mkdir(parents=True)
+    kubectl.write_text("#!/bin/sh\nenv\n")
+    kubectl.chmod(0o755)
+    printed_by = (
+        processes.log("printer").read_text(),
+        control_plane.kubectl(cluster, "version").stdout,
+        nodes.run("env").stdout,
+    )
+    for printed in printed_by:
+        assert "PATH=" in printed
+        assert "proxy.example.org" not in printed
+
+
+def test_shells_of_the_cluster_reach_it_beside_the_proxy(
+    cluster: Cluster, proxied: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.pki.mkdir()
+    cluster.kubeconfig.touch()
+    monkeypatch.setenv("NO_PROXY", "localhost,10.93.0.1")
+    found = lifecycle.environment(cluster)
+    assert found["NO_PROXY"] == found["no_proxy"] == "localhost,10.93.0.1,10.93.0.0/24,10.248.0.0/16,10.100.0.0/16"
+    monkeypatch.setenv("NO_PROXY", found["NO_PROXY"])
+    assert lifecycle.environment(cluster)["NO_PROXY"] == found["NO_PROXY"], "a second eval adds nothing"
+    for name in PROXIES:
+        monkeypatch.delenv(name)
+    assert "NO_PROXY" not in lifecycle.environment(cluster)
 
 
 def test_an_interrupted_making_of_certificates_leaves_none(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
