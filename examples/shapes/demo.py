@@ -22,7 +22,7 @@ import urllib3
 import yaml
 from dev.paths import cache
 from examples.shapes import view
-from examples.shapes.target import CHECKOUT, CommandFailed, Target, Unusable, run
+from examples.shapes.target import CHECKOUT, RELEASE, CommandFailed, Target, Unusable, run
 from kubernetes.client import ApiException
 from rich.console import Console
 from rich.live import Live
@@ -45,6 +45,7 @@ PAGES = "reports"  # folder of the checkout, ignored by git
 
 POLL_S = 2.0
 LOG_EVERY_S = 15.0  # between progress lines where there is no terminal
+HELM_S = 300.0  # Helm gives up an installation after as long
 API_OUTAGE_S = 300.0  # an API server that is away for longer ends the demo
 SILENCE_S = 60.0  # an iteration without any status for this long: the operator does not work
 
@@ -103,12 +104,36 @@ class Demo:
             self.target.kubectl("wait", "--for=condition=Established", "--timeout=60s", f"-f={CRDS}")
             files, values = chart_values(self.target)
             arguments = [argument for file in files for argument in ("-f", file)]
+            self._take_back_what_was_cut_off()
             self.target.helm(
-                *("upgrade", "--install", "dpe", "charts/dpe", "--skip-crds", "--wait", "--timeout", "5m"),
+                *("upgrade", "--install", RELEASE, "charts/dpe", "--skip-crds", "--wait"),
+                *("--timeout", f"{HELM_S:.0f}s"),
                 *arguments,
                 *(["-f", "-"] if values else []),
                 stdin=yaml.safe_dump(values) if values else None,
             )
+
+    def _take_back_what_was_cut_off(self) -> None:
+        """Helm refuses a release that is pending, also when whoever was at it has died: then for ever."""
+        began, told = time.monotonic(), False
+        while (found := self.target.release()) is not None and found[0].startswith("pending"):
+            state, since = found
+            left = HELM_S - max((datetime.now(UTC) - since).total_seconds(), time.monotonic() - began)
+            if left <= 0:  # nobody is at it any more
+                self.console.print(f"  an earlier installation was cut off ({state}): taking it back", highlight=False)
+                if state == "pending-install":
+                    self.target.helm("uninstall", RELEASE, "--no-hooks", "--wait")
+                else:
+                    self.target.helm("rollback", RELEASE, "--no-hooks")
+                return
+            if not told:
+                self.console.print(
+                    f"  another installation is at work or was cut off ({state}): waiting for it, "
+                    f"{view.duration(left)} at most",
+                    highlight=False,
+                )
+                told = True
+            time.sleep(POLL_S)
 
     def upload(self) -> None:
         """Probe, benchmark and base model into the object store."""

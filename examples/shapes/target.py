@@ -1,10 +1,14 @@
 """The cluster that the demo talks to: kubectl and helm for what it changes, the API client for what it looks at."""
 
+import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,10 @@ from kubernetes import client, config
 from dpe_api.names import GROUP, KIND, PLURAL, VERSION
 from dpe_api.status import Status
 
+RELEASE = "dpe"
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 _TIMEOUT_S = (3, 10)  # connect, read
+_LAST_WORDS_S = 30.0  # of a command that is interrupted
 
 
 class CommandFailed(Exception):
@@ -28,19 +34,31 @@ class Unusable(Exception):
 
 def run(command: list[str], *, stdin: str | None = None, environment: Mapping[str, str] | None = None) -> str:
     """Standard output of a command run in the checkout; CommandFailed with its words when it fails."""
-    done = subprocess.run(
+    with subprocess.Popen(
         command,
-        input=stdin,
-        capture_output=True,
+        stdin=None if stdin is None else subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=False,
         cwd=CHECKOUT,
         env={**os.environ, **(environment or {})},
-    )
-    if done.returncode != 0:
-        said = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
-        raise CommandFailed("\n".join([f"{' '.join(command)}: exit code {done.returncode}", *said[-15:]]))
-    return done.stdout
+    ) as child:
+        try:
+            out, err = child.communicate(stdin)
+        except KeyboardInterrupt:
+            # Helm writes down that it was cancelled; a release that it cannot write that of stays pending
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                child.communicate(timeout=_LAST_WORDS_S)
+            raise
+        finally:
+            if child.poll() is None:
+                child.kill()
+                child.wait()
+    if child.returncode != 0:
+        said = (err.strip() or out.strip() or "no output").splitlines()
+        raise CommandFailed("\n".join([f"{' '.join(command)}: exit code {child.returncode}", *said[-15:]]))
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +90,16 @@ class Target:
         """Helm in the namespace; CommandFailed."""
         context = ["--kube-context", self.context] if self.context else []
         return run(["helm", *context, "-n", self.namespace, *arguments], stdin=stdin)
+
+    def release(self) -> tuple[str, datetime] | None:
+        """Helm's word for the state of the chart's release, and since when; None: there is none. CommandFailed."""
+        try:
+            info = json.loads(self.helm("status", RELEASE, "-o", "json"))["info"]
+        except CommandFailed as error:
+            if "release: not found" in str(error):
+                return None
+            raise
+        return str(info["status"]), datetime.fromisoformat(info["last_deployed"])
 
     def status(self, name: str) -> Status | None:
         """Status of an iteration (an empty one before the operator wrote any), None when it does not exist.

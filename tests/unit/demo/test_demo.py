@@ -1,10 +1,19 @@
 import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from examples.shapes import demo
 from examples.shapes.target import CommandFailed, Target, Unusable, run
 from rich.console import Console
+from tests.patience import deadline
 
 EMBEDDED = Target(None, "dpe")
 
@@ -78,3 +87,106 @@ def test_a_missing_variable_is_named_together_with_what_sets_it(monkeypatch: pyt
 def test_a_failed_command_tells_its_own_words() -> None:
     with pytest.raises(CommandFailed, match=r"(?s)sh -c .*exit code 3.*no such chart"):
         run(["sh", "-c", "echo no such chart >&2; exit 3"])
+
+
+def script(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+class Helm:
+    """Helm with one release, that is as `release.json` says; and a kubectl that agrees to everything."""
+
+    def __init__(self, folder: Path) -> None:
+        self._calls, self._release = folder / "calls", folder / "release.json"
+        script(folder / "kubectl", "exit 0")
+        script(
+            folder / "helm",
+            f"""shift 2  # -n NAMESPACE
+if [ "$1" = status ]; then
+  cat {self._release} 2>/dev/null || {{ echo 'Error: release: not found' >&2; exit 1; }}
+else
+  echo "$*" >> {self._calls}
+fi""",
+        )
+
+    def says(self, state: str, age_s: float) -> None:
+        since = datetime.now(UTC) - timedelta(seconds=age_s)
+        self._release.write_text(json.dumps({"info": {"status": state, "last_deployed": since.isoformat()}}))
+
+    def calls(self) -> list[str]:
+        return [" ".join(line.split()[:3]) for line in self._calls.read_text().splitlines()]
+
+
+@pytest.fixture
+def helm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Helm:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name in ("DPE_IMAGE", "DPE_S3_ENDPOINT", "DPE_S3_ACCESS_KEY", "DPE_S3_SECRET_KEY"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setattr(demo, "POLL_S", 0.01)
+    return Helm(tmp_path)
+
+
+UPGRADE = "upgrade --install dpe"
+
+
+@pytest.mark.parametrize(
+    ("state", "taken_back"),
+    [
+        ("pending-install", ["uninstall dpe --no-hooks"]),
+        ("pending-upgrade", ["rollback dpe --no-hooks"]),
+        ("pending-rollback", ["rollback dpe --no-hooks"]),
+        ("failed", []),
+        ("deployed", []),
+    ],
+)
+def test_an_installation_that_was_cut_off_is_taken_back_before_the_next(
+    helm: Helm, tmp_path: Path, state: str, taken_back: list[str]
+) -> None:
+    helm.says(state, age_s=demo.HELM_S + 60)
+    it, out = make(tmp_path)
+    it.install()
+    assert helm.calls() == [*taken_back, UPGRADE]
+    assert (f"an earlier installation was cut off ({state})" in out.getvalue()) == bool(taken_back)
+
+
+def test_the_first_installation_finds_nothing_to_take_back(helm: Helm, tmp_path: Path) -> None:
+    make(tmp_path)[0].install()
+    assert helm.calls() == [UPGRADE]
+
+
+def test_an_installation_that_may_still_be_at_work_is_waited_for(
+    helm: Helm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helm.says("pending-install", age_s=10)
+    monkeypatch.setattr(demo.time, "sleep", lambda _: helm.says("deployed", age_s=0))
+    it, out = make(tmp_path)
+    it.install()
+    assert helm.calls() == [UPGRADE]
+    assert re.search(r"waiting for it, 4 min \d+ s at most", out.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("at_interrupt", "patience_s", "written"), [("sleep 0.5; echo failed > state; exit 1", 30, True), (":", 0.2, False)]
+)
+def test_ctrl_c_leaves_helm_a_while_to_write_down_that_it_was_cancelled(
+    tmp_path: Path, at_interrupt: str, patience_s: float, written: bool
+) -> None:
+    script(
+        tmp_path / "helm",
+        f"cd {tmp_path}; trap '{at_interrupt}' INT; read go; echo $$ > pid; while :; do sleep 0.05; done",
+    )
+    code = (
+        "from examples.shapes import target\n"
+        f"target._LAST_WORDS_S = {patience_s}\n"
+        f"target.run([{str(tmp_path / 'helm')!r}], stdin='go\\n')\n"  # read once it is waited for
+    )
+    shell = subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stderr=subprocess.PIPE, text=True)
+    pid, end = tmp_path / "pid", deadline(60)
+    while not pid.exists() or not pid.read_text():
+        assert time.monotonic() < end, "helm was not started"
+        time.sleep(0.02)
+    os.killpg(shell.pid, signal.SIGINT)
+    assert "KeyboardInterrupt" in shell.communicate(timeout=60)[1]
+    assert (tmp_path / "state").exists() == written
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists(), "it is gone in any case"
