@@ -4,6 +4,8 @@ import os
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dev.setup.steps import SetupError, call, say, timed
@@ -30,6 +32,11 @@ _FILES = {"/usr/lib/cni/bridge": "containernetworking-plugins"}
 _FOR_PYTHON = {"g++", "python3-dev", "python3-venv"}
 """What the Python environment alone needs."""
 
+_SYSTEMD = Path("/run/systemd/system")
+_POLICY = Path("/usr/sbin/policy-rc.d")
+"""What Debian's packages ask before they start a service."""
+_START_NOTHING = "#!/bin/sh\n# while the setup of DPE installs packages\nexit 101\n"
+
 
 def missing(*, cluster: bool) -> list[str]:
     """Packages that must be installed, for the cluster too or for Python alone."""
@@ -44,6 +51,34 @@ def missing(*, cluster: bool) -> list[str]:
     return sorted(found if cluster else found & _FOR_PYTHON)
 
 
+def _enabled() -> set[str]:
+    """Units that systemd starts at boot; none where it does not run."""
+    if not _SYSTEMD.is_dir():
+        return set()
+    command = ["systemctl", "list-unit-files", "--state=enabled", "--no-legend", "--no-pager"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return {line.split()[0] for line in listed.splitlines() if line.strip()}
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Services of packages that are installed meanwhile are not started, neither now nor at the next boot."""
+    before = _enabled()
+    # one that somebody made stays; ours may be there from a setup that was killed
+    ours = not _POLICY.exists() or _POLICY.read_text() == _START_NOTHING
+    if ours:
+        _POLICY.write_text(_START_NOTHING)
+        _POLICY.chmod(0o755)
+    try:
+        yield
+    finally:
+        if ours:
+            _POLICY.unlink()
+        new = sorted(_enabled() - before)
+        if new:
+            call(["systemctl", "disable", *new], "apt")
+
+
 def ensure(*, cluster: bool) -> None:
     """Install what is missing; SetupError where that cannot be done."""
     wanted = missing(cluster=cluster)
@@ -55,7 +90,7 @@ def ensure(*, cluster: bool) -> None:
         raise SetupError(f"missing Debian packages; run as root: apt-get install {' '.join(wanted)}")
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     install = ["apt-get", "install", "-y", "--no-install-recommends", *wanted]
-    with timed("Debian packages"):
+    with timed("Debian packages"), _without_services():
         say("installing " + " ".join(wanted))
         known = subprocess.run(["apt-get", "install", "--simulate", *wanted], capture_output=True, check=False)
         if known.returncode:

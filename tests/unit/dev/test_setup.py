@@ -142,6 +142,59 @@ def test_missing_packages_are_named_where_they_cannot_be_installed(
         packages.ensure(cluster=True)
 
 
+@pytest.fixture
+def debian(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for a Debian with systemd that lacks containerd; apt-get ends as the file `apt-ends` says."""
+    (tmp_path / "apt-ends").write_text("0")
+    (tmp_path / "enabled").write_text("ssh.service enabled enabled\n")
+    scripts = {
+        "apt-get": f"""case "$*" in *--simulate*) exit 0 ;; esac
+{tmp_path}/policy-rc.d; echo "policy $?" >> {tmp_path}/calls
+echo 'containerd.service enabled enabled' >> {tmp_path}/enabled
+exit $(cat {tmp_path}/apt-ends)""",
+        "systemctl": f"""case $1 in
+list-unit-files) sort -u {tmp_path}/enabled ;;
+*) echo "$*" >> {tmp_path}/calls ;;
+esac""",
+    }
+    for name, text in scripts.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(packages, "_SYSTEMD", tmp_path)
+    monkeypatch.setattr(packages, "_POLICY", tmp_path / "policy-rc.d")
+    wanted = iter([["containerd"], []])
+    monkeypatch.setattr(packages, "missing", lambda *, cluster: next(wanted))
+    return tmp_path
+
+
+def test_services_of_installed_packages_are_neither_started_nor_enabled(debian: Path) -> None:
+    packages.ensure(cluster=True)
+    assert (debian / "calls").read_text().splitlines() == ["policy 101", "disable containerd.service"]
+    assert not (debian / "policy-rc.d").exists()
+
+
+def test_an_installation_that_fails_leaves_services_as_they_were(debian: Path) -> None:
+    (debian / "apt-ends").write_text("100")
+    with pytest.raises(steps.SetupError, match=r"apt-get .* ended with 100"):
+        packages.ensure(cluster=True)
+    assert not (debian / "policy-rc.d").exists()
+    assert "disable containerd.service" in (debian / "calls").read_text()
+
+
+@pytest.mark.parametrize(("text", "stays"), [("#!/bin/sh\nexit 104\n", True), (packages._START_NOTHING, False)])
+def test_a_policy_that_somebody_made_stays_and_one_of_a_killed_setup_does_not(
+    debian: Path, text: str, stays: bool
+) -> None:
+    policy = debian / "policy-rc.d"
+    policy.write_text(text)
+    policy.chmod(0o755)
+    packages.ensure(cluster=True)
+    assert policy.exists() == stays
+    assert (debian / "calls").read_text().startswith("policy 104" if stays else "policy 101")
+
+
 def test_a_failed_step_shows_the_end_of_its_output(cache: Path) -> None:
     with pytest.raises(steps.SetupError, match="ended with 3") as caught:
         steps.call(["sh", "-c", "echo the reason; exit 3"], "thing")
