@@ -4,12 +4,9 @@ With several workers (`pytest -n 2 --dist loadscope`) tests that share something
 the other.
 """
 
-import fcntl
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from dev import image as local_image
@@ -21,6 +18,7 @@ from selenium.webdriver.remote.webdriver import WebDriver
 
 from dpe_api.launch import StoreAddress
 from dpe_jobs.store import Store
+from tests import sharing
 from tests.browser.chromium import chromium
 from tests.groups import Groups, group
 
@@ -45,38 +43,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: group(item.path) != "e2e")
 
 
-@contextmanager
-def _alone(it: Cluster) -> Iterator[Path]:
-    """Whoever holds this may start or stop the cluster; gives the folder in which the workers say that they use it."""
-    users = it.state.with_name(it.state.name + ".tests")
-    users.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (users / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield users
-
-
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
     """The embedded cluster, up and whole. Tests that break it mend it; the last worker that used it stops it."""
     it = Cluster.from_env()
-    with _alone(it) as users:
-        for user in users.glob("*.pid"):
-            if not Path(f"/proc/{user.stem}").exists():  # killed before it could say so
-                user.unlink()
-        if not any(users.glob("*.pid")):
-            (users / "was-up").unlink(missing_ok=True)
-            if lifecycle.is_up(it):
-                (users / "was-up").touch()
-            (users / "had-state").unlink(missing_ok=True)
-            if it.state.exists():
-                (users / "had-state").touch()
-        mine = users / f"{os.getpid()}.pid"
-        mine.touch()
+    with sharing.alone(it) as users:
+        sharing.arrive(it, users)
         lifecycle.up(it)
+        sharing.use(it, users)
     yield it
-    with _alone(it) as users:
-        mine.unlink()
-        if not any(users.glob("*.pid")) and not (users / "was-up").exists():
+    with sharing.alone(it) as users:
+        if sharing.leave(users):
             lifecycle.down(it, keep=(users / "had-state").exists())
 
 

@@ -17,6 +17,7 @@ from dev.cluster import lifecycle, nodes
 from dev.cluster.config import GPU_RESOURCE, GPUS_PER_NODE, Cluster
 from dev.cluster.processes import Processes, wait_until
 from kubernetes import client, config
+from tests import sharing
 from tests.cluster.pods import PYTHON, manifest, output, phase, wait_for
 from tests.conftest import RESTRICTED
 
@@ -60,7 +61,13 @@ def command(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[Cluster]:
+def reserved() -> Iterator[None]:
+    with sharing.own(OWN):
+        yield
+
+
+@pytest.fixture(scope="module")
+def own(reserved: None) -> Iterator[Cluster]:
     lifecycle.down(OWN)
     assert traces() == []
     lifecycle.up(OWN)
