@@ -9,6 +9,7 @@ import hashlib
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from dev.cluster import lifecycle, object_store
 from dev.cluster.config import GPUS_PER_NODE, Cluster
 from kubernetes import client, config
 from kubernetes.client import ApiException
+from tests import sharing
 from tests.cluster import gangs, operators
 from tests.cluster.conftest import CRDS
 from tests.cluster.operators import ON_CPU, Lab
@@ -60,6 +62,10 @@ class Matrix:
     lab: Lab
     cells: dict[tuple[str, Stage], Cell] = field(default_factory=dict)
     twice: set[str] = field(default_factory=set)
+    looks: Counter[str] = field(default_factory=Counter)
+    """Fault -> how often it was seen meanwhile whether a stage runs twice."""
+    fault: str = ""
+    """The one that is struck now."""
     lost: list[str] = field(default_factory=list)
     phases: dict[Stage, Phase] = field(default_factory=dict)
 
@@ -159,7 +165,13 @@ class Instance:
 
 
 @pytest.fixture(scope="module")
-def instance() -> Iterator[Instance]:
+def reserved() -> Iterator[None]:
+    with sharing.own(OWN):
+        yield
+
+
+@pytest.fixture(scope="module")
+def instance(reserved: None) -> Iterator[Instance]:
     lifecycle.down(OWN)
     try:
         lifecycle.up(OWN)
@@ -261,10 +273,15 @@ def matrix(lab: Lab) -> Matrix:
     it = Matrix(lab)
     over = threading.Event()
 
+    def look(core: client.CoreV1Api) -> bool:
+        it.twice |= twins(core, lab.namespace)
+        it.looks[it.fault] += 1
+        return True
+
     def look_for_twins() -> None:
         with config.new_client_from_config(str(OWN.kubeconfig)) as api:
             while not over.wait(0.5):
-                quiet(lambda: bool(it.twice.update(twins(client.CoreV1Api(api), lab.namespace))) or True)
+                quiet(lambda: look(client.CoreV1Api(api)))
 
     cordon(lab, "n2", yes=True)  # what a lost node takes must be on it
     for stage in Stage:
@@ -275,8 +292,8 @@ def matrix(lab: Lab) -> Matrix:
     watcher = threading.Thread(target=look_for_twins, daemon=True)
     watcher.start()
     published = it.manifests()
-    for number, fault in enumerate(FAULTS):
-        strike(it, fault, number)
+    for number, it.fault in enumerate(FAULTS):
+        strike(it, it.fault, number)
     lifecycle.start_node(OWN, "n1")
     for stage in Stage:
         it.hold(stage, hold=False)
@@ -329,6 +346,7 @@ def test_only_faults_that_take_pods_cost_attempts(matrix: Matrix) -> None:
 
 def test_nothing_is_lost_and_nothing_runs_twice(matrix: Matrix) -> None:
     assert (matrix.lost, matrix.twice) == ([], set())
+    assert [fault for fault in FAULTS if not matrix.looks[fault]] == [], "nobody saw whether a stage ran twice"
 
 
 def ready(core: client.CoreV1Api, node: str) -> bool:
