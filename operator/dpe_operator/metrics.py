@@ -51,6 +51,12 @@ PROGRESS = Gauge(
 PHASE = Gauge(
     "dpe_iteration_phase", "1 for the iteration's phase", ["namespace", "iteration", "phase"], registry=REGISTRY
 )
+END_TIME = Gauge(
+    "dpe_iteration_end_time_seconds",
+    "When the iteration ended, Unix time",
+    ["namespace", "iteration"],
+    registry=REGISTRY,
+)
 ITERATION_SAMPLES = Gauge(
     "dpe_iteration_samples",
     "The iteration's candidates: kept, or rejected",
@@ -76,7 +82,7 @@ STALE = Gauge(
     "dpe_stale_iterations", "Iterations that are not looked after, as /healthz counts them", registry=REGISTRY
 )
 
-_OF_ONE_ITERATION = (ACCURACY, PROGRESS, PHASE, ITERATION_SAMPLES, ITERATION_GPU_SECONDS, ITERATION_TOKENS)
+_OF_ONE_ITERATION = (ACCURACY, PROGRESS, PHASE, END_TIME, ITERATION_SAMPLES, ITERATION_GPU_SECONDS, ITERATION_TOKENS)
 _ENDPOINTS = {
     Stage.DIAGNOSIS: "base",
     Stage.GENERATION: "base",
@@ -157,6 +163,8 @@ def show(iteration: Iteration, status: Status) -> None:
     PHASE.labels(*own, status.phase.value).set(1)
     if old is not None and old is not status.phase:
         PHASE.remove(*own, old.value)
+    if status.completion_time is not None:
+        END_TIME.labels(*own).set(status.completion_time.timestamp())
     ITERATION_GPU_SECONDS.labels(*own).set(status.cost.gpu_seconds)
     ITERATION_TOKENS.labels(*own).set(status.cost.tokens)
     if status.samples is not None:

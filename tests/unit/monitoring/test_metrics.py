@@ -150,6 +150,17 @@ def test_an_iterations_phase_samples_and_cost_are_gauges_of_its_own() -> None:
     assert value("dpe_iteration_phase", **own, phase="Succeeded") is None
 
 
+def test_an_iteration_has_an_end_time_from_its_end_on_also_for_an_operator_that_has_just_started() -> None:
+    own = {"namespace": "lab", "iteration": "shapes-1"}
+    metrics.show(given.ITERATION, Status(phase=Phase.TRAINING))
+    assert value("dpe_iteration_end_time_seconds", **own) is None
+    metrics.forget("lab", "shapes-1")
+    metrics.show(given.ITERATION, Status(phase=Phase.FAILED, completion_time=given.T0))
+    assert value("dpe_iteration_end_time_seconds", **own) == given.T0.timestamp()
+    metrics.forget("lab", "shapes-1")
+    assert value("dpe_iteration_end_time_seconds", **own) is None
+
+
 @pytest.mark.parametrize(
     ("stage", "progress", "ratio"),
     [
