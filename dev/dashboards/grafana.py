@@ -33,7 +33,18 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-_OF_THE_TARGET = ("Time", "Value", "__name__", "job", "instance", "pod", "container", "endpoint", "service")
+_OF_THE_TARGET = (
+    "Time",
+    "Value",
+    "__name__",
+    "job",
+    "instance",
+    "pod",
+    "container",
+    "endpoint",
+    "service",
+    "dpe_release",
+)
 
 
 def _panel(panel: Panel, number: int, x: int, y: int) -> dict[str, Any]:

@@ -4,7 +4,9 @@ The embedded cluster enforces no NetworkPolicy: who may reach whom is computed h
 """
 
 import json
+import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ import yaml
 from kubernetes import client
 from tests.cluster import charts
 from tests.cluster.charts import CHART, MINIMAL, PROMETHEUS_API, ROOT, Peer, connects, one, rendered, some
+from tests.unit.monitoring.test_rules import promtool
 from tests.unit.operator import given
 
 from dpe_api.names import Stage
@@ -245,9 +248,26 @@ def test_alerts_carry_the_labels_and_the_runbook_of_the_values() -> None:
     for alert in alerts:
         assert alert["labels"]["team"] == "vision"
         assert alert["annotations"]["runbook_url"] == f"https://wiki.example.org/ops#{alert['alert'].lower()}"
-    ups = [r["expr"] for r in alerts if "up{" in r["expr"]]
-    assert ups
-    assert all('up{job="dpe-operator",namespace="science"}' in e for e in ups)
+
+
+def test_each_monitor_gives_its_series_the_release_that_the_rules_ask_for() -> None:
+    documents = rendered(*PROMETHEUS_API)
+    endpoints = one(documents, "ServiceMonitor")["spec"]["endpoints"]
+    endpoints += one(documents, "PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert len(endpoints) == 3
+    for endpoint in endpoints:
+        assert {"targetLabel": "dpe_release", "replacement": "science/dpe"} in endpoint["relabelings"]
+
+
+def test_of_two_releases_under_one_prometheus_each_tells_of_its_own_alone(tmp_path: Path) -> None:
+    for namespace in ("science", "physics"):
+        arguments = [*PROMETHEUS_API, "--set", f"monitoring.alertLabels.team={namespace}"]
+        groups = one(rendered(*arguments, namespace=namespace), "PrometheusRule")["spec"]["groups"]
+        path = tmp_path / f"{namespace}.yaml"
+        path.write_text(yaml.safe_dump({"groups": [{**g, "name": f"{namespace} {g['name']}"} for g in groups]}))
+    promtool("check", "rules", str(tmp_path / "science.yaml"))
+    shutil.copy(Path(__file__).with_name("two_releases_test.yaml"), tmp_path)
+    promtool("test", "rules", str(tmp_path / "two_releases_test.yaml"))
 
 
 def test_priority_classes_are_used_where_they_are_created() -> None:

@@ -8,7 +8,7 @@ from tests.e2e.world import World
 from tests.monitoring.scraping import Prometheus, silent
 from tests.unit.monitoring.test_metrics import BOUNDED, DESIGN
 
-OF_THE_SCRAPE = {"__name__", "job", "instance", "namespace", "pod", "container"}
+OF_THE_SCRAPE = {"__name__", "job", "dpe_release", "instance", "namespace", "pod", "container"}
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(3000)]
 
 

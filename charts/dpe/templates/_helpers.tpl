@@ -125,6 +125,11 @@ app.kubernetes.io/component: operator
 {{ .Release.Name | trunc 50 | trimSuffix "-" }}
 {{- end }}
 
+{{/* Label dpe_release of every series and alert: several releases may share one Prometheus. */}}
+{{- define "dpe.release" -}}
+{{ .Release.Namespace }}/{{ .Release.Name }}
+{{- end }}
+
 {{/* Pods of helm test and of the hook before an uninstall. */}}
 {{- define "dpe.hookSelector" -}}
 app.kubernetes.io/name: dpe

@@ -28,6 +28,12 @@ def test_promtool_finds_nothing_wrong_with_the_rules() -> None:
     assert "SUCCESS" in promtool("check", "rules", str(RULES))
 
 
+def test_every_selector_has_braces_into_which_the_chart_writes_its_release() -> None:
+    rules = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    series = r"\b(?:dpe_(?!release\b)\w+|\w+:dpe\w+:\w+|up|process_start_time_seconds)\b(.)"
+    assert {match for rule in rules for match in re.findall(series, rule["expr"])} == {"{"}
+
+
 def test_every_alert_fires_when_it_should_and_not_before() -> None:
     promtool("test", "rules", str(STORIES))
 
