@@ -1,5 +1,7 @@
 """What the cluster and the store say against starting an iteration, each as a value with its mend."""
 
+from collections.abc import Awaitable
+
 from pydantic import ValidationError
 
 from dpe_api.endpoints import SecretKeyRef
@@ -148,6 +150,17 @@ async def _pool_problem(storage: Storage, field: str, uri: str) -> Problem | Non
     return Problem("PoolNotIndexed", f"{field} is {uri}, which has no index: run python -m dpe_jobs index {uri}")
 
 
+async def _or_refused(look: Awaitable[Problem | None], field: str, uri: str) -> Problem | None:
+    """What a look at an address of the spec found; that the store refuses it concerns this field alone."""
+    try:
+        return await look
+    except StoreRefused as error:
+        return Problem(
+            "AddressRefused",
+            f"{field} is {uri}: {error}: correct the address, or let the platform's credentials read it",
+        )
+
+
 async def _store_problems(storage: Storage, platform: Platform, spec: Spec, previous: Previous | None) -> list[Problem]:
     bucket = platform.object_store.bucket
     if not await storage.bucket_exists(bucket):
@@ -169,10 +182,10 @@ async def _store_problems(storage: Storage, platform: Platform, spec: Spec, prev
             for i, b in enumerate(resolved.spec.evaluation.benchmarks)
         ),
     ]
-    found = [await _folder_problem(storage, *one) for one in wanted]
+    found = [await _or_refused(_folder_problem(storage, *one), *one[:2]) for one in wanted]
     sources = enumerate(resolved.spec.generation.sources)
     pools = [(f"spec.generation.sources[{i}].uri", s.uri) for i, s in sources if s.kind is SourceKind.POOL and s.uri]
-    found += [await _pool_problem(storage, *one) for one in pools]
+    found += [await _or_refused(_pool_problem(storage, *one), *one) for one in pools]
     return [p for p in found if p is not None]
 
 

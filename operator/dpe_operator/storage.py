@@ -92,6 +92,7 @@ class Storage:
         if parts.scheme not in ("http", "https") or not parts.netloc:
             raise ValueError(f"objectStore.endpoint is {store.endpoint!r}: write http(s)://HOST[:PORT]")
         self.endpoint = store.endpoint
+        self._bucket, self._prefix = store.bucket, store.prefix.strip("/")
         self._client = Minio(
             parts.netloc,
             credentials=credentials,
@@ -106,8 +107,19 @@ class Storage:
         )
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
-    async def _call(self, request: Callable[[], T]) -> T | None:
-        """The result, or None for what does not exist."""
+    async def _call(self, bucket: str, key: str, request: Callable[[], T]) -> T | None:
+        """The result, or None for what does not exist.
+
+        Counted is what the platform itself needs: an address that somebody wrote into a spec may be anybody's.
+        """
+        try:
+            return await self._ask(request)
+        except (StoreUnavailable, StoreRefused) as error:
+            if bucket == self._bucket and (not key or f"{key}/".startswith(self._prefix and f"{self._prefix}/")):
+                metrics.STORE_ERRORS.labels("refused" if isinstance(error, StoreRefused) else "unavailable").inc()
+            raise
+
+    async def _ask(self, request: Callable[[], T]) -> T | None:
         async with self._slots:
             try:
                 return await asyncio.to_thread(request)
@@ -116,17 +128,13 @@ class Storage:
                     return None
                 status = error.response.status if error.response is not None else 0
                 if status >= 500 or error.code in ("SlowDown", "XMinioServerNotInitialized"):
-                    metrics.STORE_ERRORS.labels("unavailable").inc()
                     raise StoreUnavailable(f"object store {self.endpoint} answers {error.code}") from error
-                metrics.STORE_ERRORS.labels("refused").inc()
                 raise StoreRefused(f"object store {self.endpoint} answers {error.code}: {error.message}") from error
             except ValueError as error:  # what the client does not even send: a bucket or key that cannot be one
-                metrics.STORE_ERRORS.labels("refused").inc()
                 # the header that http.client shows holds the access key and a signature
                 why = "a key has a line break in it" if "header" in str(error) else str(error)
                 raise StoreRefused(f"object store {self.endpoint} is not asked: {why}") from None
             except (urllib3.exceptions.HTTPError, OSError, MinioException) as error:
-                metrics.STORE_ERRORS.labels("unavailable").inc()
                 # without the error's own text: it names sockets and changes from one try to the next
                 raise StoreUnavailable(
                     f"object store {self.endpoint} does not answer ({type(error).__name__})"
@@ -144,12 +152,12 @@ class Storage:
                 response.close()
                 response.release_conn()
 
-        return await self._call(request)
+        return await self._call(bucket, key, request)
 
     async def etag(self, uri: str) -> str | None:
         """What changes when an object does, or None when there is none."""
         bucket, key = split_uri(uri)
-        found = await self._call(lambda: self._client.stat_object(bucket, key))
+        found = await self._call(bucket, key, lambda: self._client.stat_object(bucket, key))
         return None if found is None else (found.etag or "").strip('"')
 
     async def names(self, uri: str, limit: int = LISTED) -> list[str]:
@@ -160,7 +168,7 @@ class Storage:
             found = self._client.list_objects(bucket, f"{prefix}/", recursive=True)
             return [o.object_name or "" for o, _ in zip(found, range(limit), strict=False)]
 
-        return await self._call(request) or []
+        return await self._call(bucket, prefix, request) or []
 
     async def folders(self, uri: str) -> list[str]:
         """Addresses of the folders right below a folder, by name."""
@@ -170,11 +178,11 @@ class Storage:
             found = self._client.list_objects(bucket, f"{prefix}/")
             return sorted(f"s3://{bucket}/{(o.object_name or '').rstrip('/')}" for o in found if o.is_dir)
 
-        return await self._call(request) or []
+        return await self._call(bucket, prefix, request) or []
 
     async def bucket_exists(self, bucket: str) -> bool:
         """Whether there is such a bucket."""
-        return bool(await self._call(lambda: self._client.bucket_exists(bucket)))
+        return bool(await self._call(bucket, "", lambda: self._client.bucket_exists(bucket)))
 
     async def manifest(self, folder: str) -> Manifest | None:
         """The manifest of an artifact, or None while it is not published; ValidationError when it is none."""
