@@ -30,6 +30,7 @@ from dpe_operator.stages import (
     is_ready,
     may_linger,
     retire_server,
+    running_charges,
     settle,
     start,
     still_stopping,
@@ -52,7 +53,8 @@ _SERVERS = (Stage.SERVE_BASE, Stage.SERVE_CANDIDATE)
 def decide(spec: Spec, status: Status, seen: Observed, platform: Platform, now: datetime) -> Plan:
     """Choose the next step of one iteration. Pure: no clock, no cluster, no store."""
     if seen.iteration.deleting:
-        return Plan()
+        turn = None if status.resolved is None else Turn(spec, status, status.resolved, seen, platform, now)
+        return Plan(running=() if turn is None else running_charges(turn))
     if status.phase.is_final:
         return _after_the_end(spec, status, seen, platform, now)
     if status.resolved is None:
@@ -76,6 +78,7 @@ def _plan(turn: Turn, before: Status) -> Plan:
         status=None if after == before else after,
         notes=tuple(turn.notes),
         charges=tuple(turn.charges),
+        running=running_charges(turn),
         look_again_in=timedelta(seconds=min([default_s, *due])),
     )
 

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from dpe_operator.observe import Memory
+from dpe_operator.plan import Charge
 
 
 @dataclass(slots=True)
@@ -30,6 +31,8 @@ class Loop:
     """time.monotonic() since which a new message of a stage waits to be written; None: none does."""
     due: float = field(default_factory=time.monotonic)
     """time.monotonic() by which the next look should have begun; infinite: it waits for events alone."""
+    running: tuple[Charge, ...] = ()
+    """GPU time of the attempts that go on, as of the last look."""
     trust: float = field(default_factory=lambda: random.uniform(0.5, 1.0))
     """Its share of the longest time without a list: iterations that began together do not list together for ever."""
 

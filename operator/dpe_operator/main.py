@@ -96,6 +96,8 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
             await run(operator, loop, ended)
         finally:
             waker.cancel()
+            if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
+                metrics.charge(loop.running)  # no status will; of an operator that ends, the next one will
             if operator.loops.get((namespace, name)) is loop:
                 del operator.loops[namespace, name]
                 operator.dequeue(namespace, name)

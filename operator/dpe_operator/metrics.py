@@ -35,7 +35,12 @@ ACCURACY = Gauge(
 SAMPLES = Counter(
     "dpe_samples", "Candidates of the generation: kept, or rejected with a reason", ["outcome"], registry=REGISTRY
 )
-GPU_SECONDS = Counter("dpe_gpu_seconds", "GPU time of ended attempts", ["stage", "pool"], registry=REGISTRY)
+GPU_SECONDS = Counter(
+    "dpe_gpu_seconds",
+    "GPU time of attempts that ended, or whose iteration was deleted",
+    ["stage", "pool"],
+    registry=REGISTRY,
+)
 TOKENS = Counter("dpe_tokens", "Tokens by model server", ["endpoint", "direction"], registry=REGISTRY)
 RECONCILE_DURATION = Histogram(
     "dpe_reconcile_duration_seconds", "One look, decision and its execution", registry=REGISTRY
@@ -64,7 +69,10 @@ ITERATION_SAMPLES = Gauge(
     registry=REGISTRY,
 )
 ITERATION_GPU_SECONDS = Gauge(
-    "dpe_iteration_gpu_seconds", "The iteration's GPU time so far", ["namespace", "iteration"], registry=REGISTRY
+    "dpe_iteration_gpu_seconds",
+    "The iteration's GPU time so far, that of running attempts included",
+    ["namespace", "iteration"],
+    registry=REGISTRY,
 )
 ITERATION_TOKENS = Gauge(
     "dpe_iteration_tokens", "The iteration's tokens so far", ["namespace", "iteration"], registry=REGISTRY
@@ -155,8 +163,8 @@ def _show_accuracy(own: tuple[str, str], accuracies: dict[tuple[str, str], float
     _accuracy_shown[own] = set(accuracies)
 
 
-def show(iteration: Iteration, status: Status) -> None:
-    """Set the gauges of one iteration; also after a restart of the operator."""
+def show(iteration: Iteration, status: Status, running: tuple[Charge, ...] = ()) -> None:
+    """Set the gauges of one iteration; also after a restart of the operator. `running`: GPU time of what goes on."""
     own = (iteration.namespace, iteration.name)
     old = _count_phase(own, status.phase)
     _count_queued(own, waits=status.queue is not None)
@@ -165,7 +173,7 @@ def show(iteration: Iteration, status: Status) -> None:
         PHASE.remove(*own, old.value)
     if status.completion_time is not None:
         END_TIME.labels(*own).set(status.completion_time.timestamp())
-    ITERATION_GPU_SECONDS.labels(*own).set(status.cost.gpu_seconds)
+    ITERATION_GPU_SECONDS.labels(*own).set(status.cost.gpu_seconds + sum(c.gpu_seconds for c in running))
     ITERATION_TOKENS.labels(*own).set(status.cost.tokens)
     if status.samples is not None:
         for outcome, number in {"kept": status.samples.kept, **status.samples.rejected}.items():
@@ -181,10 +189,15 @@ def show(iteration: Iteration, status: Status) -> None:
             PROGRESS.remove(*own, entry.name.value)
 
 
+def charge(charges: tuple[Charge, ...]) -> None:
+    """Count GPU time that nothing will be added to."""
+    for one in charges:
+        GPU_SECONDS.labels(one.stage.value, one.pool).inc(one.gpu_seconds)
+
+
 def count(before: Status, after: Status, seen: Observed, charges: tuple[Charge, ...]) -> None:
     """Count what changed between two statuses that were written one after the other."""
-    for charge in charges:
-        GPU_SECONDS.labels(charge.stage.value, charge.pool).inc(charge.gpu_seconds)
+    charge(charges)
     for entry in after.stages:
         old = before.stage_status(entry.name)
         stage = entry.name.value

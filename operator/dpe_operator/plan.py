@@ -40,7 +40,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """GPU time of an attempt that has ended; the new status holds it already."""
+    """GPU time of one attempt."""
 
     stage: Stage
     pool: str
@@ -61,6 +61,9 @@ class Plan:
     """None: nothing to write."""
     notes: tuple[Note, ...] = ()
     charges: tuple[Charge, ...] = ()
+    """Of attempts that have ended; the new status holds them already."""
+    running: tuple[Charge, ...] = ()
+    """Of attempts that go on, up to now; no status holds them."""
     remove_iteration: bool = False
     """Its time to live is over."""
     look_again_in: timedelta | None = None

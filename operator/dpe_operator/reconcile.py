@@ -218,7 +218,8 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     loop.memory.conflicts = frozenset()
     after = plan.status or status
     metrics.count(status, after, seen, plan.charges)
-    metrics.show(iteration, after)
+    loop.running = plan.running
+    metrics.show(iteration, after, plan.running)
     operator.tracer.tell(status, after, seen, datetime.now(UTC))
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
 

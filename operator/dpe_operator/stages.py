@@ -24,20 +24,33 @@ SERVER_OF = {
 }
 
 
-def _charge_time(turn: Turn, stage: Stage) -> None:
-    """Add the GPU time of an attempt that has just ended: from its first pod's placement to its last pod's end."""
+def _gpu_time(turn: Turn, stage: Stage) -> Charge | None:
+    """GPU time of the newest attempt so far, from its first pod's placement to its last pod's end; None without any."""
     gpus = turn.gpus(stage)
     pods = [p for p in turn.pods(stage) if p.scheduled_at is not None]
     if not gpus or not pods:
-        return
+        return None
     start = min(p.scheduled_at for p in pods if p.scheduled_at is not None)
     ends = [max((e.at for e in p.ended), default=turn.now) if p.is_over else turn.now for p in pods]
-    cost = turn.status.cost
-    seconds = round(gpus * max(0.0, (max(ends) - start).total_seconds()), 1)
-    total = cost.model_copy(update={"gpu_seconds": round(cost.gpu_seconds + seconds, 1)})
-    turn.status = turn.status.model_copy(update={"cost": total})
     pool = turn.resolved.spec.training.pool if stage is Stage.TRAINING else turn.resolved.spec.serving.pool
-    turn.charges.append(Charge(stage, pool, seconds))
+    return Charge(stage, pool, round(gpus * max(0.0, (max(ends) - start).total_seconds()), 1))
+
+
+def running_charges(turn: Turn) -> tuple[Charge, ...]:
+    """GPU time so far of attempts that run, which no status holds yet."""
+    entries = [entry for entry in turn.status.stages if entry.state is StageState.RUNNING]
+    return tuple(charge for entry in entries if (charge := _gpu_time(turn, entry.name)) is not None)
+
+
+def _charge_time(turn: Turn, stage: Stage) -> None:
+    """Add the GPU time of an attempt that has just ended."""
+    charge = _gpu_time(turn, stage)
+    if charge is None:
+        return
+    cost = turn.status.cost
+    total = cost.model_copy(update={"gpu_seconds": round(cost.gpu_seconds + charge.gpu_seconds, 1)})
+    turn.status = turn.status.model_copy(update={"cost": total})
+    turn.charges.append(charge)
 
 
 def _fail(turn: Turn, stage: Stage, message: str) -> None:
