@@ -65,6 +65,7 @@ PAGE = Dashboard(
                     ),
                 ),
                 "s",
+                width=6,
             ),
             Panel(
                 "Ended attempts",
@@ -75,13 +76,22 @@ PAGE = Dashboard(
                         "{{stage}} {{outcome}}",
                     ),
                 ),
+                width=6,
                 about="In the time range. Failed attempts are charged, disrupted ones are not; both cost GPU time.",
             ),
             Panel(
                 "Samples",
                 "bargauge",
                 ((f"sum by (outcome) ({of_operator('dpe_iteration_samples')})", "{{outcome}}"),),
+                width=6,
                 about="Candidates of the generation by what became of them.",
+            ),
+            Panel(
+                "Samples of all generations",
+                "timeseries",
+                ((f"sum by (outcome) (dpe_samples_total{{{OPERATOR}}})", "{{outcome}}"),),
+                width=6,
+                about="Of generations that ended since the operator was started, also of iterations that are deleted.",
             ),
         ),
         "Cost": (
@@ -96,7 +106,7 @@ PAGE = Dashboard(
                     ),
                 ),
                 "h",
-                about="Of attempts that ended in the time range.",
+                about="Of attempts that ended in the time range, also by a deletion of their iteration.",
             ),
             Panel(
                 "Tokens by model server",
