@@ -114,6 +114,14 @@ def merge_with_uid(patch: dict[str, Any], uid: str) -> dict[str, Any]:
     return {**patch, "metadata": {**patch.get("metadata", {}), "uid": uid}}
 
 
+def is_refused(error: Exception) -> bool:
+    """Whether the API server answers, and does not let us look: a namespace, its Role or a definition is gone.
+
+    That is the trouble of one namespace, and does not pass by itself as an outage does.
+    """
+    return isinstance(error, ApiException) and error.status in (403, 404)
+
+
 def _path(namespace: str, plural: str, name: str | None = None) -> str:
     """Address of our resources, or of one of them."""
     collection = f"/apis/{GROUP}/{VERSION}/namespaces/{namespace}/{plural}"
@@ -332,6 +340,12 @@ class Gateway:
             if error.status in (404, 409, 422):
                 raise Conflict(f"{resource.name} has changed") from error
             raise
+
+    async def release(self, resource: Resource, metadata: dict[str, Any], finalizer: str) -> None:
+        """Take a finalizer off a resource with these metadata; Conflict when they are outdated."""
+        left = [name for name in metadata.get("finalizers") or () if name != finalizer]
+        version = metadata["resourceVersion"]
+        await self.change(resource, {"metadata": {"resourceVersion": version, "finalizers": left}})
 
     async def remove(self, resource: Resource) -> None:
         """Delete a DPEIteration or a DPERun itself; its children go with it."""

@@ -3,10 +3,11 @@
 import argparse
 import asyncio
 import gc
+import itertools
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -28,13 +29,13 @@ from dpe_api.names import (
     VERSION,
 )
 from dpe_operator import metrics, tracing
-from dpe_operator.gateway import Gateway, connect
+from dpe_operator.gateway import Gateway, connect, is_refused
 from dpe_operator.health import HEALTH_PORT, Health, serve_health
 from dpe_operator.loops import Loop
 from dpe_operator.manifests.common import MANAGER
 from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
 from dpe_operator.queueing import Queue
-from dpe_operator.reconcile import FINALIZER, RETRY_S, Operator, run
+from dpe_operator.reconcile import FINALIZER, RETRY_S, Operator, line, run
 from dpe_operator.runs.reconcile import reconcile_run
 from dpe_operator.storage import Storage, keys
 
@@ -62,6 +63,20 @@ class _NoDiffs(kopf.DiffBaseStorage):  # type: ignore[misc]
         raise NotImplementedError("there is no handler whose success would be stored")
 
 
+class _Backoffs:
+    """Seconds between the tries of one request of kopf, without an end.
+
+    After the last one kopf would stop altogether, and with it the work of all namespaces for the trouble of one: of a
+    namespace that is deleted every list and watch is answered 403.
+    """
+
+    def __init__(self, *seconds: float) -> None:
+        self._seconds = seconds
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain(self._seconds, itertools.repeat(self._seconds[-1]))
+
+
 def configure(settings: kopf.OperatorSettings) -> None:
     """Kopf's settings: no rights beyond the namespaces, no posts of its own, quick recovery from an outage."""
     settings.scanning.disabled = True
@@ -77,7 +92,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.label_selectors["", "v1", "pods"] = chosen
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = (0.2, 0.5, 1, 2, 3, 3, 3)
+    settings.networking.error_backoffs = _Backoffs(0.2, 0.5, 1, 2, 3, 3, 3, 5, 10, 10, 10, 30)
     settings.background.instant_exit_timeout = 3  # a daemon ends within milliseconds, but not at once
     settings.queueing.error_delays = (1, 2, 5, 10)
 
@@ -181,15 +196,28 @@ async def _pass_on(stopped: kopf.DaemonStopped, ended: asyncio.Event, loop: Loop
 
 
 async def fill_queue(operator: Operator, namespaces: list[str]) -> None:
-    """Learn who runs and who waits before anybody is let in; returns when the API server has said it."""
-    while operator.queue.is_limited:
+    """Learn who runs and who waits before anybody is let in; returns when the API server has said it.
+
+    What it does not let us look at, for longer than while it starts, is left out: the others do not wait for it.
+    """
+    if operator.queue.is_limited:
+        await asyncio.gather(*(_fill_queue(operator, namespace) for namespace in namespaces))
+
+
+async def _fill_queue(operator: Operator, namespace: str) -> None:
+    for pause_s in itertools.chain(RETRY_S, itertools.repeat(None)):
         try:
-            for namespace in namespaces:
-                for body in await operator.gateway.iterations(namespace):
-                    operator.enqueue(body)
+            for body in await operator.gateway.iterations(namespace):
+                operator.enqueue(body)
         except (ApiException, HTTPError, OSError) as error:
-            log.warning("cannot list iterations: %s; tries again in %.0f s", error, RETRY_S[-1])
-            await asyncio.sleep(RETRY_S[-1])
+            if pause_s is None and is_refused(error):
+                log.error("namespace %s: cannot list iterations: %s; begins without them", namespace, line(error))
+                return
+            wait_s = RETRY_S[-1] if pause_s is None else pause_s
+            log.warning(
+                "namespace %s: cannot list iterations: %s; tries again in %.1f s", namespace, line(error), wait_s
+            )
+            await asyncio.sleep(wait_s)
         else:
             return
 
@@ -211,13 +239,14 @@ async def operate(platform: Platform, namespaces: list[str], metrics_port: int, 
     health = Health(operator, namespaces)
     metrics.STALE.set_function(lambda: len(health.faults()))
     server = serve_health(health, health_port)
-    watch = asyncio.create_task(health.watch())
+    beside = [asyncio.create_task(health.watch()), asyncio.create_task(health.tick())]
     await fill_queue(operator, namespaces)
     log.info("looks after %s and %s in %s", PLURAL, RUN_PLURAL, ", ".join(namespaces))
     try:
         await kopf.operator(registry=registry, settings=settings, standalone=True, namespaces=namespaces)
     finally:
-        watch.cancel()
+        for task in beside:
+            task.cancel()
         server.shutdown()
         tracer.close()
 

@@ -321,7 +321,7 @@ async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look
             metrics.RECONCILE_ERRORS.inc()
             pause = RETRY_S[min(errors, len(RETRY_S) - 1)]
             errors += 1
-            log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, _line(error), pause)
+            log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, line(error), pause)
         except Exception:
             loop.memory.doubt()
             metrics.RECONCILE_ERRORS.inc()
@@ -330,7 +330,8 @@ async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look
         await _pause(loop, pause)
 
 
-def _line(error: Exception) -> str:
+def line(error: Exception) -> str:
+    """What was said, on one line."""
     if isinstance(error, ApiException):
         return f"API server: {error.status} {error.reason} {shorten(str(error.body or ''), 300)}"
     return f"API server: {error}"

@@ -67,6 +67,8 @@ class Lab:
     platform: dict[str, Any]
     environment: dict[str, str]
     process: subprocess.Popen[bytes] | None = None
+    beside: tuple[str, ...] = ()
+    """Further namespaces that the operator looks after."""
     health_port: int = field(default_factory=free_port)
     metrics_port: int = field(default_factory=free_port)
 
@@ -87,7 +89,8 @@ class Lab:
     def start(self) -> None:
         """Start an operator process."""
         (self.folder / "platform.yaml").write_text(yaml.safe_dump(self.platform))
-        command = [sys.executable, "-m", "dpe_operator", "--namespace", self.namespace]
+        command = [sys.executable, "-m", "dpe_operator"]
+        command += [part for name in (*self.beside, self.namespace) for part in ("--namespace", name)]
         command += ["--platform", str(self.folder / "platform.yaml")]
         command += ["--health-port", str(self.health_port), "--metrics-port", str(self.metrics_port)]
         with (self.folder / "operator.log").open("ab") as log:
@@ -266,18 +269,22 @@ class Lab:
 
 def rights(lab: Lab) -> str:
     """A service account with the operator's rights in this namespace; returns a token."""
-    rbac = client.RbacAuthorizationV1Api(lab.api)
-    rules = [{"apiGroups": [g], "resources": [r], "verbs": v.split()} for g, r, v in RIGHTS]
-    rules.append({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET, KEYS], "verbs": ["get"]})
-    meta = {"name": SERVICE_ACCOUNT}
-    lab.core.create_namespaced_service_account(lab.namespace, {"metadata": meta})
-    rbac.create_namespaced_role(lab.namespace, {"metadata": meta, "rules": rules})
-    subject = {"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": lab.namespace}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": SERVICE_ACCOUNT}
-    rbac.create_namespaced_role_binding(lab.namespace, {"metadata": meta, "roleRef": role, "subjects": [subject]})
+    lab.core.create_namespaced_service_account(lab.namespace, {"metadata": {"name": SERVICE_ACCOUNT}})
+    bind(lab, lab.namespace)
     request = {"spec": {"expirationSeconds": 3600, "audiences": []}}
     token = lab.core.create_namespaced_service_account_token(SERVICE_ACCOUNT, lab.namespace, request)
     return str(token.status.token)
+
+
+def bind(lab: Lab, namespace: str) -> None:
+    """Give that service account the operator's rights in a namespace."""
+    rbac, meta = client.RbacAuthorizationV1Api(lab.api), {"name": SERVICE_ACCOUNT}
+    rules = [{"apiGroups": [g], "resources": [r], "verbs": v.split()} for g, r, v in RIGHTS]
+    rules.append({"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET, KEYS], "verbs": ["get"]})
+    rbac.create_namespaced_role(namespace, {"metadata": meta, "rules": rules})
+    subject = {"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": lab.namespace}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": SERVICE_ACCOUNT}
+    rbac.create_namespaced_role_binding(namespace, {"metadata": meta, "roleRef": role, "subjects": [subject]})
 
 
 def kubeconfig(path: Path, admin: Path, token: str) -> None:

@@ -8,22 +8,40 @@ import asyncio
 import os
 import sys
 import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
-from dpe_operator.gateway import Gateway, connect
+from kubernetes.client.exceptions import ApiException
+
+from dpe_operator.gateway import Gateway, connect, is_refused
 from dpe_operator.observe import identity
 from dpe_operator.runs import reconcile as runs
 from dpe_operator.world import Resource
 
 
-async def left(gateway: Gateway, namespaces: list[str]) -> list[Resource]:
+async def left(gateway: Gateway, namespaces: set[str]) -> list[Resource]:
     """All DPERuns that are still there; when there is none, all DPEIterations."""
-    found: list[Resource] = [runs.identity(body) for name in namespaces for body in await gateway.runs(name)]
-    return found or [identity(body) for name in namespaces for body in await gateway.iterations(name)]
+    found: list[Resource] = [runs.identity(body) for body in await listed(gateway.runs, namespaces)]
+    return found or [identity(body) for body in await listed(gateway.iterations, namespaces)]
+
+
+async def listed(kind: Callable[[str], Awaitable[list[dict[str, Any]]]], namespaces: set[str]) -> list[dict[str, Any]]:
+    """What there is in all namespaces. One that is gone, or may not be looked at, is taken out of them."""
+    found = []
+    for name in sorted(namespaces):
+        try:
+            found += await kind(name)
+        except ApiException as error:
+            if not is_refused(error):
+                raise
+            namespaces.remove(name)
+            print(f"namespace {name} is left out: the API server answers {error.status} {error.reason}")
+    return found
 
 
 async def main(timeout_s: float) -> int:
     """Exit code: 0 when none is left."""
-    gateway, namespaces = Gateway(connect()), os.environ["DPE_NAMESPACES"].split(",")
+    gateway, namespaces = Gateway(connect()), set(os.environ["DPE_NAMESPACES"].split(","))
     end, told = time.monotonic() + timeout_s, set()
     while found := await left(gateway, namespaces):
         for resource in found:

@@ -1,6 +1,7 @@
 import copy
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import jsonschema
 import pytest
 import yaml
 from dev import chart_docs
+from kubernetes.client.exceptions import ApiException
 
 from dpe_api import crd, reference
 from dpe_api.launch import Downloads
@@ -207,3 +209,21 @@ def test_the_second_iteration_says_nothing_but_the_name_of_the_first() -> None:
     assert second.model.iteration_ref is not None
     assert second.model.iteration_ref.name == "shapes-1"
     assert second.resolve(first) == first
+
+
+async def test_an_uninstall_passes_over_a_namespace_that_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
+    hook = runpy.run_path(str(CHART / "files" / "uninstall.py"))
+
+    class Gateway:
+        async def iterations(self, namespace: str) -> list[dict[str, Any]]:
+            if namespace == "gone":
+                raise ApiException(status=403, reason="Forbidden")
+            created = {"creationTimestamp": "2026-01-01T12:00:00Z"}
+            return [{"metadata": {"namespace": namespace, "name": "i0", "uid": "u", **created}}]
+
+        async def runs(self, namespace: str) -> list[dict[str, Any]]:
+            return []
+
+    left = await hook["left"](Gateway(), {"gone", "lab"})
+    assert [(it.namespace, it.name) for it in left] == [("lab", "i0")]
+    assert "namespace gone is left out" in capsys.readouterr().out
