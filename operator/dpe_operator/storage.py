@@ -3,7 +3,9 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
@@ -36,6 +38,7 @@ ENV_KEYS = "DPE_S3_KEYS"  # folder of a mounted Secret with both keys
 
 CONNECT_S, READ_S = 3.0, 10.0
 IN_FLIGHT = 8  # requests at once
+PROBE_S = 5.0  # from one request that is not answered to the next, while none is
 LISTED = 1000  # objects of a folder that are looked at
 _MISSING = {"NoSuchKey", "NoSuchBucket", "NoSuchResource"}
 
@@ -45,6 +48,10 @@ R = TypeVar("R", ExitReport, ServedReport)
 
 class StoreUnavailable(Exception):
     """The store did not answer, or not now. What it holds is unknown."""
+
+
+class _NoAnswer(StoreUnavailable):
+    """It said nothing at all: whoever asks may wait for long."""
 
 
 class StoreRefused(Exception):
@@ -81,6 +88,47 @@ def keys(environment: Mapping[str, str] = os.environ) -> Provider:
     return StaticProvider(environment[ENV_ACCESS_KEY], environment[ENV_SECRET_KEY])
 
 
+class _Silence:
+    """Spares those who ask the wait for a store that answers nobody.
+
+    Few can ask at once and each waits for READ_S; a hundred iterations in the queue behind them would not be looked at
+    for minutes. So after as many requests in a row as fit at once, one alone tries now and then, and all others are
+    told at once what it was told.
+    """
+
+    def __init__(self) -> None:
+        self._unanswered = 0
+        """In a row."""
+        self._why = ""
+        self._next_try = 0.0
+        """time.monotonic(); infinite while one tries."""
+
+    def check(self) -> None:
+        """StoreUnavailable while it is not worth to ask."""
+        if self._unanswered >= IN_FLIGHT and time.monotonic() < self._next_try:
+            raise StoreUnavailable(self._why)
+
+    @asynccontextmanager
+    async def request(self) -> AsyncIterator[None]:
+        """Around one request: learns from its end."""
+        self.check()
+        self._next_try, pause_s = float("inf"), 0.0
+        try:
+            yield
+        except _NoAnswer as error:
+            self._unanswered, self._why, pause_s = self._unanswered + 1, str(error), PROBE_S
+            raise
+        except asyncio.CancelledError:
+            raise  # nothing is known: somebody else is to try
+        except Exception:
+            self._unanswered = 0
+            raise
+        else:
+            self._unanswered = 0
+        finally:
+            self._next_try = time.monotonic() + pause_s
+
+
 class Storage:
     """The object store, without blocking the event loop.
 
@@ -106,6 +154,7 @@ class Storage:
             ),
         )
         self._slots = asyncio.Semaphore(IN_FLIGHT)
+        self._silence = _Silence()
 
     async def _call(self, bucket: str, key: str, request: Callable[[], T]) -> T | None:
         """The result, or None for what does not exist.
@@ -120,7 +169,8 @@ class Storage:
             raise
 
     async def _ask(self, request: Callable[[], T]) -> T | None:
-        async with self._slots:
+        self._silence.check()
+        async with self._slots, self._silence.request():
             try:
                 return await asyncio.to_thread(request)
             except S3Error as error:
@@ -136,9 +186,7 @@ class Storage:
                 raise StoreRefused(f"object store {self.endpoint} is not asked: {why}") from None
             except (urllib3.exceptions.HTTPError, OSError, MinioException) as error:
                 # without the error's own text: it names sockets and changes from one try to the next
-                raise StoreUnavailable(
-                    f"object store {self.endpoint} does not answer ({type(error).__name__})"
-                ) from error
+                raise _NoAnswer(f"object store {self.endpoint} does not answer ({type(error).__name__})") from error
 
     async def get(self, uri: str) -> bytes | None:
         """A small object, or None."""

@@ -1,7 +1,10 @@
 """What the operator asks of a store, over real HTTP: a server that answers HEAD requests as S3 does."""
 
+import asyncio
+import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -11,6 +14,7 @@ from minio.credentials.credentials import Credentials
 from minio.credentials.providers import Provider, StaticProvider
 from tests.unit.operator import given
 
+from dpe_operator import storage as module
 from dpe_operator.platform import ObjectStore
 from dpe_operator.storage import Storage, StoreRefused, StoreUnavailable, keys
 
@@ -113,3 +117,70 @@ async def test_no_answer_and_no_right_are_told_from_no_object(
 ) -> None:
     with pytest.raises(error):
         await storage.etag(f"s3://dpe/draft/{name}")
+
+
+@pytest.fixture
+def silent(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
+    """A store that takes connections and never answers."""
+    monkeypatch.setattr(module, "READ_S", 0.5)
+    monkeypatch.setattr(module, "PROBE_S", 0.5)
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listening:
+        yield store.model_copy(update={"endpoint": f"http://127.0.0.1:{listening.getsockname()[1]}"})
+
+
+async def test_a_store_that_never_answers_is_waited_for_by_few_and_all_others_are_told_at_once(
+    silent: ObjectStore,
+) -> None:
+    storage = Storage(silent, StaticProvider("access", "secret"))
+    began = time.monotonic()
+    told = await asyncio.gather(*(storage.manifest(f"s3://dpe/i{n}") for n in range(300)), return_exceptions=True)
+    took_s = time.monotonic() - began
+    assert {type(error) for error in told} <= {StoreUnavailable, module._NoAnswer}
+    assert len({str(error) for error in told}) == 1
+    assert took_s < 4 * module.READ_S, "one after the other it were 19 s"
+
+
+async def test_a_store_that_answers_again_is_found_out_by_one_that_tries(
+    silent: ObjectStore, store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = Storage(silent, StaticProvider("access", "secret"))
+    asked = 0
+
+    def answers() -> str:
+        nonlocal asked
+        asked += 1
+        return "it"
+
+    def silence() -> str:
+        nonlocal asked
+        asked += 1
+        raise TimeoutError
+
+    async def all_ask(request: Callable[[], str]) -> int:
+        nonlocal asked
+        asked = 0
+        await asyncio.gather(*(storage._call(request) for _ in range(50)), return_exceptions=True)
+        return asked
+
+    monkeypatch.setattr(module, "PROBE_S", 3600.0)
+    assert module.IN_FLIGHT <= await all_ask(silence) < 2 * module.IN_FLIGHT
+    assert await all_ask(answers) == 0, "nobody tries yet"
+    storage._silence._next_try = 0.0
+    assert await all_ask(silence) == 1
+    storage._silence._next_try = 0.0
+    assert await all_ask(answers) >= 1
+    assert await all_ask(answers) == 50
+
+
+async def test_one_that_stops_trying_leaves_it_to_another(silent: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = Storage(silent, StaticProvider("access", "secret"))
+    await asyncio.gather(*(storage.manifest(f"s3://dpe/i{n}") for n in range(10)), return_exceptions=True)
+    storage._silence._next_try = 0.0
+    tries = asyncio.create_task(storage.manifest("s3://dpe/i0"))
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable):
+        await storage.manifest("s3://dpe/i1")
+    tries.cancel()
+    await asyncio.gather(tries, return_exceptions=True)
+    with pytest.raises(module._NoAnswer):
+        await storage.manifest("s3://dpe/i1")
