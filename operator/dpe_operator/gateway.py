@@ -141,6 +141,11 @@ def _said(error: ApiException) -> str:
         return f"{error.status} {error.reason}"
 
 
+def _is_not_admitted(error: ApiException) -> bool:
+    """Whether it is about this very object. So is a webhook that does not answer: it may not be asked of others."""
+    return error.status in (400, 403, 422) or (error.status == 500 and "failed calling webhook" in _said(error))
+
+
 def _now() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -269,7 +274,7 @@ class Gateway:
         try:
             return Created.YES, await self._request("POST", collection, body=child.body)
         except ApiException as error:
-            if error.status in (400, 403, 422):
+            if _is_not_admitted(error):
                 raise NotAdmitted(child.name, f"{child.kind} {child.name}: {_said(error)}") from error
             if error.status != 409:
                 raise
@@ -319,7 +324,7 @@ class Gateway:
         try:
             await self._request("POST", collection, body=body)
         except ApiException as error:
-            if error.status in (400, 403, 422):
+            if _is_not_admitted(error):
                 raise NotAdmitted(name, _said(error)) from error
             if error.status != 409:
                 raise
@@ -410,7 +415,7 @@ class Gateway:
         try:
             await self._request("POST", f"/api/v1/namespaces/{resource.namespace}/events", body=body)
         except ApiException as error:
-            if error.status in (403, 422):  # a quota of Events, a webhook
+            if _is_not_admitted(error):  # a quota of Events, a webhook
                 log.warning("%s/%s: Event %s: %s", resource.namespace, resource.name, note.reason, _said(error))
             elif error.status != 409:
                 raise

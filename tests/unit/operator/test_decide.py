@@ -390,6 +390,14 @@ def test_a_finished_iteration_is_removed_when_its_time_is_over_and_not_before():
     assert it.plan().remove_iteration
 
 
+def test_a_time_to_live_beyond_all_dates_is_a_long_one():
+    it = world(ttlSecondsAfterFinished=300_000_000_000)
+    it.behave()
+    plan = it.plan()
+    assert plan.look_again_in is not None
+    assert (plan.remove_iteration, plan.look_again_in.days > 36_000) == (False, True)
+
+
 def test_an_iteration_that_is_being_deleted_is_left_alone():
     it = serving(world())
     running = it.plan().running

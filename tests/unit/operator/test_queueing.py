@@ -189,6 +189,31 @@ def test_a_problem_takes_it_out_of_the_queue():
     assert out.queue is None
 
 
+def test_an_outage_of_the_store_takes_nobody_out_of_the_queue():
+    platform, spec = limited(namespace=1), given.spec()
+    queued = decide(spec, Status(), seen(entry("a", RUNS)), platform, given.T0).status
+    assert queued is not None
+    away = decide(spec, queued, seen(store_error="it is away"), platform, given.at(9)).status
+    assert away is not None
+    accepted = condition(away.conditions, "Accepted")
+    assert accepted is not None
+    assert (accepted.reason, away.queue) == ("StoreUnavailable", queued.queue)
+    assert entry_of(body("me", away.wire())).standing is WAITS
+    back = decide(spec, away, seen(), platform, given.at(60)).status
+    assert back is not None
+    assert (back.queue, back.resolved is None) == (None, False)
+
+
+def test_a_problem_beside_an_outage_of_the_store_does():
+    platform, spec = limited(namespace=1), given.spec()
+    queued = decide(spec, Status(), seen(entry("a", RUNS)), platform, given.T0).status
+    assert queued is not None
+    broken = given.spec(serving={"pool": "no-such-pool"})
+    out = decide(broken, queued, seen(store_error="it is away"), platform, given.at(9)).status
+    assert out is not None
+    assert out.queue is None
+
+
 def test_a_suspended_iteration_queues_again_when_it_is_resumed():
     it = World(given.spec(), limited(namespace=1))
     for _ in range(6):

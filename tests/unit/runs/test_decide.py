@@ -191,6 +191,15 @@ def test_an_iteration_deleted_while_it_runs_begins_anew_and_its_cost_is_not_forg
     assert after.cost == Cost(gpu_seconds=300, tokens=3000)
 
 
+def test_an_iteration_that_is_judged_counts_also_while_it_is_being_deleted():
+    _, known = look(spec(), None, seen(1, SUCCEEDED), seen(2, TRAINING))
+    plan, after = look(spec(), known, seen(1, SUCCEEDED), seen(2, SUCCEEDED, deleting=True))
+    assert [r.phase for r in after.rounds] == [SUCCEEDED, SUCCEEDED]
+    assert created(plan) == "shapes-3"
+    plan, _ = look(spec(), after, seen(1, SUCCEEDED))
+    assert created(plan) != "shapes-2", "it is not run again when it is gone"
+
+
 def test_a_judged_round_whose_iteration_was_deleted_stays_and_the_next_goes_on_from_its_model():
     _, known = look(spec(), None, seen(1, SUCCEEDED))
     plan, status = look(spec(), known)
@@ -307,6 +316,14 @@ def test_a_finished_run_is_removed_when_its_time_is_over(rounds):
     assert (plan.remove_run, plan.look_again_in <= timedelta(seconds=30)) == (False, True)
     plan, _ = look(of, status, *rounds, at_s=101)
     assert plan.remove_run
+
+
+@pytest.mark.parametrize("rounds", [(seen(1, SUCCEEDED),), (seen(1, FAILED),)])
+def test_a_time_to_live_beyond_all_dates_is_a_long_one(rounds):
+    of = spec(maxIterations=1, ttlSecondsAfterFinished=300_000_000_000)
+    _, status = look(of, None, *rounds)
+    plan, _ = look(of, status, *rounds, at_s=99)
+    assert not plan.remove_run
 
 
 def test_a_complete_run_changes_no_more():
