@@ -64,7 +64,8 @@ def fold(rounds: Sequence[Round], seen: Iterable[RoundSeen]) -> list[Round]:
     """The table with what was seen. A round stays when its iteration is gone; an older try does not come back."""
     table = {r.round: r for r in rounds}
     for iteration in sorted(seen, key=lambda r: (r.round, r.retry)):
-        if not iteration.deleting:
+        # what is judged counts also while it goes: nothing would bring its verdict back
+        if not iteration.deleting or iteration.status.phase in JUDGED:
             table[iteration.round] = _updated(table.get(iteration.round), iteration)
     return [table[number] for number in sorted(table)]
 
