@@ -1,7 +1,7 @@
 """Conditions in the vocabulary of the Job API."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from dpe_api.status import Condition
@@ -15,11 +15,19 @@ MODEL_ACCEPTED = "ModelAccepted"
 QUEUED = "Queued"  # reason
 
 MESSAGE_LIMIT = 1024  # characters
+_LONGEST_TTL_S = 100 * 365 * 86_400  # a hundred years: dates end in the year 9999, which any int64 may be beyond
 
 
 def shorten(text: str, limit: int = MESSAGE_LIMIT) -> str:
     """At most `limit` characters; a cut is visible."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def end_of_life(completed: datetime | None, ttl_seconds: int | None) -> datetime | None:
+    """When ttlSecondsAfterFinished is over; None: never, or not finished."""
+    if completed is None or ttl_seconds is None:
+        return None
+    return completed + timedelta(seconds=min(ttl_seconds, _LONGEST_TTL_S))
 
 
 def with_condition(

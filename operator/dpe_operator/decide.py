@@ -17,6 +17,7 @@ from dpe_operator.conditions import (
     QUEUED,
     SUSPENDED,
     condition,
+    end_of_life,
     shorten,
     with_condition,
 )
@@ -116,10 +117,12 @@ def _admit(spec: Spec, status: Status, seen: Observed, platform: Platform, now: 
     against = list(seen.problems)
     if not any(p.reason == CYCLE for p in against):  # which says more than that the other one has not finished
         against = [*problems(spec, seen.previous, platform), *against]
+    # an outage of the store is nobody's fault: who waits keeps the place, or those who look first would get in
+    queue = status.queue if seen.store_error is not None and not against else None
     if seen.store_error is not None:
         against.append(Problem("StoreUnavailable", f"{seen.store_error}: waits until it answers"))
     new = status.model_copy(
-        update={"observed_generation": generation, "phase": Phase.PENDING, "stage": None, "queue": None}
+        update={"observed_generation": generation, "phase": Phase.PENDING, "stage": None, "queue": queue}
     )
     if against:
         first = against[0]
@@ -308,9 +311,9 @@ def _after_the_end(spec: Spec, status: Status, seen: Observed, platform: Platfor
     new = None if noted == status else noted
     if live:
         return Plan(delete=delete, status=new, look_again_in=timedelta(seconds=platform.poll_seconds))
-    if spec.ttl_seconds_after_finished is None or status.completion_time is None:
+    due = end_of_life(status.completion_time, spec.ttl_seconds_after_finished)
+    if due is None:
         return Plan(status=new)
-    due = status.completion_time + timedelta(seconds=spec.ttl_seconds_after_finished)
     if now >= due:
         return Plan(status=new, remove_iteration=True)
     return Plan(status=new, look_again_in=due - now)

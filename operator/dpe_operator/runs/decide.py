@@ -14,6 +14,7 @@ from dpe_operator.conditions import (
     QUEUED,
     SUSPENDED,
     condition,
+    end_of_life,
     shorten,
     with_condition,
 )
@@ -85,7 +86,7 @@ def _look_again(turn: _Turn, after: RunStatus) -> tuple[timedelta | None, bool]:
     """When to look again, and whether a failed run's time to live is over."""
     if after.phase is not RunPhase.FAILED:
         return turn.resync, False
-    due = _due(turn.spec, after)
+    due = end_of_life(after.completion_time, turn.spec.ttl_seconds_after_finished)
     if due is None:
         return turn.resync, False
     return min(turn.resync, max(due - turn.now, timedelta(0))), turn.now >= due
@@ -288,16 +289,11 @@ def _fail(turn: _Turn, current: Round, seen: RoundSeen) -> None:
     turn.wait(RunPhase.FAILED, f"mend the cause, then delete DPEIteration {seen.name}: its round begins anew")
 
 
-def _due(spec: RunSpec, status: RunStatus) -> datetime | None:
-    if spec.ttl_seconds_after_finished is None or status.completion_time is None:
-        return None
-    return status.completion_time + timedelta(seconds=spec.ttl_seconds_after_finished)
-
-
 def _after_the_end(spec: RunSpec, status: RunStatus, seen: RunSeen, now: datetime) -> RunPlan:
     """Remove the run when its time is over. The status does not change any more."""
     noted = status.model_copy(update={"observed_generation": seen.run.generation})
-    new, due = None if noted == status else noted, _due(spec, status)
+    new = None if noted == status else noted
+    due = end_of_life(status.completion_time, spec.ttl_seconds_after_finished)
     if due is None:
         return RunPlan(status=new)
     return RunPlan(status=new, remove_run=True) if now >= due else RunPlan(status=new, look_again_in=due - now)
