@@ -82,52 +82,63 @@ def _limits(entry: Entry, platform: Platform) -> dict[_Key, int]:
     return {key: maximum for key, maximum in limits.items() if maximum is not None}
 
 
-def _counted(entry: Entry) -> frozenset[_Key]:
-    """Whatever could count it."""
-    return frozenset({("namespace", entry.namespace), *(("pool", name) for name in entry.pools)})
-
-
 def place(own: Entry, others: Iterable[Entry], platform: Platform) -> Place:
     """Whether `own` may run beside the others.
 
-    Everybody before it in the queue keeps a place free of each limit that both want, also while another limit holds
-    that one back: who waits for two pools is not overtaken for ever by those who want one.
+    Everybody before it in the queue keeps a place free of each limit that both want, also while another pool holds
+    that one back: who waits for two pools is not overtaken for ever by those who want one. Who waits for a place of
+    the own namespace keeps none of the pools, which others share.
     """
     limits = _limits(own, platform)
-    running: Counter[_Key] = Counter()
-    ahead: Counter[_Key] = Counter()
-    before = 0
-    for entry in others:
-        shared = limits.keys() & _counted(entry)
-        if not shared or (entry.namespace, entry.name) == (own.namespace, own.name):
-            continue
-        if entry.standing is Standing.RUNS:
-            running.update(shared)
-        elif entry.standing in (Standing.WAITS, Standing.UNSEEN) and entry.order < own.order:
-            ahead.update(shared)
-            before += 1
+    others = [entry for entry in others if (entry.namespace, entry.name) != (own.namespace, own.name)]
+    running = _running(others, platform)
+    taken, before = running.copy(), 0
+    for entry in _waiting(others):
+        if entry.order >= own.order:
+            break
+        keeps = _keeps(entry, taken, platform)
+        taken.update(keeps)
+        # beside those whose places are kept: who waits for the same namespace
+        shared = limits.keys() & (keeps | {_namespace(entry)})
+        before += bool(shared)
     full = [
         f"{key[0]} {key[1]} runs {running[key]} of at most {maximum} iterations"
         for key, maximum in limits.items()
-        if running[key] + ahead[key] >= maximum
+        if taken[key] >= maximum
     ]
     return Place(before + 1, "; ".join(full))
+
+
+def _namespace(entry: Entry) -> _Key:
+    return "namespace", entry.namespace
+
+
+def _running(entries: Iterable[Entry], platform: Platform) -> Counter[_Key]:
+    """How many run, by what counts them."""
+    return Counter(key for e in entries if e.standing is Standing.RUNS for key in _limits(e, platform))
+
+
+def _waiting(entries: Iterable[Entry]) -> list[Entry]:
+    """Those that wait, first come first."""
+    waiting = (e for e in entries if e.standing in (Standing.WAITS, Standing.UNSEEN))
+    return sorted(waiting, key=lambda e: e.order)
+
+
+def _keeps(entry: Entry, taken: Counter[_Key], platform: Platform) -> set[_Key]:
+    """The limits of which one that waits keeps a place free, after what is taken; none while its namespace is full."""
+    limits, own = _limits(entry, platform), _namespace(entry)
+    return set() if own in limits and taken[own] >= limits[own] else set(limits)
 
 
 def called(entries: Iterable[Entry], platform: Platform) -> list[Entry]:
     """Those that wait and may run now, as `place` says of each, first come first."""
     entries = list(entries)
-    taken: Counter[_Key] = Counter()
-    for entry in entries:
-        if entry.standing is Standing.RUNS:
-            taken.update(_limits(entry, platform).keys())
-    found = []
-    waiting = [e for e in entries if e.standing in (Standing.WAITS, Standing.UNSEEN)]
-    for entry in sorted(waiting, key=lambda e: e.order):
-        limits = _limits(entry, platform)
-        if entry.standing is Standing.WAITS and all(taken[key] < maximum for key, maximum in limits.items()):
+    taken, found = _running(entries, platform), []
+    for entry in _waiting(entries):
+        free = all(taken[key] < maximum for key, maximum in _limits(entry, platform).items())
+        if entry.standing is Standing.WAITS and free:
             found.append(entry)
-        taken.update(limits.keys())
+        taken.update(_keeps(entry, taken, platform))
     return found
 
 

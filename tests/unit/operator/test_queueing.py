@@ -67,6 +67,20 @@ def test_who_waits_for_two_pools_is_not_overtaken_by_those_who_want_one():
     assert not place(entry("me", pools={"inference"}), others, platform).is_free
 
 
+def test_a_namespace_at_its_own_limit_keeps_no_place_of_a_shared_pool_from_others():
+    platform = limited(namespace=1, training=2)
+    full = [entry("runs", RUNS, namespace="a"), *(entry(f"a{n}", age_s=9, namespace="a") for n in range(10))]
+    me = entry("me", namespace="b")
+    assert (place(me, full, platform).position, place(me, full, platform).is_free) == (1, True)
+    assert called([*full, me], platform) == [me]
+    last = place(entry("last", namespace="a"), full, platform)
+    assert (last.position, last.why) == (11, "namespace a runs 1 of at most 1 iterations")
+    # a namespace with room for one more keeps a place for that one alone
+    roomy = [entry(f"a{n}", age_s=9, namespace="a") for n in range(10)]
+    assert (place(me, roomy, platform).position, place(me, roomy, platform).is_free) == (2, True)
+    assert called([*roomy, me], platform) == [roomy[0], me]
+
+
 ENTRIES = st.lists(
     st.builds(
         entry,
