@@ -141,7 +141,8 @@ class RunSpec(ApiModel):
     suspend: bool = False
     """Suspend the round that runs and begin no other until it is false again. May change while the run goes on."""
     ttl_seconds_after_finished: Annotated[int, Field(ge=0)] | None = None
-    """Delete the run and its iterations (never their artifacts) this long after it finished. May change at any time."""
+    """Delete the run and its iterations (never their artifacts) this long after it finished, and not before iterations
+    of others that refer to one of them have started. May change at any time."""
 
     @property
     def retries(self) -> int:

@@ -16,6 +16,7 @@ from dpe_api.names import LABEL_ITERATION
 from dpe_operator.gateway import Gateway, Listed
 from dpe_operator.loops import Loop
 from dpe_operator.observe import Memory
+from dpe_operator.shared import Shared
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,7 @@ class Census:
     def __init__(self, gateway: Gateway, loops: Mapping[tuple[str, str], Loop]) -> None:
         """`loops` by namespace and name, as they are when a list begins."""
         self._gateway, self._loops = gateway, loops
-        self._running: dict[str, asyncio.Task[None]] = {}
-        self._next: dict[str, asyncio.Task[None]] = {}
+        self._all = Shared(self._list)
 
     async def refresh(self, loop: Loop, older_than_s: float) -> None:
         """Read the loop's iteration, then its Jobs, then its pods, as `decide` expects; all of it later than now.
@@ -38,14 +38,14 @@ class Census:
         read where a crowd has lists older than `older_than_s`.
         """
         in_doubt = loop.memory.listed_at is None
-        if not in_doubt and loop.namespace in self._running:
+        if not in_doubt and self._all.is_running(loop.namespace):
             return
         if not self._is_crowded(loop.namespace, older_than_s, in_doubt=in_doubt):
             await self._one(loop)
         elif in_doubt:
-            await asyncio.shield(self._all(loop.namespace))  # the others wait on when one of them is told to stop
+            await asyncio.shield(self._all.ask(loop.namespace))  # the others wait on when one of them is told to stop
         else:
-            self._all(loop.namespace).add_done_callback(_log)
+            self._all.ask(loop.namespace).add_done_callback(_log)
 
     def _is_crowded(self, namespace: str, older_than_s: float, *, in_doubt: bool) -> bool:
         """Whether so many are to be listed, or so many are in doubt, that one list of all is cheaper."""
@@ -65,22 +65,6 @@ class Census:
         loop.memory.see_iteration(body)
         await self._children(loop.namespace, {loop.name: loop}, loop.name)
         loop.memory.listed_at = began
-
-    def _all(self, namespace: str) -> asyncio.Task[None]:
-        """A list that begins after now: those who ask while one is read share the next one."""
-        if namespace not in self._next:
-            self._next[namespace] = asyncio.create_task(self._turn(namespace, self._running.get(namespace)))
-        return self._next[namespace]
-
-    async def _turn(self, namespace: str, before: asyncio.Task[None] | None) -> None:
-        if before is not None:
-            await asyncio.wait([before])
-        mine = self._running[namespace] = self._next.pop(namespace)
-        try:
-            await self._list(namespace)
-        finally:
-            if self._running[namespace] is mine:
-                del self._running[namespace]
 
     async def _list(self, namespace: str) -> None:
         loops = {name: loop for (there, name), loop in self._loops.items() if there == namespace}

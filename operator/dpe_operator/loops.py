@@ -17,6 +17,8 @@ class Loop:
     name: str
     uid: str
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    """It is not looked at any more."""
     memory: Memory = field(default_factory=Memory)
     generation: int = 0
     review: str = ""
@@ -25,6 +27,8 @@ class Loop:
     """The iteration that it is to begin with, in the same namespace."""
     is_read: bool = False
     """What it refers to is known."""
+    is_gone: bool = False
+    """There is no such iteration any more."""
     unclaimed_since: float | None = None
     """time.monotonic() since which it waits for kopf's finalizer; None: it has it."""
     held_since: float | None = None
@@ -35,6 +39,11 @@ class Loop:
     """GPU time of the attempts that go on, as of the last look."""
     trust: float = field(default_factory=lambda: random.uniform(0.5, 1.0))
     """Its share of the longest time without a list: iterations that began together do not list together for ever."""
+
+    def end(self) -> None:
+        """Make this look the last one."""
+        self.ended.set()
+        self.wake.set()
 
     @property
     def waits_for_events(self) -> bool:

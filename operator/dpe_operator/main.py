@@ -105,10 +105,9 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.daemon(GROUP, VERSION, PLURAL, registry=registry, cancellation_backoff=5, cancellation_timeout=5)  # type: ignore[untyped-decorator]
     async def look_after(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         loop = operator.loops[namespace, name] = Loop(namespace, name, uid)
-        ended = asyncio.Event()
-        waker = asyncio.create_task(_pass_on(stopped, ended, loop))
+        waker = asyncio.create_task(_pass_on(stopped, loop))
         try:
-            await run(operator, loop, ended)
+            await run(operator, loop, loop.ended)
         finally:
             waker.cancel()
             if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
@@ -135,6 +134,8 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         review = (body["metadata"].get("annotations") or {}).get(ANNOTATION_REVIEW, "")
         if own is not None and (body["metadata"].get("generation"), review) != (own.generation, own.review):
             own.wake.set()
+        if own is not None and _is_end_of(own, event):
+            own.end()
         for loop in operator.loops.values():
             if loop.namespace == namespace and loop.refers_to == name:
                 loop.wake.set()
@@ -172,10 +173,9 @@ def _register_runs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
     @kopf.daemon(GROUP, VERSION, RUN_PLURAL, registry=registry, cancellation_backoff=5, cancellation_timeout=5)  # type: ignore[untyped-decorator]
     async def look_after_run(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
         loop = operator.runs[namespace, name] = Loop(namespace, name, uid)
-        ended = asyncio.Event()
-        waker = asyncio.create_task(_pass_on(stopped, ended, loop))
+        waker = asyncio.create_task(_pass_on(stopped, loop))
         try:
-            await run(operator, loop, ended, reconcile_run)
+            await run(operator, loop, loop.ended, reconcile_run)
         finally:
             waker.cancel()
             if operator.runs.get((namespace, name)) is loop:
@@ -186,13 +186,19 @@ def _register_runs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         own = operator.runs.get((namespace, name))
         if own is not None and body["metadata"].get("generation") != own.generation:
             own.wake.set()
+        if own is not None and _is_end_of(own, event):
+            own.end()
         _lighten(event["object"])
 
 
-async def _pass_on(stopped: kopf.DaemonStopped, ended: asyncio.Event, loop: Loop) -> None:
+async def _pass_on(stopped: kopf.DaemonStopped, loop: Loop) -> None:
     await stopped.wait()
-    ended.set()
-    loop.wake.set()
+    loop.end()
+
+
+def _is_end_of(loop: Loop, event: Any) -> bool:
+    """It has vanished under its loop: before it had the finalizer, which makes kopf end the loop first."""
+    return bool(event["type"] == "DELETED" and event["object"]["metadata"]["uid"] == loop.uid)
 
 
 async def fill_queue(operator: Operator, namespaces: list[str]) -> None:

@@ -27,6 +27,7 @@ from dpe_operator.observe import identity, observe
 from dpe_operator.plan import Child, Note, Plan
 from dpe_operator.platform import Platform
 from dpe_operator.queueing import Queue
+from dpe_operator.shared import Shared
 from dpe_operator.storage import Storage
 from dpe_operator.world import Iteration
 
@@ -39,6 +40,7 @@ LISTS_PER_S = 4  # of few; a crowd is listed at once
 HOLD_S = 3.0  # a new message of a stage waits so long for company: most are outdated sooner
 UNCLAIMED_S = 1.0  # until an iteration without our finalizer is looked at again, if no event comes first
 CLAIM_S = 10.0  # for kopf to add it
+SOON_S = 3600.0  # a loop whose next look is later than that, or waits for an event, asks for nothing meanwhile
 YOUNG_S = 600.0  # in which an operator may not have heard of all iterations yet
 FINALIZER = f"{GROUP}/operator"
 STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
@@ -58,11 +60,14 @@ class Operator:
     runs: dict[tuple[str, str], Loop] = field(default_factory=dict)
     """Of runs, by namespace and name."""
     census: Census = field(init=False)
+    waiting: Shared[dict[str, str]] = field(init=False)
+    """By namespace: iterations that have not begun, and those whose models they are to begin with."""
     began: float = field(default_factory=time.monotonic)
     """time.monotonic() of its start."""
 
     def __post_init__(self) -> None:
         self.census = Census(self.gateway, self.loops)
+        self.waiting = Shared(self._list_waiting)
 
     def stale(self) -> list[str]:
         """Names of iterations and runs that are not looked at in time."""
@@ -70,9 +75,14 @@ class Operator:
         loops = [*self.loops.values(), *self.runs.values()]
         return [f"{loop.namespace}/{loop.name}" for loop in loops if loop.due < late]
 
+    def _polled(self) -> int:
+        """Iterations that are looked at again and again; those that have ended are not."""
+        soon = time.monotonic() + SOON_S
+        return sum(loop.due < soon for loop in self.loops.values())
+
     def pace(self) -> Platform:
         """The platform, with times between looks that grow with the number of iterations."""
-        least = len(self.loops) / LOOKS_PER_S
+        least = self._polled() / LOOKS_PER_S
         facts = self.platform
         if least <= min(facts.poll_seconds, facts.resync_seconds):
             return facts
@@ -81,29 +91,39 @@ class Operator:
 
     def relist_s(self) -> float:
         """How long events are trusted at most without a list, in seconds; the more iterations, the longer."""
-        return max(self.platform.resync_seconds, len(self.loops) / LISTS_PER_S)
+        return max(self.platform.resync_seconds, self._polled() / LISTS_PER_S)
 
     def enqueue(self, body: dict[str, Any]) -> None:
         """Tell the queue what an iteration is now, and wake those whose turn it is."""
         if self.queue.put(body):
             self._call_next()
 
-    async def is_waited_for(self, iteration: Iteration) -> bool:
-        """Another iteration that has not started yet is to begin with its model: it has to be there for that.
+    async def is_waited_for(self, namespace: str, *names: str) -> bool:
+        """Another iteration that has not started yet is to begin with the model of one of these: that one has to be
+        there for it. What one of these waits for does not count.
 
         The loops know; those of an operator that has just started ask the API server, which has all of them.
         """
         for loop in self.loops.values():
-            if loop.namespace == iteration.namespace and (not loop.is_read or loop.refers_to == iteration.name):
+            if loop.namespace != namespace or loop.name in names or loop.is_gone:
+                continue
+            if not loop.is_read or loop.refers_to in names:
                 body = loop.memory.iteration()
                 if body is None or _has_not_begun(body):
                     return True
-        if time.monotonic() - self.began > YOUNG_S:
+        if not names or time.monotonic() - self.began > YOUNG_S:
             return False
-        async for page in self.gateway.iteration_pages(iteration.namespace):
-            if any(_reference(body) == iteration.name and _has_not_begun(body) for body in page.items):
-                return True
-        return False
+        waiting = await asyncio.shield(self.waiting.ask(namespace))
+        return any(reference in names for name, reference in waiting.items() if name not in names)
+
+    async def _list_waiting(self, namespace: str) -> dict[str, str]:
+        found = {}
+        async for page in self.gateway.iteration_pages(namespace):
+            for body in page.items:
+                reference = _reference(body)
+                if reference is not None and _has_not_begun(body):
+                    found[body["metadata"]["name"]] = reference
+        return found
 
     def dequeue(self, namespace: str, name: str) -> None:
         """The same for one that is gone."""
@@ -173,7 +193,10 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     if body is None:
         await operator.census.refresh(loop, trusted_s / 2)
         body = loop.memory.iteration()
+    loop.is_gone = body is None
     if body is None:
+        if operator.loops.get((loop.namespace, loop.name)) is loop:
+            operator.dequeue(loop.namespace, loop.name)
         return None
     loop.refers_to, loop.is_read = _reference(body), True
     if _awaits_claim(loop, body):
@@ -208,7 +231,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     plan = decide(spec, status, replace(seen, others=operator.queue.entries), platform, datetime.now(UTC))
     if plan.status is not None and operator.queue.is_limited:
         operator.enqueue({**body, "status": plan.status.wire()})
-    if plan.remove_iteration and await operator.is_waited_for(iteration):
+    if plan.remove_iteration and await operator.is_waited_for(iteration.namespace, iteration.name):
         plan = replace(plan, remove_iteration=False, look_again_in=timedelta(seconds=platform.resync_seconds))
     held_s = _held_s(loop, status, plan)
     if held_s > 0:

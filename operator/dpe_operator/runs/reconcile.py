@@ -1,6 +1,7 @@
 """observe -> decide -> act, for one run."""
 
 import logging
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -118,7 +119,9 @@ async def reconcile_run(operator: Operator, loop: Loop) -> float | None:
         await gateway.write_status(run, version, written, plan.status.wire())
     if plan.delete is not None:
         await gateway.remove(_iteration(run, plan.delete))
-    if plan.remove_run:
+    if plan.remove_run and await operator.is_waited_for(run.namespace, *(r.name for r in seen.rounds)):
+        plan = replace(plan, look_again_in=timedelta(seconds=resync_s))  # its iterations would go with it
+    elif plan.remove_run:
         await gateway.remove(run)
     loop.memory.conflicts = frozenset()
     loop.memory.refused.clear()

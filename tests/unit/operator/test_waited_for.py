@@ -17,9 +17,10 @@ class Served:
     """Iterations that the API server has, of which there may be no loop yet."""
 
     def __init__(self, *bodies: dict[str, Any]) -> None:
-        self.bodies = bodies
+        self.bodies, self.lists = bodies, 0
 
     async def iteration_pages(self, namespace: str) -> AsyncIterator[Listed]:
+        self.lists += 1
         for body in self.bodies:
             yield Listed([body] if body["metadata"]["namespace"] == namespace else [], 1)
 
@@ -42,7 +43,7 @@ def operator(*served: dict[str, Any], age_s: float = 2 * YOUNG_S, **successors: 
 
 
 def waits_for(it: Operator) -> bool:
-    return asyncio.run(it.is_waited_for(given.ITERATION))
+    return asyncio.run(it.is_waited_for(given.ITERATION.namespace, given.ITERATION.name))
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,30 @@ def test_one_that_nobody_has_looked_at_yet_may_wait() -> None:
     assert waits_for(it)
     it.loops["lab", "new"].is_read = True
     assert not waits_for(it)
+
+
+def test_one_that_is_known_to_be_gone_waits_for_nothing() -> None:
+    it = operator()
+    it.loops["lab", "new"] = Loop("lab", "new", "uid-new", is_gone=True)
+    assert not waits_for(it)
+
+
+def test_what_waits_for_its_own_is_not_waited_for_by_others() -> None:
+    """A run goes with all its rounds."""
+    it = operator(second={})
+    first, names = given.ITERATION.name, (given.ITERATION.name, "second")
+    assert asyncio.run(it.is_waited_for("lab", first))
+    assert not asyncio.run(it.is_waited_for("lab", *names))
+    young = operator(successor({}), age_s=0)
+    assert asyncio.run(young.is_waited_for("lab", first))
+    assert not asyncio.run(young.is_waited_for("lab", *names))
+    assert not asyncio.run(young.is_waited_for("lab")), "a run that has begun nothing"
+
+
+async def test_all_whose_time_is_over_when_an_operator_starts_share_a_list() -> None:
+    it = operator(successor({}), age_s=0)
+    found = await asyncio.gather(
+        *(it.is_waited_for("lab", f"i{n}") for n in range(50)), it.is_waited_for("lab", "shapes-1")
+    )
+    assert found == [*[False] * 50, True]
+    assert it.gateway.lists == 1  # type: ignore[attr-defined]
