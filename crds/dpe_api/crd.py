@@ -64,7 +64,21 @@ def _schema(model: type[ApiModel]) -> dict[str, Any]:
     return structural(schema, schema.get("$defs", {}))
 
 
+def _without_defaults(schema: Any) -> Any:
+    """For a status, which its operator writes in full: with a default the field would be in every object that an older
+    operator reads, which decides on no status that it does not understand.
+    """
+    if isinstance(schema, list):
+        return [_without_defaults(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    # what has a type is a schema; what has none may be the fields, one of which may have that name
+    kept = {k: v for k, v in schema.items() if k != "default" or "type" not in schema}
+    return {key: _without_defaults(value) for key, value in kept.items()}
+
+
 def _with_conditions(status: dict[str, Any]) -> dict[str, Any]:
+    status = _without_defaults(status)
     status.pop("required", None)
     status["properties"]["conditions"] |= {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]}
     return status

@@ -14,6 +14,7 @@ from dpe_operator.manifests.endpoints import endpoints
 from dpe_operator.platform import Platform
 from dpe_operator.resolve import resolve
 from dpe_operator.storage import LISTED, Storage, StoreRefused
+from dpe_operator.stored import read_spec, unreadable
 from dpe_operator.world import CYCLE, Iteration, Previous, Problem
 
 MOST_LISTED = 20_000  # objects of a folder in which a file is looked for
@@ -28,7 +29,10 @@ async def previous_iteration(gateway: Gateway, namespace: str, spec: Spec) -> Pr
     found = await gateway.iteration(namespace, reference.name)
     if found is None:
         return None
-    return Previous(reference.name, Status.model_validate(found.get("status") or {}))
+    try:
+        return Previous(reference.name, Status.model_validate(found.get("status") or {}))
+    except ValidationError as error:
+        return Previous(reference.name, Status(), unreadable(error))
 
 
 async def cycle(gateway: Gateway, iteration: Iteration, spec: Spec) -> Problem | None:
@@ -49,7 +53,7 @@ async def cycle(gateway: Gateway, iteration: Iteration, spec: Spec) -> Problem |
         if found is None or (found.get("status") or {}).get("resolved") is not None:
             return None  # one that has started waits for nobody
         try:
-            reference = Spec.model_validate(found["spec"]).model.iteration_ref
+            reference = read_spec(Spec, found["spec"]).model.iteration_ref
         except ValidationError:
             return None
     return None

@@ -29,6 +29,7 @@ from dpe_operator.platform import Platform
 from dpe_operator.queueing import Queue
 from dpe_operator.shared import Shared
 from dpe_operator.storage import Storage
+from dpe_operator.stored import field_of, read_spec, unreadable
 from dpe_operator.world import Iteration
 
 log = logging.getLogger(__name__)
@@ -218,7 +219,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
             loop.memory.see_iteration(await operator.gateway.write_status(iteration, version, written, new.wire()))
 
     try:
-        spec = Spec.model_validate(body["spec"])
+        spec = read_spec(Spec, body["spec"])
     except ValidationError as error:
         if status.resolved is not None or status.phase.is_final:
             raise
@@ -252,7 +253,9 @@ def _refused(status: Status, iteration: Iteration, error: ValidationError) -> St
     why = shorten(str(error))
     now = datetime.now(UTC)
     conditions = with_condition(status.conditions, ACCEPTED, False, "InvalidSpec", why, iteration.generation, now)
-    return status.model_copy(update={"conditions": conditions, "observed_generation": iteration.generation})
+    return status.model_copy(
+        update={"conditions": conditions, "observed_generation": iteration.generation, "queue": None}
+    )
 
 
 def _reference(body: dict[str, Any]) -> str | None:
@@ -298,12 +301,8 @@ def _without_messages(status: Status) -> Status:
 
 async def _tell_unreadable(operator: Operator, iteration: Iteration, error: ValidationError) -> None:
     """Nothing is decided on a status that is not understood, and nothing is written over it."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(["status", *map(str, first["loc"])])
-    message = shorten(
-        f"{where} is {first['input']!r}: {first['msg']}: run the version of the operator that wrote it, or correct it"
-    )
-    await operator.gateway.note(iteration, Note("UnreadableStatus", message, f"UnreadableStatus/{where}", warning=True))
+    message, key = unreadable(error), f"UnreadableStatus/{field_of(error)}"
+    await operator.gateway.note(iteration, Note("UnreadableStatus", message, key, warning=True))
     log.warning("%s/%s: %s", iteration.namespace, iteration.name, message)
 
 

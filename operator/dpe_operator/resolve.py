@@ -17,6 +17,8 @@ def reference_problem(spec: Spec, previous: Previous | None) -> Problem | None:
     where = f"spec.model.iterationRef.name is {reference.name}"
     if previous is None:
         return Problem("IterationNotFound", f"{where}: no such DPEIteration in this namespace: create it or correct it")
+    if previous.unreadable:
+        return Problem("IterationUnreadable", f"{where}, whose {previous.unreadable}")
     phase = previous.status.phase
     if phase is Phase.FAILED:
         return Problem(

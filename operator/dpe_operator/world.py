@@ -156,6 +156,8 @@ class Previous:
 
     name: str
     status: Status
+    unreadable: str = ""
+    """Why its status is not understood; empty: it is."""
 
 
 @dataclass(frozen=True, slots=True)

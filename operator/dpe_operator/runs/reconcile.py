@@ -11,6 +11,7 @@ from dpe_api.names import LABEL_RETRY, LABEL_ROUND
 from dpe_api.run_spec import RunSpec
 from dpe_api.run_status import RunStatus
 from dpe_api.status import Status
+from dpe_operator.conditions import shorten
 from dpe_operator.gateway import Created, Gateway, NotAdmitted, owned
 from dpe_operator.loops import Loop
 from dpe_operator.observe import Memory
@@ -18,9 +19,14 @@ from dpe_operator.reconcile import Operator
 from dpe_operator.runs.decide import decide
 from dpe_operator.runs.iteration import ANNOTATION_SUSPENDED
 from dpe_operator.runs.world import RoundSeen, RunPlan, RunSeen
+from dpe_operator.stored import read_spec, unreadable
 from dpe_operator.world import Iteration, Run
 
 log = logging.getLogger(__name__)
+
+
+class UnreadableRound(Exception):
+    """The status of one of the run's iterations is not understood."""
 
 
 def identity(body: dict[str, Any]) -> Run:
@@ -37,19 +43,23 @@ def identity(body: dict[str, Any]) -> Run:
 
 
 def round_seen(body: dict[str, Any]) -> RoundSeen | None:
-    """One of the run's iterations; None when its labels do not tell its round."""
+    """One of the run's iterations; None when its labels do not tell its round. UnreadableRound."""
     metadata, spec = body["metadata"], body["spec"]
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     number, retry = labels.get(LABEL_ROUND, ""), labels.get(LABEL_RETRY, "0")
     if not number.isdecimal() or not retry.isdecimal():
         log.warning("%s: labels %s and %s are no numbers: not counted", metadata["name"], LABEL_ROUND, LABEL_RETRY)
         return None
+    try:
+        status = Status.model_validate(body.get("status") or {})
+    except ValidationError as error:
+        raise UnreadableRound(f"DPEIteration {metadata['name']}: {unreadable(error)}") from error
     return RoundSeen(
         name=metadata["name"],
         uid=metadata["uid"],
         round=int(number),
         retry=int(retry),
-        status=Status.model_validate(body.get("status") or {}),
+        status=status,
         reference=((spec.get("model") or {}).get("iterationRef") or {}).get("name"),
         seed=spec.get("seed"),
         suspended=bool(spec.get("suspend")),
@@ -59,7 +69,7 @@ def round_seen(body: dict[str, Any]) -> RoundSeen | None:
 
 
 async def observe(gateway: Gateway, memory: Memory, run: Run) -> RunSeen:
-    """One look at the run's iterations."""
+    """One look at the run's iterations. UnreadableRound."""
     listed = await gateway.iterations_of(run)
     rounds = [round_seen(body) for body in listed if owned(body, run)]
     foreign = {body["metadata"]["name"] for body in listed if not owned(body, run)}
@@ -99,12 +109,19 @@ async def reconcile_run(operator: Operator, loop: Loop) -> float | None:
     loop.generation = run.generation
     resync_s = operator.platform.resync_seconds
     try:
-        spec, status = RunSpec.model_validate(body["spec"]), RunStatus.model_validate(written)
+        spec, status = read_spec(RunSpec, body["spec"]), RunStatus.model_validate(written)
     except ValidationError as error:
         # the API server has checked both by the same models: it serves a definition of another version
         log.error("%s/%s: is of another version than this operator: %s", run.namespace, run.name, error)
         return resync_s
-    seen = await observe(gateway, loop.memory, run)
+    try:
+        seen = await observe(gateway, loop.memory, run)
+    except UnreadableRound as error:
+        log.warning("%s/%s: %s", run.namespace, run.name, error)
+        waits = status.model_copy(update={"message": shorten(str(error))})
+        if waits != status and not status.phase.is_complete:
+            await gateway.write_status(run, version, written, waits.wire())
+        return resync_s
     plan = decide(spec, status, seen, datetime.now(UTC), timedelta(seconds=resync_s))
     if not await _begin(operator, loop, run, plan):
         return 0.0

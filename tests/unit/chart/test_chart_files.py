@@ -211,6 +211,21 @@ def test_the_second_iteration_says_nothing_but_the_name_of_the_first() -> None:
     assert second.resolve(first) == first
 
 
+def defaults(schema: Any, path: str = "") -> list[str]:
+    """Fields of a structural schema that the API server sets when nobody has."""
+    own = [path] if "default" in schema else []
+    below = {**schema.get("properties", {}), **({"[]": schema["items"]} if "items" in schema else {})}
+    return own + [found for name, field in below.items() for found in defaults(field, f"{path}.{name}")]
+
+
+def test_a_definition_puts_nothing_into_a_status_which_an_older_operator_would_have_to_know() -> None:
+    for definition in (crd.crd(), crd.run_crd()):
+        (version,) = definition["spec"]["versions"]
+        whole = version["schema"]["openAPIV3Schema"]["properties"]
+        assert defaults(whole["status"]) == []
+        assert defaults(whole["spec"]), "there they help people"
+
+
 async def test_an_uninstall_passes_over_a_namespace_that_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
     hook = runpy.run_path(str(CHART / "files" / "uninstall.py"))
 

@@ -8,8 +8,9 @@ import pytest
 from tests.unit.operator import given
 from tests.unit.runs import given as rounds
 
-from dpe_api.names import API_VERSION, LABEL_ROUND, LABEL_RUN
-from dpe_api.status import Phase, Status
+from dpe_api.names import API_VERSION, LABEL_ROUND, LABEL_RUN, Stage
+from dpe_api.run_status import RunPhase
+from dpe_api.status import Phase, QueueStatus, Resolved, StageStatus, Status
 from dpe_operator.gateway import Listed
 from dpe_operator.loops import Loop
 from dpe_operator.main import register
@@ -111,6 +112,51 @@ def accepted(status: Status) -> tuple[str, str]:
     return found.reason, found.message
 
 
+NEWER = {"shinyTop": 1, "training": {**given.spec().wire()["training"], "shiny": {"deep": True}}}  # type: ignore[dict-item]
+
+
+async def test_an_older_operator_leaves_out_what_a_newer_definition_puts_into_a_spec(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    runs = Status(
+        phase=Phase.TRAINING,
+        resolved=Resolved(round=0, model_uri=rounds.BASE, spec=given.spec().resolve()),
+        artifacts="s3://dpe/lab/shapes-1",
+        stages=[StageStatus(name=stage) for stage in Stage],
+    )
+    server = Server(body({**given.spec().wire(), **NEWER, "suspend": True}, runs))
+    it = operator(server)
+    loop = loop_of(it)
+    await reconcile(it, loop)
+    assert server.status().phase is Phase.SUSPENDED
+    loop.memory.doubt()
+    await reconcile(it, loop)
+    told = [record.getMessage() for record in caplog.records if "newer version" in record.getMessage()]
+    assert sorted(line.split()[0] for line in told) == ["spec.shinyTop", "spec.training.shiny"], "each once"
+
+
+async def test_a_spec_that_is_none_waits_for_no_place() -> None:
+    waits = Status(queue=QueueStatus(position=1, pools=["training"]))
+    server = Server(body({"model": {"uri": "no address"}}, waits))
+    it = operator(server, iterationsPerNamespace=1)
+    await reconcile(it, loop_of(it))
+    assert accepted(server.status())[0] == "InvalidSpec"
+    assert server.status().queue is None
+
+
+async def test_one_that_is_to_begin_with_a_model_whose_status_is_not_understood_says_so() -> None:
+    first = body(given.spec().wire(), {"phase": "Levitating"}, name="shapes-0", uid="another")
+    spec = {k: v for k, v in given.spec().wire().items() if k != "model"}
+    server = Server(first, body({**spec, "model": {"iterationRef": {"name": "shapes-0"}}}))
+    it = operator(server, iterationsPerNamespace=1)
+    it.enqueue(server.bodies["shapes-1"])
+    await reconcile(it, loop_of(it))
+    reason, message = accepted(server.status())
+    assert reason == "IterationUnreadable"
+    assert message.startswith("spec.model.iterationRef.name is shapes-0, whose status.phase is 'Levitating': ")
+    assert not it.queue.knows("lab", "shapes-1"), "nobody waits for it"
+
+
 async def test_one_that_is_gone_waits_for_no_place_and_no_model() -> None:
     server = Server(body(given.spec().wire()))
     it = operator(server, iterationsPerNamespace=1)
@@ -177,6 +223,20 @@ async def look(server: Server, *, age_s: float = 0.0) -> Operator:
     it.began -= age_s
     await reconcile_run(it, Loop("lab", rounds.RUN.name, rounds.RUN.uid))
     return it
+
+
+async def test_a_run_says_which_of_its_iterations_has_a_status_that_is_not_understood() -> None:
+    server = Server(run_body(), round_body({"phase": "Levitating"}))
+    await look(server)
+    message = server.bodies[rounds.RUN.name]["status"]["message"]
+    assert message.startswith("DPEIteration shapes-1: status.phase is 'Levitating': ")
+
+
+async def test_an_older_operator_leaves_out_what_a_newer_definition_puts_into_a_run() -> None:
+    server = Server(run_body(suspend=True))
+    server.bodies[rounds.RUN.name]["spec"]["template"]["shiny"] = 1
+    await look(server)
+    assert server.bodies[rounds.RUN.name]["status"]["phase"] == RunPhase.SUSPENDED.value
 
 
 @pytest.mark.parametrize(("begun", "removed"), [(False, []), (True, [rounds.RUN.name])])
