@@ -159,7 +159,7 @@ async def test_a_store_that_answers_again_is_found_out_by_one_that_tries(
     async def all_ask(request: Callable[[], str]) -> int:
         nonlocal asked
         asked = 0
-        await asyncio.gather(*(storage._call(request) for _ in range(50)), return_exceptions=True)
+        await asyncio.gather(*(storage._ask(request) for _ in range(50)), return_exceptions=True)
         return asked
 
     monkeypatch.setattr(module, "PROBE_S", 3600.0)
