@@ -1,17 +1,25 @@
-"""What is told to vLLM beside the trainer, against the vLLM that is installed: in one process, and on the CPU."""
+"""What is told to vLLM, beside the trainer and by the serving stage, against the vLLM that is installed: on the CPU."""
 
+import asyncio
 import json
 import multiprocessing
 import os
+import shutil
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.training.support import BASE
+from tests.training.support import BASE, free_port
 
+from dpe_api.artifacts import IterationId
+from dpe_api.launch import ServingLaunch, StoreAddress
+from dpe_api.names import Stage
 from dpe_api.training_spec import Training
+from dpe_jobs.client import ModelClient
 from dpe_jobs.runtime import BadConfig
+from dpe_jobs.serving.server import Server, command, environment, is_cpu_build, warm_up
 from dpe_jobs.training.libraries import seed_sampling
 from dpe_jobs.training.rank import prompts_have_room
 from dpe_jobs.training.settings import grpo_arguments, without_placeholders
@@ -76,3 +84,43 @@ def test_vllm_heeds_mask_and_seed_of_the_run_and_its_words_for_a_long_prompt_are
     assert first == again != other
     assert first[0] != first[1], "rollouts of a prompt are draws of their own"
     assert found.refused == ["PromptTooLong", "PromptTooLong"]
+
+
+SERVED = ServingLaunch(
+    iteration=IterationId(namespace="team", name="served", uid="0" * 8),
+    attempt=1,
+    seed=0,
+    store=StoreAddress(endpoint="http://none:9000"),
+    output="s3://none/none",
+    stage=Stage.SERVE_BASE,
+    model_uri="s3://none/base",
+    max_model_len=ROOM,
+    tensor_parallel_size=1,
+    extra_args=["--dtype", "float32", "--enforce-eager"],
+)
+ON_CPU = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_ENABLE_V1_MULTIPROCESSING": "0"}
+
+
+async def rollouts(base_url: str) -> list[str]:
+    async with ModelClient(base_url, concurrency=1) as client:
+        found = await client.ask(None, "what is it?", n=32, temperature=1.0, max_tokens=16, seed=0)
+    return list(found.texts)
+
+
+def test_rollouts_of_a_model_whose_own_defaults_would_make_them_all_the_likeliest_answer_differ(tmp_path: Path) -> None:
+    model, port = tmp_path / "model", free_port()
+    shutil.copytree(BASE, model)
+    file = model / "generation_config.json"
+    defaults = json.loads(file.read_text()) | {"do_sample": True, "top_k": 1, "repetition_penalty": 1.05}
+    file.write_text(json.dumps(defaults))
+    arguments = [*command(SERVED, on_cpu=is_cpu_build(), model=str(model)), "--port", str(port)]
+    server = Server.start(arguments, {**environment(), **ON_CPU})
+    server.base_url = f"http://127.0.0.1:{port}"
+    try:
+        threading.Thread(target=lambda: server.tail.extend(server.process.stdout or ()), daemon=True).start()
+        warm_up(server)
+        assert server.warm.is_set(), "".join(server.tail)
+        texts = asyncio.run(rollouts(server.base_url))
+    finally:
+        server.stop()
+    assert len(set(texts)) > 1

@@ -72,6 +72,9 @@ def command(launch: ServingLaunch, *, on_cpu: bool, model: str = MODEL_DIR) -> l
         *(sys.executable, "-m", "vllm.entrypoints.openai.api_server"),
         *("--model", model, "--served-model-name", SERVED_MODEL_NAME),
         *("--max-model-len", str(launch.max_model_len)),
+        # else the top_p, top_k or repetition_penalty of the model's generation_config.json decide where a request names
+        # none, and rollouts come from another distribution than the training's. Its end-of-sequence ids are taken still
+        *("--generation-config", "vllm"),
         *parallel,
         *whole_prompts,
         *("--port", str(SERVING_PORT)),

@@ -181,6 +181,13 @@ def test_command_line_is_the_agreed_one_and_extra_arguments_win():
     assert four[four.index("--tensor-parallel-size") + 1] == "4"
 
 
+def test_sampling_defaults_of_the_model_are_not_asked_for_unless_extra_arguments_do():
+    told = LAUNCH.model_copy(update={"extra_args": ["--generation-config", "auto"]})
+    arguments = command(told, on_cpu=False)
+    assert arguments[arguments.index("--generation-config") + 1] == "vllm"
+    assert arguments[-2:] == ["--generation-config", "auto"], "the last one counts"
+
+
 def test_prompts_are_not_split_on_cpu():
     assert "--no-enable-chunked-prefill" in command(LAUNCH, on_cpu=True)
     assert "--no-enable-chunked-prefill" not in command(LAUNCH, on_cpu=False)
