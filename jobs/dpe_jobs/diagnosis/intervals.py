@@ -45,6 +45,10 @@ def pass_rate(rates: ArrayLike, rollouts: int, confidence: float) -> Interval:
     variance of the mean is s²/k over items. The interval is Wilson's at the effective sample size
     n* = p(1-p) / (s²/k), between k (an item's rollouts all alike) and `rollouts` (independent), times (z/t)² for the
     k-1 degrees of freedom (Korn and Graubard 1998). Where no item differs, n* is k: the safe end.
+
+    Where no rollout is right, or all are, nothing is estimated from the items: the interval is that of k items. A few
+    right ones hardly tell how alike an item's rollouts are: no high end is below that of none right, and no low end
+    above that of all right.
     """
     values = np.asarray(rates, dtype=float)
     k = len(values)
@@ -52,13 +56,14 @@ def pass_rate(rates: ArrayLike, rollouts: int, confidence: float) -> Interval:
         raise ValueError("no item was sampled")
     p = float(values.mean())
     effective = float(k)
-    if k > 1:
+    if k > 1 and 0 < p < 1:
         variance = float(values.var(ddof=1)) / k
-        if variance > 0 and 0 < p < 1:
+        if variance > 0:
             effective = min(max(p * (1 - p) / variance, float(k)), float(rollouts))
         effective *= (quantile(confidence) / float(stdtrit(k - 1, 0.5 + confidence / 2))) ** 2
     low, high = wilson(p * effective, effective, confidence)
-    return Interval(value=p, low=min(float(low), p), high=max(float(high), p))
+    ends_low, ends_high = wilson([0, k], [k, k], confidence)
+    return Interval(value=p, low=min(float(low), float(ends_low[1]), p), high=max(float(high), float(ends_high[0]), p))
 
 
 def macro(parts: Sequence[Interval], least: float = 0.0) -> Interval:

@@ -51,6 +51,20 @@ def test_never_solved_is_out_of_reach_only_with_enough_items():
     assert pass_rate([0.0] * 30, 270, 0.95).high < 0.2
 
 
+@pytest.mark.parametrize("k", range(2, 61))
+def test_one_right_rollout_more_never_lowers_the_high_end_nor_a_wrong_one_raises_the_low_end(k):
+    none, one = pass_rate([0.0] * k, 9 * k, 0.95), pass_rate([0.0] * (k - 1) + [1 / 9], 9 * k, 0.95)
+    assert none.high <= one.high
+    every, all_but_one = pass_rate([1.0] * k, 9 * k, 0.95), pass_rate([1.0] * (k - 1) + [8 / 9], 9 * k, 0.95)
+    assert every.low >= all_but_one.low
+
+
+def test_no_success_covers_what_items_whose_rollouts_are_all_alike_may_hide():
+    """At the high end of none right in k items, items that are right wholly or never show none in 2.5% of samples."""
+    high = pass_rate([0.0] * 17, 153, 0.95).high
+    assert 0.01 < (1 - high) ** 17 < 0.05
+
+
 def test_one_item_is_no_evidence_to_speak_of():
     found = pass_rate([1.0], 9, 0.95)
     assert found.low < 0.3

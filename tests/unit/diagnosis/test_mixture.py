@@ -238,6 +238,14 @@ def test_a_category_whose_interval_straddles_reach_is_still_trained():
     assert quotas[0].quota > 50
 
 
+@pytest.mark.parametrize("right", [0.0, 1 / 9])
+def test_seventeen_rows_without_a_success_are_out_of_reach_as_they_are_with_one(right):
+    rate = intervals.pass_rate([0.0] * 16 + [right], 153, 0.95)
+    never = category("a", 0, 17).model_copy(update={"pass_rate": rate})
+    quotas = mix([never, category("b", 10, 17)], Mixture(), 100, seed=0, round_number=0)
+    assert [(q.name, q.quota, q.reachable) for q in quotas] == [("a", 2, False), ("b", 98, True)]
+
+
 def test_a_category_never_asked_gets_the_exploration_floor():
     quotas = mix([category("a", 0, 0), category("b", 10, 30)], Mixture(), 100, seed=0, round_number=0)
     assert [(q.name, q.quota, q.reachable, q.retention) for q in quotas] == [
