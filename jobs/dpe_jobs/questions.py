@@ -113,7 +113,10 @@ def facet_pairs(facets: Mapping[str, str]) -> list[dict[str, str]]:
 
 
 def read_facets(value: Any) -> dict[str, str]:
-    """Facets of a cell: a list of pairs (ours, or Arrow's map), a struct, or null. ValueError for anything else."""
+    """Facets of a cell: a list of pairs (ours, or Arrow's map), a struct, or null. ValueError for anything else.
+
+    A key whose value is null is no facet of the row.
+    """
     if value is None:
         return {}
     if isinstance(value, Mapping):
@@ -121,7 +124,7 @@ def read_facets(value: Any) -> dict[str, str]:
     if not isinstance(value, list):
         raise ValueError("not a list of key and value")
     pairs = [(p["key"], p["value"]) if isinstance(p, Mapping) else tuple(p) for p in value]
-    return {str(k): str(v) for k, v in pairs}
+    return {str(k): str(v) for k, v in pairs if v is not None}
 
 
 def check_image(data: bytes) -> tuple[int, int]:
@@ -159,6 +162,20 @@ class _Row:
             )
         return value
 
+    def optional_text(self, column: str) -> str | None:
+        value = self._cells.get(column)
+        if value is not None and not isinstance(value, str):
+            raise self.complain(column, f"{value!r} is no text", "write a text or leave it empty")
+        return value
+
+    def choices(self) -> tuple[str, ...]:
+        value = self._cells.get("choices")
+        if value is None:
+            return ()
+        if not isinstance(value, list) or None in value:
+            raise self.complain("choices", f"{value!r} is no list of texts", "write a list or leave it empty")
+        return tuple(str(choice) for choice in value)
+
     def image(self) -> bytes:
         value = self._cells["image"]
         data = value.get("bytes") if isinstance(value, Mapping) else value
@@ -176,7 +193,7 @@ class _Row:
             kind = AnswerType(self.text("answer_type"))
         except ValueError as error:
             raise self.complain("answer_type", str(error), f"write one of {kinds}") from error
-        choices = tuple(str(c) for c in self._cells.get("choices") or ())
+        choices = self.choices()
         answer = self.text("answer")
         try:
             check(answer, kind, choices)
@@ -195,8 +212,8 @@ class _Row:
             category=self.text("category") if categories else str(self._cells.get("category") or ""),
             choices=choices,
             facets=facets,
-            source=self._cells.get("source"),
-            licence=self._cells.get("licence"),
+            source=self.optional_text("source"),
+            licence=self.optional_text("licence"),
         )
 
 

@@ -182,6 +182,24 @@ def test_a_column_of_another_type_is_refused(tmp_path):
         read(store)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "value"),
+    [
+        ("source", pa.int64(), 7),
+        ("licence", pa.float64(), 4.0),
+        ("choices", pa.int64(), 3),
+        ("choices", pa.string(), "red, blue"),
+        ("choices", pa.list_(pa.string()), ["red", None]),
+    ],
+)
+def test_an_optional_column_of_another_type_is_refused_with_file_row_and_mend(tmp_path, name, kind, value):
+    store = MemoryStore()
+    schema = pa.schema([f if f.name != name else pa.field(name, kind) for f in SCHEMA])
+    upload(store, [good() | {name: value}], tmp_path, schema=schema)
+    with pytest.raises(BadData, match=rf"part-0.parquet row 0, column {name}: .*: write a .*leave it empty"):
+        read(store)
+
+
 def test_an_image_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
     monkeypatch.setattr("dpe_jobs.questions.MAX_PIXELS", 10)
     with pytest.raises(ValueError, match="8x8 pixels"):
@@ -193,4 +211,5 @@ def test_facets_are_read_as_pairs_as_a_map_and_as_a_struct():
     assert read_facets([{"key": "color", "value": "red"}]) == want
     assert read_facets([("color", "red")]) == want
     assert read_facets({"color": "red", "shape": None}) == want
+    assert read_facets([{"key": "color", "value": "red"}, {"key": "shape", "value": None}]) == want
     assert read_facets(None) == {}
