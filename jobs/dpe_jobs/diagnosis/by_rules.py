@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dpe_api.artifacts import Confusion, Slice, Weakness
+from dpe_jobs.diagnosis.confusions import told as told_as
 
 EXAMPLES = 5  # ids of a weakness
 LEAST_CONFUSED = 2  # a confusion that was seen once is no pattern
@@ -36,6 +37,8 @@ def slice_text(found: Slice) -> str:
 
 def confusion_text(found: Confusion) -> str:
     """A confusion in words."""
+    if not found.given:
+        return f"gives no readable answer where {found.expected!r} is right"
     return f"answers {found.given!r} where {found.expected!r} is right"
 
 
@@ -70,7 +73,8 @@ def _of_category(
     ]
     for pair in confusions:
         if pair.category == category and pair.count >= LEAST_CONFUSED:
-            ids = [row.id for row in rows if (row.expected, row.claim) == (pair.expected, pair.given)]
+            alike = (pair.expected, pair.given)
+            ids = [row.id for row in rows if (told_as(row.expected), told_as(row.claim)) == alike]
             told.append((confusion_text(pair), ids))
     return [
         Weakness(category=category, text=text, count=len(ids), examples=ids[:EXAMPLES]) for text, ids in told if ids

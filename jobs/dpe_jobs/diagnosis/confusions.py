@@ -10,6 +10,11 @@ MAX_PER_CATEGORY = 100  # of free-form answers nearly every wrong one is differe
 MAX_TEXT = 200  # characters of an answer that tell it from others
 
 
+def told(answer: str | None) -> str:
+    """An answer as a confusion has it; "" where none could be read."""
+    return (answer or "")[:MAX_TEXT]
+
+
 def count(category: Sequence[str], expected: Sequence[str], given: Sequence[str | None]) -> list[Confusion]:
     """How often each answer was given instead of each other one; by category, most frequent first.
 
@@ -17,7 +22,7 @@ def count(category: Sequence[str], expected: Sequence[str], given: Sequence[str 
     no answer that could be read, `given` is None, and "" in the result. At most MAX_PER_CATEGORY pairs of a category.
     """
     pairs = Counter(
-        (name, right[:MAX_TEXT], (said or "")[:MAX_TEXT])
+        (name, told(right), told(said))
         for name, right, said in zip(category, expected, given, strict=True)
         if right != said
     )

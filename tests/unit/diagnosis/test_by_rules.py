@@ -1,5 +1,6 @@
 from dpe_api.artifacts import Confusion, Interval, Slice, Weakness
 from dpe_jobs.diagnosis.by_rules import WrongRow, by_rules
+from dpe_jobs.diagnosis.confusions import count
 
 
 def slice_of(category: str | None, accuracy: float, rest: float, **facets: str) -> Slice:
@@ -23,6 +24,7 @@ WRONG = [
     WrongRow("c", "chart", {"chart_kind": "bar", "size": "small"}, "red", None),
     WrongRow("d", "map", {"chart_kind": "pie"}, "3", "4"),
 ]
+LONG = "x" * 300
 
 
 def rules(slices: list[Slice], confusions: list[Confusion], most: int = 3) -> list[Weakness]:
@@ -58,6 +60,20 @@ def test_the_list_of_a_category_is_short_and_a_single_confusion_is_no_weakness()
     slices = [slice_of("chart", 0.4, 0.8, size="small"), slice_of("chart", 0.4, 0.8, chart_kind="pie")]
     confusions = [Confusion(category="map", expected="3", given="4", count=1)]
     assert [w.examples for w in rules(slices, confusions, most=1)] == [["a", "c"]]
+
+
+def test_answers_that_cannot_be_read_are_a_weakness():
+    rows = [WrongRow(name, "chart", {}, "red", claim) for name, claim in (("a", None), ("b", ""), ("c", "blue"))]
+    confused = count(["chart"] * 3, ["red"] * 3, [row.claim for row in rows])
+    assert by_rules([], confused, rows, per_category=3) == [
+        Weakness(category="chart", text="gives no readable answer where 'red' is right", count=2, examples=["a", "b"])
+    ]
+
+
+def test_long_answers_that_were_confused_twice_are_a_weakness():
+    rows = [WrongRow(name, "chart", {}, LONG, f"{LONG}y") for name in "ab"]
+    confused = count(["chart"] * 2, [LONG] * 2, [row.claim for row in rows])
+    assert [w.examples for w in by_rules([], confused, rows, per_category=3)] == [["a", "b"]]
 
 
 def test_nothing_wrong_is_no_weakness():
