@@ -17,9 +17,10 @@ from dpe_jobs.diagnosis.mixture import MIXTURE
 from dpe_jobs.diagnosis.report import REPORT
 from dpe_jobs.diagnosis.sample import PROBE
 from dpe_jobs.generation.roles import Aim
+from dpe_jobs.outputs import download_output, read_output
 from dpe_jobs.questions import read_facets
 from dpe_jobs.seeds import derive
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import Store
 
 _QUOTAS = TypeAdapter(list[Quota])
 _MOST_FAILURES = 1000  # kept per category: examples, not a census
@@ -80,13 +81,13 @@ def measured(category: CategoryReport) -> str:
 
 
 def read_findings(store: Store, artifact: str) -> Findings:
-    """The findings of a published diagnosis; NotFound when it is not there."""
-    report = DiagnosisReport.model_validate(store.get_json(join(artifact, REPORT)))
+    """The findings of a published diagnosis; NotFound when it is not there, ChecksumMismatch when it was changed."""
+    report = DiagnosisReport.model_validate_json(read_output(store, artifact, REPORT))
     failures: dict[str, list[Failure]] = defaultdict(list)
     columns = ["set", "id", "category", "correct", "facets"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ITEMS
-        store.download(join(artifact, ITEMS), path)
+        download_output(store, artifact, ITEMS, path)
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=columns):
                 for row in batch.to_pylist():
@@ -94,7 +95,7 @@ def read_findings(store: Store, artifact: str) -> Findings:
                     if row["set"] == PROBE and row["correct"] is False and len(known) < _MOST_FAILURES:
                         known.append((row["id"], read_facets(row["facets"])))
     return Findings(
-        quotas=_QUOTAS.validate_json(store.get(join(artifact, MIXTURE))),
+        quotas=_QUOTAS.validate_json(read_output(store, artifact, MIXTURE)),
         measured={category.name: measured(category) for category in report.of(PROBE).categories},
         failures=dict(failures),
         attribution=report.attribution or AttributionReport(),

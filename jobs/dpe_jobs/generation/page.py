@@ -14,8 +14,9 @@ from dpe_jobs.diagnosis.failures import Failure, find_failures, shrink
 from dpe_jobs.diagnosis.items import ITEMS
 from dpe_jobs.diagnosis.page import FILTERS
 from dpe_jobs.generation.gallery import KEPT, WARMUP, Gallery, Shown
+from dpe_jobs.outputs import download_output
 from dpe_jobs.questions import read_questions
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import Store
 
 PAGE = "gallery.html"
 MAX_EXAMPLES = 120  # wrong answers of the diagnosis, with their pictures
@@ -97,7 +98,7 @@ def read_examples(store: Store, launch: GenerationLaunch, ids: Collection[str]) 
         return []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ITEMS
-        store.download(join(launch.diagnosis_artifact, ITEMS), path)
+        download_output(store, launch.diagnosis_artifact, ITEMS, path)
         found = find_failures(path, frozenset(ids))
     missing = set(found)
     for question in read_questions(store, launch.probe, categories=False, only=found.keys()):

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from dpe_api.artifacts import OutputFile
 from dpe_jobs.generation.candidates import Verdict
 from dpe_jobs.generation.images import Origin
+from dpe_jobs.outputs import check_unpublished
 from dpe_jobs.questions import FEATURES, FIELDS, STRING_FEATURE, Question, hf_metadata
 from dpe_jobs.store import Store, join
 
@@ -243,13 +244,18 @@ class SampleFiles:
         part = self._parts.pop(key)
         part.close()
         name = f"{key[0]}/{part.path.name}"
+        check_unpublished(self._store, self._own)
         output = self._store.upload(part.path, join(self._output, name))
         self._outputs.append(output.model_copy(update={"path": name}))
         self._count[key] += 1
         part.path.unlink()
 
     def finish(self) -> list[OutputFile]:
-        """Upload what is left, and remove parts that an earlier attempt had and this one has not."""
+        """Upload what is left, and remove parts that an earlier attempt had and this one has not.
+
+        AlreadyPublished: another attempt came first.
+        """
+        check_unpublished(self._store, self._own)
         for key in list(self._parts):
             self._upload_part(key)
         mine = {join(self._output, output.path) for output in self._outputs}

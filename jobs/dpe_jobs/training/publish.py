@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from dpe_api.artifacts import Manifest, OutputFile, TrainingSummary
 from dpe_api.launch import TrainingLaunch
 from dpe_api.names import MANIFEST
+from dpe_jobs.outputs import check_unpublished
 from dpe_jobs.runtime import package_versions
 from dpe_jobs.store import Store, join, media_type
 from dpe_jobs.training import page
@@ -29,6 +30,7 @@ def _publish_model(
     launch: TrainingLaunch, store: Store, pod: Pod, resumed: int | None, warmed: Warmed | None
 ) -> Manifest:
     """Metrics and model; the model's manifest also carries the summary, so that the last step can be repeated."""
+    check_unpublished(store, join(launch.output, MODEL))
     result = Result(**json.loads(pod.result_file.read_text()))
     rows = read_rows(pod.metrics_file)
     summary = summarise(rows, resumed, result)

@@ -20,7 +20,7 @@ from dpe_jobs.generation.run import run
 from dpe_jobs.generation.samples import SAMPLE_SCHEMA
 from dpe_jobs.questions import read_questions
 from dpe_jobs.runtime import BadConfig, BadData, Stopped, Transient
-from dpe_jobs.store import NotFound
+from dpe_jobs.store import AlreadyPublished, NotFound
 
 
 def published(store: MemoryStore) -> tuple[dict[str, str], list[dict[str, object]]]:
@@ -277,6 +277,20 @@ def test_a_missing_diagnosis_names_its_address(store):
     store.delete([f"{world.DIAGNOSIS}/{ITEMS}"])
     with pytest.raises(NotFound, match=r"diagnosis/items\.parquet"):
         run(world.launch("http://x"), store)
+
+
+def test_an_attempt_that_comes_second_leaves_the_samples_of_the_first_as_they_are(store, monkeypatch):
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+        before = {uri: data for uri, data in store.objects.items() if uri.endswith((".parquet", ".html", ".md"))}
+        looks = iter([None])  # at its start nothing was published
+        found = store.manifest
+        monkeypatch.setattr(
+            store, "manifest", lambda folder: next(looks, found(folder)) if folder == world.OUT else found(folder)
+        )
+        with pytest.raises(AlreadyPublished, match="another attempt came first"):
+            run(world.launch(model.url, attempt=2, seed=8), store)
+    assert {uri: store.objects.get(uri) for uri in before} == before
 
 
 def test_published_generation_is_not_made_again(store):

@@ -13,9 +13,10 @@ from dpe_jobs.diagnosis.items import ITEMS
 from dpe_jobs.diagnosis.sample import PROBE
 from dpe_jobs.endpoints.texts import shorten
 from dpe_jobs.generation.agents.seen import glance
+from dpe_jobs.outputs import download_output
 from dpe_jobs.questions import read_questions
 from dpe_jobs.seeds import derive
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import Store
 
 _MOST_IN_WORDS = 8  # of a category
 _LONGEST = 400  # characters of a question, an answer or a response
@@ -71,7 +72,7 @@ def read_examples(
     columns = ["set", "id", "category", "question", "answer", "response", "correct"]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ITEMS
-        store.download(join(artifact, ITEMS), path)
+        download_output(store, artifact, ITEMS, path)
         with pq.ParquetFile(path) as file:
             for batch in file.iter_batches(columns=columns):
                 for row in batch.to_pylist():
