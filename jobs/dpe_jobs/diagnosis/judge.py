@@ -6,7 +6,7 @@ eyesight. Responses are data (prompts/judge.md). A verdict that cannot be had is
 
 import asyncio
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dpe_api.endpoints import Endpoint
@@ -52,7 +52,10 @@ class Graded:
 class _Case:
     id: str
     item: ToGrade
+    """The first one with this response."""
     response: str
+    keys: set[str]
+    """Of all items that wait for this verdict."""
 
 
 def _says_nothing(response: str) -> bool:
@@ -63,15 +66,15 @@ def _case_id(endpoint: Endpoint, item: ToGrade, response: str) -> str:
     return digest(prompt("judge").sha256, endpoint.model, item.question, item.reference, response.strip())
 
 
-def _cases(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger) -> Iterator[_Case]:
+def _cases(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger) -> Iterable[_Case]:
     """Distinct answers that have no verdict yet, across items and attempts."""
-    seen: set[str] = set()
+    found: dict[str, _Case] = {}
     for item in items:
         for response in item.responses:
             name = _case_id(endpoint, item, response)
-            if not _says_nothing(response) and name not in ledger and name not in seen:
-                seen.add(name)
-                yield _Case(name, item, response.strip())
+            if not _says_nothing(response) and name not in ledger:
+                found.setdefault(name, _Case(name, item, response.strip(), set())).keys.add(item.key)
+    return found.values()
 
 
 async def grade_all(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger, *, max_error_rate: float) -> Graded:
@@ -93,7 +96,8 @@ async def grade_all(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger
                 verdict, cost = await asker.ask(template.fill(**texts), system=template.system)
             except RequestFailed as error:
                 broken[case.id] = str(error)
-                failed.add(case.item.key, error)
+                for key in sorted(case.keys):
+                    failed.add(key, error)
             else:
                 row = {"id": case.id, "correct": verdict.correct, "reason": verdict.reason, **cost.columns()}
                 await asyncio.to_thread(ledger.append, row)  # may flush to the store, for as long as an outage lasts

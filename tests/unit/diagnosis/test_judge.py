@@ -136,6 +136,16 @@ def test_too_many_failures_end_the_stage_and_the_next_attempt_asks_only_what_is_
         assert len(model.requests) - asked <= 20 - done + 4  # those in flight when it ended
 
 
+def test_equal_answers_without_a_verdict_count_as_the_rows_that_they_leave_ungraded():
+    items = [item(str(n), "a duck" if n < 10 else f"bird {n}") for n in range(20)]
+
+    def no_ducks(asked: Asked) -> list[str] | Reply:
+        return Reply(status=400) if "a duck" in asked.question else fair(asked)
+
+    with serving(no_ducks) as model, pytest.raises(Transient, match=r"of 20 rows were not judged.*\(2\)"):
+        grade(model, items, limit=0.1)
+
+
 def test_verdicts_are_kept_for_later_attempts_with_their_price():
     store, items = MemoryStore(), [item("a", "a duck", "a blue heron")]
     with serving(fair) as model:
