@@ -83,7 +83,7 @@ class Diagnosis(ApiModel):
     confidence: Confidence = 0.95
     """Confidence of every interval."""
     max_error_rate: Fraction = 0.05
-    """The stage stops when more than this share of rows got no answer from the server."""
+    """The stage stops when more than this share of the rows of the probe, or of a benchmark, got no answer."""
     judge: Judge | None = None
     """Who grades answers of answer_type `judge`; required when a question set has such rows."""
     attribution: Attribution = Field(default_factory=Attribution)

@@ -39,6 +39,10 @@ class ServedModel(ApiModel):
     """Base address, without /v1; empty: it is not served, and nobody asks it."""
     uri: str
     """s3:// folder of the weights that it serves."""
+    max_model_len: int | None = None
+    """Most tokens of a prompt and its answer that it was started for; left out: not told."""
+    extra_args: list[str] = Field(default_factory=list)
+    """More arguments that it was started with."""
 
 
 class _Launch(ApiModel):

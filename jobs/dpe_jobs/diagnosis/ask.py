@@ -64,6 +64,7 @@ def prompt(row: Mapping[str, Any], settings: Diagnosis) -> str:
 @dataclass(frozen=True, slots=True)
 class _Request:
     kind: str
+    asked_as: str
     row: str
     image: bytes
     text: str
@@ -76,8 +77,9 @@ class _Request:
 
 @dataclass(slots=True)
 class _Errors:
-    """Rows without an answer; more than `allowed` end the stage."""
+    """Rows of one set without an answer, or without rollouts; more than `allowed` end the stage."""
 
+    name: str
     allowed: int
     total: int
     messages: dict[str, str] = field(default_factory=dict)
@@ -88,9 +90,15 @@ class _Errors:
         if len(self.messages) > self.allowed:
             raise Transient(
                 "ErrorRate",
-                f"{len(self.messages)} of {self.total} questions got no answer, more than maxErrorRate allows "
-                f"({self.allowed}); the last one: {message}",
+                f"{len(self.messages)} of the {self.total} questions of {self.name} got no answer, more than "
+                f"maxErrorRate allows ({self.allowed}); the last one: {message}",
             )
+
+
+def _errors(sets: Sequence[QuestionSet], max_error_rate: float) -> dict[str, _Errors]:
+    """The bounds by QuestionSet.asked_as: a large benchmark must not hide that nothing is known of a small probe."""
+    totals = {name: amount([s for s in sets if s.asked_as == name]).rows for name in {s.asked_as for s in sets}}
+    return {name: _Errors(name, math.floor(max_error_rate * total), total) for name, total in totals.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +143,7 @@ class _Asking:
                     named = row_key(questions.asked_as, row["id"])
                     text = prompt(row, self._settings)
                     for kind, n in ((GREEDY, 1), (SAMPLED, questions.rollouts)):
-                        request = _Request(kind, named, row["image"]["bytes"], text, n)
+                        request = _Request(kind, questions.asked_as, named, row["image"]["bytes"], text, n)
                         new = request.key not in self._ledger and request.key not in self._issued
                         if n and kind in kinds and new:
                             self._issued.add(request.key)
@@ -209,12 +217,12 @@ async def ask_sets(
 ) -> tuple[list[QuestionSet], dict[str, str]]:
     """Ask whatever the ledger lacks; returns the sets with all rows that were asked, and the errors by row key.
 
-    Transient "ErrorRate" as soon as more than maxErrorRate of the rows got no answer, "ModelNotReady" when the model
-    does not come up. A row without an answer is asked again by the next attempt, never counted as wrong.
+    Transient "ErrorRate" as soon as more than maxErrorRate of the rows of a set got no answer or no rollouts,
+    "ModelNotReady" when the model does not come up. A row without an answer is asked again by the next attempt, never
+    counted as wrong.
     """
     asked = list(sets)
-    total = amount(sets).rows
-    errors = _Errors(math.floor(settings.max_error_rate * total), total)
+    errors = _errors(sets, settings.max_error_rate)
     asking = _Asking(client, ledger, progress, settings, seed)
     # one source for all workers: at most `concurrency` requests with their images are under way
     requests, turn = asking.requests(asked, decide), asyncio.Lock()
@@ -225,7 +233,7 @@ async def ask_sets(
                 request = await anext(requests, None)
             if request is None:
                 return
-            await asking.send(request, errors)
+            await asking.send(request, errors[request.asked_as])
 
     try:
         await client.wait_ready(READY_S)
@@ -238,7 +246,7 @@ async def ask_sets(
     except BaseExceptionGroup as group_error:
         # the first trouble ended the others; its own type says how the stage ends
         raise group_error.exceptions[0] from None
-    return asked, errors.messages
+    return asked, {row: said for of_set in errors.values() for row, said in of_set.messages.items()}
 
 
 def paid(*ledgers: Iterable[Mapping[str, Any]]) -> Tokens:

@@ -17,12 +17,15 @@ from dpe_jobs.diagnosis.ask import GREEDY, SAMPLED, key, options_order, row_key
 from dpe_jobs.diagnosis.judge import Graded, ToGrade
 from dpe_jobs.diagnosis.sample import QuestionSet
 from dpe_jobs.graders import claim, grade, is_programmatic
+from dpe_jobs.graders.text import spoken
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.questions import FACETS_TYPE
 
 ITEMS = "items.parquet"
 NOT_JUDGED = Graded({}, {})
 _BATCH_ROWS = 256
+ASKED = ("question", "answer", "answer_type", "choices")
+"""Columns that say what was asked, and what is right."""
 _KEPT = ("id", "category", "question", "answer_type", "facets")
 
 SCHEMA = pa.schema(
@@ -61,6 +64,13 @@ def answers(questions: QuestionSet, question_id: str, ledger: Ledger) -> tuple[s
     return None if greedy is None else greedy["texts"][0], None if sampled is None else list(sampled["texts"])
 
 
+def as_asked(row: Mapping[str, Any], settings: Diagnosis) -> dict[str, Any]:
+    """The columns that say what was asked of a row of a question set, and what is right: options as they are shown."""
+    kind = AnswerType(row["answer_type"])
+    answer, choices = asking.graded_as(row["answer"], row["choices"] or (), kind, options_order(row, settings))
+    return {"question": row["question"], "answer": answer, "answer_type": kind.value, "choices": list(choices)}
+
+
 def graded(
     questions: QuestionSet,
     row: Mapping[str, Any],
@@ -74,10 +84,10 @@ def graded(
 
     A row that the judge failed on is without grades, and says why. Options are in the order in which they were shown.
     """
-    kind = AnswerType(row["answer_type"])
-    answer, choices = asking.graded_as(row["answer"], row["choices"] or (), kind, options_order(row, settings))
-    item: dict[str, Any] = {"set": questions.name, **{column: row[column] for column in _KEPT}}
-    item |= {"answer": answer, "choices": list(choices), "expected": claim(answer, kind, choices)}
+    shown = as_asked(row, settings)
+    kind, answer, choices = AnswerType(shown["answer_type"]), shown["answer"], shown["choices"]
+    item: dict[str, Any] = {"set": questions.name, **{column: row[column] for column in _KEPT}, **shown}
+    item["expected"] = claim(answer, kind, choices)
     greedy, sampled = answers(questions, row["id"], ledger)
     given = [text for text in (greedy, *(sampled or ())) if text is not None]
     if is_programmatic(kind):
@@ -97,11 +107,11 @@ def graded(
 
 
 def to_judge(questions: QuestionSet, ledger: Ledger) -> Iterator[ToGrade]:
-    """The answers of a set that a judge has to grade."""
+    """The answers of a set that a judge has to grade, without the thinking before them."""
     for row in read_rows(questions):
         if not is_programmatic(AnswerType(row["answer_type"])):
             greedy, sampled = answers(questions, row["id"], ledger)
-            given = tuple(text for text in (greedy, *(sampled or ())) if text is not None)
+            given = tuple(spoken(text) for text in (greedy, *(sampled or ())) if text is not None)
             if given:
                 yield ToGrade(item_key(questions, row["id"]), row["question"], row["answer"], given)
 
@@ -142,11 +152,36 @@ def write_items(
                 writer.write_table(pa.Table.from_pylist(items, schema=SCHEMA))
 
 
-def keep_sets(source: Path, names: Sequence[str], path: Path) -> None:
-    """Copy the rows of some sets."""
-    with pq.ParquetFile(source) as file, pq.ParquetWriter(path, file.schema_arrow, compression="zstd") as writer:
+def regrade(source: Path, names: Sequence[str], path: Path) -> None:
+    """Copy the rows of some sets, graded anew: who wrote them may have had other graders. A judge's verdicts stay.
+
+    ValueError when a reference answer does not fit its type any more.
+    """
+    with pq.ParquetFile(source) as file, pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
         for batch in file.iter_batches(_BATCH_ROWS):
-            writer.write_batch(batch.filter(pc.is_in(batch["set"], pa.array(names))))
+            rows = batch.filter(pc.is_in(batch["set"], pa.array(names))).to_pylist()
+            writer.write_table(pa.Table.from_pylist([_regraded(row) for row in rows], schema=SCHEMA))
+
+
+def _regraded(item: dict[str, Any]) -> dict[str, Any]:
+    kind, answer, choices = AnswerType(item["answer_type"]), item["answer"], item["choices"]
+    if not is_programmatic(kind):
+        return item
+    response = item["response"]
+    right = None if response is None else grade(response, answer, kind, choices)
+    passes = [grade(text, answer, kind, choices) for text in item["rollouts"]]
+    attributed = {"error_type": None, "weakness": None} if right else {}
+    return (
+        item
+        | attributed
+        | {
+            "expected": claim(answer, kind, choices),
+            "claim": None if response is None else claim(response, kind, choices),
+            "correct": right,
+            "rollouts_correct": passes,
+            "pass_rate": sum(passes) / len(passes) if passes else None,
+        }
+    )
 
 
 class Items:
@@ -170,6 +205,10 @@ class Items:
     def ids(self, name: str) -> tuple[str, ...]:
         """Ids of one set, in order."""
         return tuple(self.id[self.set == name])
+
+    def ids_answered(self, name: str) -> frozenset[str]:
+        """Ids of one set that have a graded answer."""
+        return frozenset(self.id[(self.set == name) & self.answered])
 
     def categories(self, name: str) -> dict[str, str]:
         """Categories of one set by id."""

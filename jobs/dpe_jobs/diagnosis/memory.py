@@ -39,8 +39,8 @@ def read_memory(store: Store, previous: str | None, wanted: MixtureMemory) -> Me
         return Memory(past, inputs=tuple(inputs))
     generation = GenerationSummary.model_validate(summary(Stage.GENERATION))
     evaluation = EvaluationSummary.model_validate(summary(Stage.EVALUATION))
-    probe = next(c for c in evaluation.comparisons if c.name == PROBE)
+    probe = next((c for c in evaluation.comparisons if c.name == PROBE), None)  # None: no row of it could be compared
     kept = {c.name: c.kept for c in generation.categories}
-    changes = {c.name: c.delta for c in probe.categories}
+    changes = {c.name: c.delta for c in (probe.categories if probe else ())}
     past = {name: Past(p.share, kept.get(name, 0), changes.get(name)) for name, p in past.items()}
     return Memory(past, evaluation.confidence, tuple(inputs))

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +26,7 @@ from dpe_jobs.diagnosis.sample import PROBE, QuestionSet, sample_probe, survey, 
 from dpe_jobs.diagnosis.trained import Trained
 from dpe_jobs.graders import is_programmatic
 from dpe_jobs.ledger import Ledger
+from dpe_jobs.outputs import check_unpublished
 from dpe_jobs.patience import patience_s
 from dpe_jobs.questions import read_local
 from dpe_jobs.runtime import BadConfig, BadData, ProgressReporter, package_versions, run_async
@@ -81,8 +82,9 @@ def draw_probe(
 ) -> tuple[QuestionSet, Tokens]:
     """The probe rows that a round draws, checked, and what their categories cost.
 
-    `known_in` is the folder of a diagnosis that has assigned categories. Three passes over the probe at most: ids,
-    categories and what trained the model; the rows that an endpoint looks at; the rows that are asked.
+    BadConfig when any row of the probe needs a judge and there is none. `known_in` is the folder of a diagnosis that
+    has assigned categories. Three passes over the probe at most: ids, categories and what trained the model; the rows
+    that an endpoint looks at; the rows that are asked.
     """
     probe, tokens = launch.probe, Tokens()
     progress = ProgressReporter(launch, store, 1, unit="rows read")
@@ -91,6 +93,8 @@ def draw_probe(
         progress.set(rows, total=rows + 1)  # nobody knows how many there are
 
     seen = survey(store, probe.uri, trained, categories=probe.categorise is None, tell=tell)
+    # of all rows, not of those that are drawn: else a later round, after a training, would be the first to miss it
+    check_judge(launch, seen.kinds)
     categories: Mapping[str, str] = seen.categories
     uncategorised = 0
     if probe.categorise is not None:
@@ -131,11 +135,22 @@ def categorise(
         return found.categories, paid(ledger)
 
 
-def _needs_judge(sets: Sequence[QuestionSet]) -> bool:
+def kinds_of(sets: Sequence[QuestionSet]) -> set[AnswerType]:
+    """The answer types of some sets, spare rows included."""
     kinds: set[str] = set()
     for questions in sets:
         kinds |= set(pq.read_table(questions.path, columns=["answer_type"])["answer_type"].unique().to_pylist())
-    return any(not is_programmatic(AnswerType(kind)) for kind in kinds)
+    return {AnswerType(kind) for kind in kinds}
+
+
+def check_judge(launch: Launch, kinds: Collection[AnswerType]) -> bool:
+    """Whether answers of these types need a judge. BadConfig when they do and there is none."""
+    needed = any(not is_programmatic(kind) for kind in kinds)
+    if needed and launch.diagnosis.judge is None:
+        raise BadConfig(
+            "NoJudge", "a question set has rows of answer_type judge: name an endpoint in spec.diagnosis.judge.endpoint"
+        )
+    return needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,15 +168,21 @@ class _Grading:
         judge = self.launch.diagnosis.judge
         if self.verdicts is None or judge is None:
             return NOT_JUDGED
-        cases = [case for questions in sets for case in to_judge(questions, self.answers)]
-        responses = sum(len(case.responses) for case in cases)
+        cases = [list(to_judge(questions, self.answers)) for questions in sets]
+        responses = sum(len(case.responses) for of_set in cases for case in of_set)
         report_progress(self.launch, self.store, self.verdicts, responses, "verdicts")
-        return await grade_all(
-            endpoint(self.launch, judge.endpoint),
-            cases,
-            self.verdicts,
-            max_error_rate=self.launch.diagnosis.max_error_rate,
-        )
+        correct: dict[str, tuple[bool, ...]] = {}
+        errors: dict[str, str] = {}
+        for of_set in cases:  # each set has its own bound of errors
+            graded_set = await grade_all(
+                endpoint(self.launch, judge.endpoint),
+                of_set,
+                self.verdicts,
+                max_error_rate=self.launch.diagnosis.max_error_rate,
+            )
+            correct |= graded_set.correct
+            errors |= graded_set.errors
+        return Graded(correct, errors)
 
     async def spare_rows(self, questions: QuestionSet) -> list[str]:
         """The spare rows to ask, given the answers so far. Kept in the ledger: a later attempt decides the same."""
@@ -190,13 +211,9 @@ def ask(launch: Launch, store: Store, model: InputRef, sets: Sequence[QuestionSe
     settings = launch.diagnosis
     if any(b.name == PROBE for b in launch.benchmarks):
         raise BadConfig("ReservedName", f"a benchmark is named {PROBE}, as the probe itself is: name it otherwise")
-    needs_judge = _needs_judge(sets)
-    if needs_judge and settings.judge is None:
-        raise BadConfig(
-            "NoJudge", "a question set has rows of answer_type judge: name an endpoint in spec.diagnosis.judge.endpoint"
-        )
+    needs_judge = check_judge(launch, kinds_of(sets))
     # answers to other questions or of other weights must not be found: uploads may change between attempts
-    same = fingerprint(model, sets, launch.probe, settings, launch.endpoints)
+    same = fingerprint(model, launch.model, sets, launch.probe, settings, launch.endpoints)
     with (
         Ledger(store, join(launch.output, LEDGER, same[:16])) as ledger,
         sub_ledger(launch, store, "judge") as verdicts,
@@ -232,7 +249,10 @@ def publish(
     others: Sequence[str],
     summary: dict[str, object],
 ) -> None:
-    """Write report and page, upload them with items and `others`, then the manifest."""
+    """Write report and page, upload them with items and `others`, then the manifest.
+
+    AlreadyPublished: another attempt came first.
+    """
     (folder / REPORT).write_text(report.model_dump_json(by_alias=True, exclude_none=True, indent=1))
     now = datetime.now(UTC)
     page.write(
@@ -247,6 +267,7 @@ def publish(
     names = [ITEMS, REPORT, page.PAGE, *others]
     if (folder / CATEGORIES).exists():
         names.append(CATEGORIES)
+    check_unpublished(store, launch.output)
     store.publish(
         launch.output,
         Manifest(

@@ -9,22 +9,36 @@ import numpy as np
 from dpe_api.artifacts import CategoryReport, DiagnosisReport, InputRef, SetReport
 from dpe_api.diagnosis_spec import Diagnosis, Probe
 from dpe_api.endpoints import Endpoint
+from dpe_api.launch import ServedModel
 from dpe_jobs.diagnosis import intervals
 from dpe_jobs.diagnosis.items import Items
 from dpe_jobs.diagnosis.sample import PAIRED, QuestionSet
 from dpe_jobs.prompts import prompt
 
 REPORT = "report.json"
+SERVED_SINCE = 2
+"""Counts the ways in which models were served and asked: raised when the same model would answer otherwise than before.
+
+2: vLLM's own sampling defaults, not those of the model's generation_config.json.
+"""
+
+
+def served_as(served: ServedModel) -> list[object]:
+    """What decides a server's answers beside its weights: anything in vLLM's arguments may, from a chat template on."""
+    return [served.max_model_len, *served.extra_args, SERVED_SINCE]
 
 
 def fingerprint(
     model: InputRef,
+    served: ServedModel,
     sets: Sequence[QuestionSet],
     probe: Probe,
     settings: Diagnosis,
     endpoints: Sequence[Endpoint] = (),
 ) -> str:
-    """Hash of everything that decides the answers and their grades: weights, question files, the rows asked, sampling.
+    """Hash of everything that decides the answers: weights, serving, question files, the rows asked, sampling, judge.
+
+    Graders are no part of it: whoever takes answers over grades them anew.
 
     An evaluation's PAIRED rows are no part of it, so that the next diagnosis finds its own fingerprint. Confidence,
     concurrency and the error limit decide nothing about an answer, nor does what is made of wrong ones. Neither do seed
@@ -34,6 +48,7 @@ def fingerprint(
     assigned, judge = probe.categorise, settings.judge
     parts = {
         "model": model.sha256,
+        "served": served_as(served),
         "sets": [[s.name, s.source.sha256, s.rollouts, sorted(s.ids)] for s in sets if s.name != PAIRED],
         "sample": [probe.sample_size, probe.adaptive_share],
         "categories": assigned and [models.get(assigned.endpoint), assigned.taxonomy, prompt("categorise").sha256],
@@ -83,6 +98,7 @@ def describe(
     items: Items,
     sets: Sequence[QuestionSet],
     model: InputRef,
+    served: ServedModel,
     probe: Probe,
     settings: Diagnosis,
     endpoints: Sequence[Endpoint] = (),
@@ -91,7 +107,7 @@ def describe(
     return DiagnosisReport(
         model_uri=model.uri,
         model_sha256=model.sha256,
-        fingerprint=fingerprint(model, sets, probe, settings, endpoints),
+        fingerprint=fingerprint(model, served, sets, probe, settings, endpoints),
         sets=[describe_set(items, s, settings.confidence) for s in sets],
         confidence=settings.confidence,
     )

@@ -12,7 +12,7 @@ from dpe_api.names import Exit
 from dpe_jobs.diagnosis.ask import paid
 from dpe_jobs.diagnosis.attribution import attribute_by_endpoint, attribute_by_rules, most_frequent
 from dpe_jobs.diagnosis.categorise import CATEGORIES, read_known, write_known
-from dpe_jobs.diagnosis.items import ITEMS, Items, keep_sets
+from dpe_jobs.diagnosis.items import ITEMS, Items, regrade
 from dpe_jobs.diagnosis.memory import read_memory
 from dpe_jobs.diagnosis.mixture import MIXTURE, Memory, mix
 from dpe_jobs.diagnosis.procedure import (
@@ -20,8 +20,10 @@ from dpe_jobs.diagnosis.procedure import (
     Asked,
     add,
     ask,
+    check_judge,
     draw_probe,
     endpoint,
+    kinds_of,
     publish,
     report_progress,
     sub_ledger,
@@ -32,8 +34,9 @@ from dpe_jobs.diagnosis.trained import trained_on
 from dpe_jobs.generation.team import known_limits
 from dpe_jobs.ledger import Ledger
 from dpe_jobs.lmms_eval.run import ask_tasks, files
+from dpe_jobs.outputs import download_output, read_output
 from dpe_jobs.runtime import ProgressReporter, run_async, run_stage
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import ChecksumMismatch, Store, join
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +59,9 @@ def run(launch: Launch, store: Store) -> None:
         folder = Path(name)
         model = store.input_ref(launch.model.uri)
         asked = reuse(launch, store, model, folder) or ask_afresh(launch, store, model, folder)
-        measured = describe(Items(asked.items), asked.sets, model, launch.probe, launch.diagnosis, launch.endpoints)
+        measured = describe(
+            Items(asked.items), asked.sets, model, launch.model, launch.probe, launch.diagnosis, launch.endpoints
+        )
         attribution, tokens = attribute(launch, store, asked)
         tasks = ask_tasks(launch, launch.lmms_eval, store, model, folder)
         memory = read_memory(store, launch.previous, launch.mixture.memory)
@@ -78,8 +83,9 @@ def run(launch: Launch, store: Store) -> None:
 
 def ask_afresh(launch: DiagnosisLaunch, store: Store, model: InputRef, folder: Path) -> Asked:
     """Answers to the rows that this round draws."""
-    probe, tokens = draw_probe(launch, store, launch.round, trained_on(store, model.uri), launch.reuse, folder)
     benchmarks = [take(store, b.name, b.uri, folder) for b in launch.benchmarks]
+    check_judge(launch, kinds_of(benchmarks))  # before an endpoint is paid for categories
+    probe, tokens = draw_probe(launch, store, launch.round, trained_on(store, model.uri), launch.reuse, folder)
     asked = ask(launch, store, model, [probe, *benchmarks], folder)
     return Asked(asked.items, asked.sets, add(asked.tokens, tokens))
 
@@ -95,20 +101,28 @@ def reuse(launch: DiagnosisLaunch, store: Store, model: InputRef, folder: Path) 
     if store.manifest(launch.reuse) is None:
         log.info("%s has no manifest: asking afresh", launch.reuse)
         return None
-    report = DiagnosisReport.model_validate(store.get_json(join(launch.reuse, REPORT)))
     earlier = folder / f"earlier-{ITEMS}"
-    store.download(join(launch.reuse, ITEMS), earlier)
+    try:
+        report = DiagnosisReport.model_validate_json(read_output(store, launch.reuse, REPORT))
+        download_output(store, launch.reuse, ITEMS, earlier)
+    except ChecksumMismatch as error:
+        log.warning("asking afresh: %s", error)
+        return None
     items = Items(earlier)
     sets = asked_before(launch, store, report, items, folder)
-    same = sets and fingerprint(model, sets, launch.probe, launch.diagnosis, launch.endpoints)
+    same = sets and fingerprint(model, launch.model, sets, launch.probe, launch.diagnosis, launch.endpoints)
     if not sets or report.fingerprint != same:
-        log.info("%s is about another model, other questions or other sampling: asking afresh", launch.reuse)
+        log.info("%s is about another model, serving, questions or sampling: asking afresh", launch.reuse)
         return None
     total = sum(s.size for s in sets)
     log.info("reusing %d answers of %s", total, launch.reuse)
-    keep_sets(earlier, [s.name for s in sets], folder / ITEMS)
     known = items.categories(PROBE)
     take(store, PROBE, launch.probe.uri, folder, only=known.keys(), categories=known)  # for those who look at images
+    try:
+        regrade(earlier, [s.name for s in sets], folder / ITEMS)
+    except ValueError as error:
+        log.warning("asking afresh, which tells the row at fault: %s", error)
+        return None
     if launch.probe.categorise is not None:
         write_known(read_known(store, launch.reuse), folder / CATEGORIES)
     ProgressReporter(launch, store, total, done=total)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dpe_api.artifacts import InputRef
+from dpe_api.artifacts import AnswerType, InputRef
 from dpe_api.diagnosis_spec import Probe
 from dpe_jobs.diagnosis.trained import Trained
 from dpe_jobs.questions import Question, read_questions, write_questions
@@ -122,6 +122,8 @@ class Survey:
     """By id; of all rows. Empty where the set was read without categories."""
     excluded: int
     """Rows that trained the model."""
+    kinds: frozenset[AnswerType]
+    """Of the rows that did not: any of them may be drawn in some round."""
 
 
 def survey(
@@ -133,18 +135,20 @@ def survey(
     """
     found: dict[str, str] = {}
     ids: list[str] = []
+    kinds: set[AnswerType] = set()
     for question in read_questions(store, uri, categories=categories):
         found[question.id] = question.category
         tell(len(found))
         if not trained.holds(question.id, question.image):
             ids.append(question.id)
+            kinds.add(question.answer_type)
     if not ids:
         raise BadData(
             "ProbeExhausted",
             f"all {len(found)} rows of {uri} trained the model: add rows that it was not trained on, or name another "
             "probe",
         )
-    return Survey(tuple(ids), found if categories else {}, len(found) - len(ids))
+    return Survey(tuple(ids), found if categories else {}, len(found) - len(ids), frozenset(kinds))
 
 
 def sample_probe(

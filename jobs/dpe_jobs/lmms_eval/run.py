@@ -11,8 +11,10 @@ from pathlib import Path
 from dpe_api.artifacts import InputRef, TaskComparison, TaskResult, Tokens
 from dpe_api.evaluation_spec import LmmsEvalTask
 from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch
+from dpe_jobs.diagnosis.report import served_as
 from dpe_jobs.lmms_eval import program, results
 from dpe_jobs.lmms_eval.compare import compare
+from dpe_jobs.outputs import check_unpublished, download_output
 from dpe_jobs.runtime import BadConfig, ProgressReporter
 from dpe_jobs.seeds import derive
 from dpe_jobs.store import Store, join
@@ -40,7 +42,7 @@ class _Asking:
 
     def fingerprint(self, task: LmmsEvalTask) -> str:
         """Of what decides the answers, as far as it can be known: nobody tells when a volume's data changes."""
-        parts = [self.model.sha256, task.task, task.limit, self.version]
+        parts = [self.model.sha256, task.task, task.limit, self.version, *served_as(self.launch.model)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
     def fetch(self, task: LmmsEvalTask, where: str) -> TaskResult | None:
@@ -97,6 +99,7 @@ class _Asking:
                 f"0 to 1 of each question: name another metric of {', '.join(finished.metrics)}, or leave gate out",
             )
         (self.folder / own).write_text(finished.model_dump_json(by_alias=True, indent=1))
+        check_unpublished(self.store, self.launch.output)
         for name in (raw, samples, own):
             self.store.upload(self.folder / name, join(self.launch.output, name))
         log.info("lmms-eval %s: %s %g of %d questions", task.task, finished.metric, finished.value, finished.n)
@@ -130,7 +133,7 @@ def compare_tasks(
         if data is None:
             raise BadConfig("NotDiagnosed", f"{launch.diagnosis_artifact} has no {own}: the base was not asked it")
         earlier = folder / f"before-{samples}"
-        store.download(join(launch.diagnosis_artifact, samples), earlier)
+        download_output(store, launch.diagnosis_artifact, samples, earlier)
         compared.append(
             compare(
                 TaskResult.model_validate_json(data),

@@ -99,7 +99,13 @@ class Attempt:
         """The model server that the stage asks; ValueError when it has none."""
         if self.server is None:
             raise ValueError(f"{self.stage} needs a model server")
-        return ServedModel(url=f"http://{self.server}.{self.iteration.namespace}.svc:{SERVING_PORT}", uri=uri)
+        serving = self.resolved.spec.serving
+        return ServedModel(
+            url=f"http://{self.server}.{self.iteration.namespace}.svc:{SERVING_PORT}",
+            uri=uri,
+            max_model_len=serving.max_model_len,
+            extra_args=serving.extra_args,
+        )
 
 
 def lmms_eval(attempt: Attempt) -> LmmsEval | None:

@@ -164,7 +164,7 @@ class World:
         else:
             with in_place_of_the_client(model):
                 asked = procedure.ask(launch, MemoryStore(), source, [questions], self.folder)
-        return describe(Items(asked.items), asked.sets, source, probe, settings).of(PROBE)
+        return describe(Items(asked.items), asked.sets, source, launch.model, probe, settings).of(PROBE)
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from dpe_api.artifacts import (
     Quota,
 )
 from dpe_api.diagnosis_spec import Diagnosis, Probe
+from dpe_api.launch import ServedModel
 from dpe_api.names import BATCH_STAGES
 from dpe_api.status import Status
 from dpe_jobs.diagnosis.items import ITEMS, SCHEMA, Items
@@ -84,7 +85,7 @@ class Made:
         paired = replace(sets[0], name=PAIRED)
         probe = Probe(uri="s3://bkt/data/probe")
         reports = [
-            describe(Items(path), asked, inputs[0], probe, Diagnosis())
+            describe(Items(path), asked, inputs[0], ServedModel(url="", uri=inputs[0].uri), probe, Diagnosis())
             for path, asked in ((before, sets), (after, [*sets, paired]))
         ]
         mixture = json.dumps([q.wire() for q in QUOTAS]).encode()

@@ -1,5 +1,10 @@
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tests.fakes import worlds
@@ -13,7 +18,7 @@ from dpe_api.launch import DiagnosisLaunch
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run
 from dpe_jobs.runtime import BadConfig, Transient
-from dpe_jobs.store import NotFound
+from dpe_jobs.store import AlreadyPublished, NotFound
 
 OUT = f"{worlds.ROOT}/diagnosis"
 
@@ -136,6 +141,21 @@ def test_too_many_errors_stop_the_stage_early_with_reason_error_rate(store):
     assert store.manifest(OUT) is None
 
 
+@pytest.mark.parametrize("what", ["all requests", "rollouts"])
+def test_a_small_probe_without_answers_is_not_outweighed_by_a_large_benchmark(store, what):
+    worlds.upload(store, worlds.TEST_URI, [replace(q, question=f"{q.question} test") for q in worlds.questions(100)])
+
+    def fails(asked: Asked) -> list[str] | Reply:
+        lost = asked.sampled if what == "rollouts" else not asked.question.endswith("test")
+        return Reply(status=400) if lost else worlds.knows("color")(asked)
+
+    launch = worlds.diagnosis("http://x", diagnosis=worlds.settings(max_error_rate=0.1))
+    with serving(fails) as model, pytest.raises(Transient, match="2 of the 15 questions of probe") as caught:
+        run(launch.model_copy(update={"model": launch.model.model_copy(update={"url": model.url})}), store)
+    assert caught.value.reason == "ErrorRate"
+    assert store.manifest(OUT) is None
+
+
 def test_published_diagnosis_is_not_made_again(store):
     with serving(worlds.knows("color")) as model:
         run(worlds.diagnosis(model.url), store)
@@ -170,17 +190,77 @@ def test_answers_of_the_same_model_are_reused_and_the_mixture_is_made_anew(store
         {"diagnosis": worlds.settings(temperature=0.5)},
         {"probe": Probe(uri=worlds.PROBE_URI, sample_size=12)},
         {"benchmarks": []},
+        {"serving": {"extra_args": ["--quantization", "fp8"]}},
+        {"serving": {"max_model_len": 512}},
     ],
-    ids=["other model", "other sampling", "other sample size", "other benchmarks"],
+    ids=["other model", "other sampling", "other sample size", "other benchmarks", "other arguments", "other length"],
 )
 def test_answers_are_not_reused_when_anything_that_decides_them_differs(store, change):
     next_out = "s3://dpe/team/shapes-2-ffffffff/diagnosis"
     with serving(worlds.knows("color")) as model:
         run(worlds.diagnosis(model.url), store)
         asked = len(model.requests)
-        run(worlds.diagnosis(model.url, reuse=OUT, output=next_out, **change), store)
+        served = change.pop("serving", {})
+        launch = worlds.diagnosis(model.url, reuse=OUT, output=next_out, **change)
+        run(launch.model_copy(update={"model": launch.model.model_copy(update=served)}), store)
         assert len(model.requests) > asked
     assert not summary(store, next_out).reused
+
+
+def rewrite(store: MemoryStore, folder: str, edit: Callable[[dict], object]) -> None:
+    """Edit the items of a published artifact; its manifest promises what is there then."""
+    with TemporaryDirectory() as name:
+        path = Path(name) / "items.parquet"
+        found = rows(store, folder, Path(name))
+        for row in found:
+            edit(row)
+        pq.write_table(pa.Table.from_pylist(found, schema=SCHEMA), path)
+        new = store.upload(path, f"{folder}/items.parquet")
+    manifest = store.manifest(folder)
+    assert manifest is not None
+    outputs = [new if o.path == new.path else o for o in manifest.outputs]
+    changed = manifest.model_copy(update={"outputs": outputs})
+    store.put(f"{folder}/manifest.json", changed.model_dump_json(by_alias=True).encode())
+
+
+def test_reused_answers_are_graded_by_the_graders_of_now(store, tmp_path):
+    next_out = "s3://dpe/team/shapes-2-ffffffff/diagnosis"
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url), store)
+        rewrite(
+            store, OUT, lambda row: row.update(correct=False, rollouts_correct=[False] * 3, pass_rate=0.0, claim="x")
+        )
+        run(worlds.diagnosis(model.url, reuse=OUT, output=next_out), store)
+    said = summary(store, next_out)
+    assert said.reused
+    assert {c.name: (c.correct, c.pass_rate.value) for c in said.report.of("probe").categories} == {
+        "color": (5, 1.0),
+        "hue": (0, 0.0),
+        "negation": (0, 0.0),
+    }
+    assert all(row["claim"] != "x" for row in rows(store, next_out, tmp_path))
+
+
+def test_answers_that_were_written_again_after_they_were_published_are_not_reused(store):
+    next_out = "s3://dpe/team/shapes-2-ffffffff/diagnosis"
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url), store)
+        store.put(f"{OUT}/items.parquet", b"of an attempt that was thought to be lost")
+        run(worlds.diagnosis(model.url, reuse=OUT, output=next_out), store)
+    assert not summary(store, next_out).reused
+
+
+def test_an_attempt_that_comes_second_leaves_the_files_of_the_first_as_they_are(store, monkeypatch):
+    with serving(worlds.knows("color")) as model:
+        run(worlds.diagnosis(model.url), store)
+        before = dict(store.objects)
+        looks = iter([None])  # at its start nothing was published
+        found = store.manifest
+        monkeypatch.setattr(store, "manifest", lambda folder: next(looks, found(folder)))
+        with pytest.raises(AlreadyPublished, match="another attempt came first"):
+            run(worlds.diagnosis(model.url, attempt=2, seed=8), store)
+    promised = {f"{OUT}/{name}" for name in ("items.parquet", "report.json", "report.html", "mixture.json")}
+    assert {uri for uri in promised if store.objects[uri] != before[uri]} == set()
 
 
 def test_answers_are_not_reused_when_the_probe_was_uploaded_again(store):
@@ -269,7 +349,7 @@ def test_rollouts_that_did_not_come_leave_the_greedy_answer_standing(store, tmp_
             return Reply(status=400, body=b"no sampling")
         return worlds.knows("color")(asked)
 
-    launch = worlds.diagnosis("http://x", diagnosis=worlds.settings(max_error_rate=0.2))
+    launch = worlds.diagnosis("http://x", diagnosis=worlds.settings(max_error_rate=0.4))
     with serving(no_rollouts) as model:
         run(launch.model_copy(update={"model": launch.model.model_copy(update={"url": model.url})}), store)
     color = next(c for c in summary(store).report.of("probe").categories if c.name == "color")

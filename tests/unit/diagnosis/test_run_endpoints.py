@@ -177,6 +177,47 @@ def test_rows_for_a_judge_without_a_judge_are_refused_before_anything_is_asked(s
         assert model.requests == []
 
 
+def test_a_row_for_a_judge_that_only_a_later_round_would_draw_is_refused_before_anything_is_asked(store):
+    rows = worlds.questions(30)
+    rows = [replace(q, answer_type=AnswerType.JUDGE) if q.id == "hue-29" else q for q in rows]
+    worlds.upload(store, worlds.PROBE_URI, rows)
+    for number in range(6):
+        with serving(teacher) as helper, serving(worlds.knows("color")) as model:
+            launch = launched(worlds.diagnosis, model.url, helper, diagnosis=worlds.settings(), round=number)
+            with pytest.raises(BadConfig, match=r"spec\.diagnosis\.judge\.endpoint"):
+                diagnose(launch, store)
+            assert model.requests == helper.requests == []
+
+
+def test_a_benchmark_for_a_judge_is_refused_before_an_endpoint_is_paid_for_categories(store):
+    worlds.upload(store, worlds.PROBE_URI, [replace(q, category="unknown") for q in worlds.questions(10)])
+    worlds.upload(store, worlds.TEST_URI, [replace(worlds.question(0, "hue"), answer_type=AnswerType.JUDGE)])
+    with serving(teacher) as helper, serving(worlds.knows("color")) as model:
+        benchmarks = [{"name": "test", "uri": worlds.TEST_URI}]
+        settings = {"diagnosis": worlds.settings(), "benchmarks": benchmarks}
+        with pytest.raises(BadConfig, match=r"spec\.diagnosis\.judge\.endpoint"):
+            diagnose(launched(worlds.diagnosis, model.url, helper, **settings), store)
+        assert model.requests == helper.requests == []
+
+
+def test_the_judge_reads_what_follows_the_thinking_and_unfinished_thoughts_are_wrong_unasked(store, tmp_path):
+    worlds.upload(store, worlds.PROBE_URI, [worlds.question(n, "hue") for n in range(6)])
+    rows = [replace(worlds.question(n, "hue"), answer_type=AnswerType.JUDGE) for n in range(6)]
+    worlds.upload(store, worlds.PROBE_URI, rows)
+
+    def thinks(asked: Asked) -> list[str]:
+        right = worlds.truth(asked)
+        ends = int(asked.question.split(":")[0].split()[1]) % 2
+        return [f"<think>blue, green or red?</think>{right}" if ends else f"<think>it is {right}"] * asked.n
+
+    settings = {"diagnosis": worlds.settings(judge=Judge(endpoint="teacher")), "probe": Probe(uri=worlds.PROBE_URI)}
+    with serving(teacher) as helper, serving(thinks) as model:
+        diagnose(launched(worlds.diagnosis, model.url, helper, **settings), store)
+        heard = {block(a.question, "response") for a in helper.requests}
+    assert heard == set(worlds.COLORS) & heard
+    assert {r["id"] for r in items(store, OUT, tmp_path) if r["correct"]} == {"hue-1", "hue-3", "hue-5"}
+
+
 def choice(number: int) -> Question:
     row = worlds.question(number, "color")
     return replace(row, answer_type=AnswerType.CHOICE, choices=worlds.COLORS)

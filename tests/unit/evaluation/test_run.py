@@ -1,6 +1,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,16 @@ import pyarrow.parquet as pq
 import pytest
 from tests.fakes import entry_points, worlds
 from tests.fakes.memory_store import MemoryStore
-from tests.fakes.openai_server import Asked, Reply, serving
+from tests.fakes.openai_server import Asked, Reply, Script, serving
 
-from dpe_api.artifacts import Comparison, DiagnosisReport, EvaluationSummary
-from dpe_api.diagnosis_spec import Probe
+from dpe_api.artifacts import AnswerType, Comparison, DiagnosisReport, EvaluationSummary
+from dpe_api.diagnosis_spec import Judge, Probe
 from dpe_api.evaluation_spec import Benchmark, Evaluation
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run as diagnose
 from dpe_jobs.evaluation.run import run
-from dpe_jobs.runtime import BadConfig, BadData
+from dpe_jobs.runtime import BadConfig, BadData, Transient
+from dpe_jobs.store import ChecksumMismatch
 
 OUT = f"{worlds.ROOT}/evaluation"
 
@@ -194,10 +196,85 @@ def test_a_row_that_only_one_model_answered_is_left_out(store):
     assert test.delta.value == 0
 
 
+def unanswered(*endings: str) -> Script:
+    """A model that gives no answer to questions with these endings."""
+
+    def script(asked: Asked) -> list[str] | Reply:
+        return Reply(status=400) if asked.question.endswith(endings) else worlds.knows("color")(asked)
+
+    return script
+
+
+@pytest.fixture
+def told_apart() -> MemoryStore:
+    """Like `store`, with a benchmark whose questions are not those of the probe; nothing was answered of that."""
+    store = MemoryStore()
+    worlds.fill(store)
+    worlds.upload(store, worlds.TEST_URI, [replace(q, question=f"{q.question} test") for q in worlds.questions(10)])
+    return store
+
+
+LENIENT = worlds.settings(max_error_rate=1.0)
+
+
+def test_a_probe_that_cannot_be_compared_is_left_out_where_benchmarks_decide(told_apart):
+    with serving(unanswered("?")) as model:
+        diagnose(worlds.diagnosis(model.url, diagnosis=LENIENT), told_apart)
+        run(worlds.evaluation(model.url, diagnosis=LENIENT), told_apart)
+    assert [c.name for c in summary(told_apart).comparisons] == ["test"]
+
+
+def test_a_gate_whose_candidate_owes_every_answer_is_tried_again(told_apart):
+    with serving(unanswered("none")) as model:
+        diagnose(worlds.diagnosis(model.url), told_apart)
+    with serving(unanswered("test")) as model, pytest.raises(Transient, match="no item of test") as caught:
+        run(worlds.evaluation(model.url, diagnosis=LENIENT), told_apart)
+    assert caught.value.reason == "NothingToCompare"
+    with serving(unanswered("none")) as model:
+        run(worlds.evaluation(model.url, diagnosis=LENIENT, attempt=2), told_apart)
+    assert [c.name for c in summary(told_apart).comparisons] == ["probe", "test"]
+
+
+def test_a_gate_on_questions_that_the_diagnosis_has_no_answers_to_is_bad_data(told_apart):
+    with serving(unanswered("test")) as model:
+        diagnose(worlds.diagnosis(model.url, diagnosis=LENIENT), told_apart)
+    with serving(unanswered("none")) as model, pytest.raises(BadData, match="the diagnosis has no answers to it"):
+        run(worlds.evaluation(model.url, diagnosis=LENIENT), told_apart)
+
+
 def test_a_benchmark_that_was_not_diagnosed_is_refused(store):
     extra = [Benchmark(name="other", uri=worlds.TEST_URI)]
     with pytest.raises(BadConfig, match="has no answers to other"):
         run(worlds.evaluation("http://127.0.0.1:1", benchmarks=extra), store)
+
+
+@pytest.mark.parametrize("uri", [worlds.PROBE_URI, worlds.TEST_URI])
+@pytest.mark.parametrize(
+    "change", [{"answer": "purple"}, {"question": "hue 1: which color?"}, {"answer_type": AnswerType.JUDGE}]
+)
+def test_a_row_that_is_not_what_the_diagnosis_asked_is_refused_by_its_name(store, uri, change):
+    names = {r.id for r in worlds.questions(10) if r.category == "hue"}
+    rows = [replace(q, **change) if q.id in names else q for q in worlds.questions(10)]
+    worlds.upload(store, uri, rows)
+    settings = worlds.settings(judge=Judge(endpoint="none"))
+    with pytest.raises(
+        BadData, match=rf"{uri}, row 'hue-\d+': its {next(iter(change))} is .*, and was .*: put"
+    ) as caught:
+        run(worlds.evaluation("http://127.0.0.1:1", diagnosis=settings), store)
+    assert caught.value.reason == "QuestionsChanged"
+
+
+def test_rows_that_were_added_since_the_diagnosis_do_no_harm(store):
+    worlds.upload(store, worlds.TEST_URI, worlds.questions(11))
+    with serving(worlds.knows("color", "hue")) as model:
+        run(worlds.evaluation(model.url), store)
+    assert summary(store).comparisons[1].n == 30
+
+
+def test_answers_of_the_base_that_were_written_again_are_refused(store):
+    store.put(f"{worlds.ROOT}/diagnosis/items.parquet", b"of an attempt that was thought to be lost")
+    with pytest.raises(ChecksumMismatch, match=r"diagnosis/items\.parquet"):
+        run(worlds.evaluation("http://127.0.0.1:1"), store)
 
 
 def test_a_benchmark_that_lost_rows_is_refused(store):

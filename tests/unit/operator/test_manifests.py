@@ -152,6 +152,18 @@ def test_clients_are_given_the_address_of_one_model_server():
     assert found["Job"]["metadata"]["annotations"] == {"dpe.dev/served-by": "shapes-1-serve-base-1"}
 
 
+@pytest.mark.parametrize(
+    ("asks", "serves"), [(Stage.DIAGNOSIS, Stage.SERVE_BASE), (Stage.EVALUATION, Stage.SERVE_CANDIDATE)]
+)
+def test_who_asks_knows_how_the_server_was_started(asks, serves):
+    spec = {"serving": {"maxModelLen": 512, "extraArgs": ["--quantization", "fp8"]}}
+    asking, serving = (
+        parse_launch(children(stage, **spec)["ConfigMap"]["data"]["launch.json"]) for stage in (asks, serves)
+    )
+    assert (asking.model.max_model_len, asking.model.extra_args) == (512, ["--quantization", "fp8"])
+    assert (serving.max_model_len, serving.extra_args) == (512, ["--quantization", "fp8"])
+
+
 def test_training_is_a_gang_that_spreads_over_nodes_behind_a_headless_service():
     found = children(Stage.TRAINING)
     job, service = found["Job"]["spec"], found["Service"]["spec"]

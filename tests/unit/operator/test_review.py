@@ -71,7 +71,7 @@ def test_an_annotation_or_the_marked_table_lets_it_go_on_without_a_model(word, m
     it.say(word, marks)
     told = launch(it, "shapes-1-generation-2")
     assert told["reviewed"] is True
-    assert told["model"] == {"url": "", "uri": "s3://dpe/models/base"}
+    assert told["model"] == {"url": "", "uri": "s3://dpe/models/base", "extraArgs": []}
     assert it.sizes.get("shapes-1-generation-1") == 3
     it.behave()
     assert it.sizes["shapes-1-generation-2"] == 1, "one pod applies the marks"
