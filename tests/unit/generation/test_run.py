@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from tests.fakes import worlds
@@ -271,6 +272,16 @@ def test_nothing_rejected_publishes_an_empty_table_of_rejections():
 def test_unknown_program_is_bad_configuration(store):
     with pytest.raises(BadConfig, match="murals"):
         run(world.launch("http://x", generation={"sources": [{"kind": "render", "program": "murals"}]}), store)
+
+
+def test_a_probe_that_an_endpoint_categorised_needs_no_column_for_it(store, tmp_path):
+    path = tmp_path / "part-0.parquet"
+    store.download(f"{worlds.PROBE_URI}/part-0.parquet", path)
+    pq.write_table(pq.read_table(path).drop_columns("category"), path)
+    store.upload(path, f"{worlds.PROBE_URI}/part-0.parquet")
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    assert world.summary(store).kept == 22
 
 
 def test_a_missing_diagnosis_names_its_address(store):

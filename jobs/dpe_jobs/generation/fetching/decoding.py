@@ -44,11 +44,16 @@ def decode(data: bytes, max_pixels: int) -> Image.Image:
             if kind == "JPEG":
                 opened.draft("RGB", _fitting(opened.size))  # decodes at a half, a quarter, ... where that is enough
             opened.load()
-            return _rgb(_upright(opened))
+            return on_white(opened)
     except Image.DecompressionBombError as error:
         raise NotFetched(Reason.TOO_MANY_PIXELS, str(error)) from error
     except _DAMAGE as error:
         raise NotFetched(Reason.BROKEN, f"{kind} does not decode: {str(error) or type(error).__name__}") from error
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An open file's picture as generation has every picture: RGB, upright, on white, of at most KEPT_PIXELS."""
+    return _rgb(_upright(image))
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

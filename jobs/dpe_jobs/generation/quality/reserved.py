@@ -13,6 +13,7 @@ from PIL import Image
 
 from dpe_api.names import Stage
 from dpe_jobs.generation.dedup import pixel_digest
+from dpe_jobs.generation.fetching.decoding import on_white
 from dpe_jobs.generation.quality.near import NearPictures
 from dpe_jobs.generation.quality.texts import MOST, ReservedQuestions
 from dpe_jobs.generation.roles import Rejection
@@ -71,15 +72,26 @@ def _short(digest: str) -> int:
 
 
 def reserve(store: Store, sets: Sequence[str]) -> Reserved:
-    """The rows of these question sets."""
+    """The rows of these question sets, which may be without categories: nobody asks for them here."""
     reserved = Reserved()
     for uri in sets:
         where = uri.rstrip("/").rsplit("/", 1)[-1]
-        for question in read_questions(store, uri):
-            with Image.open(io.BytesIO(question.image)) as image:
-                reserved.add(f"{where} row {question.id}", image.convert("RGB"), question.question)
+        for question in read_questions(store, uri, categories=False):
+            for image in _as_candidates(question.image):
+                reserved.add(f"{where} row {question.id}", image, question.question)
     log.info("%d pictures of %d question sets are reserved", len(reserved), len(sets))
     return reserved
+
+
+def _as_candidates(data: bytes) -> Iterator[Image.Image]:
+    """A picture as candidates of the same file look; a transparent one without its transparency, too.
+
+    Programs that throw transparency away show what was stored beneath it.
+    """
+    with Image.open(io.BytesIO(data), formats=IMAGE_FORMATS) as image:
+        if image.has_transparency_data:
+            yield image.convert("RGB")
+        yield on_white(image)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,10 @@
+import io
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from tests.fakes import worlds
@@ -9,7 +14,9 @@ from tests.unit.generation.quality.test_near import tiles
 from tests.unit.generation.quality.test_texts import PROBLEM
 
 from dpe_jobs.generation.dedup import pixel_digest
+from dpe_jobs.generation.fetching.decoding import decode
 from dpe_jobs.generation.quality.reserved import earlier_samples, reserve
+from dpe_jobs.questions import MAX_PIXELS, SCHEMA
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +42,57 @@ def test_a_candidate_with_a_picture_of_the_probe_is_contaminated_and_the_reason_
         assert mirrored is not None
         assert mirrored.detail.startswith("the picture shows 100% of what that of probe row p-3 shows")
         assert look(reserved, tiles()[8]) is None
+
+
+def with_alpha(image: Image.Image, mode: str) -> Image.Image:
+    """Half of the picture is transparent; beneath it is what was there."""
+    seen = image.convert("RGB")
+    mask = Image.new("L", seen.size, 255)
+    mask.paste(0, (0, 0, seen.width // 2, seen.height))
+    seen.putalpha(mask)
+    if mode == "LA":
+        return Image.merge("LA", (image.convert("L"), mask))
+    return seen
+
+
+def palette_with_a_transparent_colour(image: Image.Image) -> bytes:
+    out = io.BytesIO()
+    image.convert("P", palette=Image.Palette.ADAPTIVE, colors=16).save(out, "PNG", transparency=0)
+    return out.getvalue()
+
+
+TRANSPARENT: dict[str, Callable[[Image.Image], bytes]] = {
+    "RGBA": lambda image: world.png(with_alpha(image, "RGBA")),
+    "LA": lambda image: world.png(with_alpha(image, "LA")),
+    "P": palette_with_a_transparent_colour,
+}
+
+
+@pytest.mark.parametrize("file", TRANSPARENT.values(), ids=TRANSPARENT)
+def test_the_same_transparent_file_in_probe_and_pool_is_contaminated(photographs, file):
+    store, data = MemoryStore(), file(photographs[2])
+    worlds.upload(store, worlds.PROBE_URI, [replace(world.reserved_question(1), id="p-1", image=data)])
+    with Image.open(io.BytesIO(data)) as opened:
+        assert opened.has_transparency_data
+        bare = opened.convert("RGB")
+    with reserve(store, [worlds.PROBE_URI]) as reserved:
+        assert look(reserved, decode(data, MAX_PIXELS)) == ("Contaminated", "the picture is that of probe row p-1")
+        assert look(reserved, bare) == ("Contaminated", "the picture is that of probe row p-1")
+
+
+@pytest.mark.parametrize("column", ["absent", "null"])
+def test_a_probe_that_an_endpoint_categorises_is_reserved_without_categories(photographs, column, tmp_path):
+    rows = [replace(world.reserved_question(1), image=world.png(photographs[0])).row() | {"category": None}]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    store = MemoryStore()
+    put(store, table.drop_columns("category") if column == "absent" else table, tmp_path)
+    with reserve(store, [worlds.PROBE_URI]) as reserved:
+        assert look(reserved, photographs[0]) is not None
+
+
+def put(store: MemoryStore, table: pa.Table, folder: Path) -> None:
+    pq.write_table(table, folder / "part.parquet")
+    store.upload(folder / "part.parquet", f"{worlds.PROBE_URI}/part.parquet")
 
 
 def test_a_long_question_of_the_probe_contaminates_whatever_the_picture(photographs):
