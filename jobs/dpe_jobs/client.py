@@ -402,6 +402,8 @@ class ModelClient:
                 content = {"data": call.body, "files": list(call.files)}
             response = await self._http.post(call.path, headers=tracing.headers(), **content)
         except httpx.TimeoutException as error:
+            if isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout):
+                reservation.nothing()  # nothing was sent
             raise _TryAgain("timeout", f"{self.where}: {type(error).__name__}") from error
         except httpx.RequestError as error:
             if isinstance(error, httpx.ConnectError):

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import httpx
 import pytest
 from prometheus_client import REGISTRY
 from tests.fakes.endpoints import endpoint
@@ -10,7 +11,8 @@ from tests.fakes.openai_server import Asked, Reply, serving, storm
 
 from dpe_api.artifacts import Tokens
 from dpe_api.endpoints import Endpoint, Price, SpendingLimit
-from dpe_jobs.client import Account, Answers, BudgetSpent, ModelClient, RequestFailed
+from dpe_jobs import client
+from dpe_jobs.client import Account, Answers, Budget, BudgetSpent, ModelClient, RequestFailed
 from dpe_jobs.ledger import Ledger
 
 PRICE = Price(input=1000.0, output=10_000.0)  # of one call of the fake, 10 tokens and 2: 0.01 + 0.02
@@ -71,6 +73,23 @@ async def test_refused_calls_are_free_and_calls_that_timed_out_are_not():
         (said,) = await ask(chosen, Account(chosen), 1, max_tokens=10)
         assert isinstance(said, BudgetSpent), "the first may have cost all"
         assert len(model.requests) == 1
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ConnectError])
+async def test_an_endpoint_that_cannot_be_reached_costs_nothing(error, monkeypatch):
+    async def unreachable(self: httpx.AsyncClient, *args: object, **kwargs: object) -> httpx.Response:
+        raise error("")
+
+    monkeypatch.setattr(httpx.AsyncClient, "post", unreachable)
+    monkeypatch.setattr(client, "MAX_ATTEMPTS", 2)
+    chosen = Endpoint(name="teacher", url="http://10.0.0.1/v1", model="m", budget=SpendingLimit(tokens=12))
+    account, calls = Account(chosen), Budget(1)
+    async with ModelClient.of(chosen, account=account) as asking:
+        for _ in range(2):
+            with pytest.raises(RequestFailed):
+                await asking.ask(None, "?", max_tokens=10, budget=calls)
+    report = account.report()
+    assert (report.calls, report.tokens, report.budget_spent, calls.left) == (0, Tokens(), False, 1)
 
 
 async def test_a_shard_has_its_part_of_the_budget():
