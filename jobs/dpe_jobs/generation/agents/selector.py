@@ -52,7 +52,7 @@ class Sources:
             tools.editor = self.editors[name]
             tools.searches = next(iter(self.searches.values()), None)
             tools.pool = next((pool.of(target) for pool in self.pools.values()), None)
-            tools.drawer = next((d for d in self.drawers.values() if d.knobs(target.category)), None)
+            tools.drawer = next((d for d in self.drawers.values() if d.supplies(target.category)), None)
         return tools if len(tools.tools()) > 1 else None  # look_at alone looks at nothing
 
 

@@ -52,6 +52,9 @@ class Finder(Protocol):
 class Drawer(Protocol):
     """A source that draws."""
 
+    def supplies(self, category: str) -> bool:
+        """Whether it draws a category: it has knobs for no other one."""
+
     def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
         """What may be chosen, and its values."""
 

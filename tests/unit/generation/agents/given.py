@@ -145,10 +145,13 @@ class Gallery:
 
 
 class Pencil:
-    """Draws in a colour."""
+    """Draws birds in a colour."""
+
+    def supplies(self, category: str) -> bool:
+        return category == "birds"
 
     def knobs(self, category: str) -> Mapping[str, tuple[str, ...]]:
-        return {"colour": ("red", "lime")} if category == "birds" else {}
+        return {"birds": {"colour": ("red", "lime")}}[category]
 
     async def select(self, wanted: Target) -> Picture:
         return picture(wanted.knobs["colour"], SourceKind.RENDER)

@@ -120,6 +120,13 @@ async def test_a_target_has_the_tools_of_its_source_so_that_shares_stay_what_the
         assert offered(model.requests[0]) == tools - {"edit_image"} | {"give_up"}
 
 
+async def test_originals_of_an_edit_are_drawn_in_categories_that_the_program_has_and_no_others():
+    with serving(steps([("give_up", {"reason": "no"})])) as model:
+        with pytest.raises(NoImage, match="gave up: no"):
+            await select(model, target(kind=SourceKind.EDIT, source="edit:editor", category="fish"))
+        assert offered(model.requests[0]) == {"search_images", "pool_search", "give_up"}
+
+
 def arguments(asked: Asked, tool: str) -> Any:
     """The schemas of a tool's arguments as they were sent."""
     return next(t["function"] for t in asked.body["tools"] if t["function"]["name"] == tool)["parameters"]["properties"]
