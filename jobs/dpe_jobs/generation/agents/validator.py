@@ -13,7 +13,7 @@ from dpe_jobs.client import ModelClient
 from dpe_jobs.endpoints.structured import Asker, Declined, Line, Reply
 from dpe_jobs.endpoints.texts import marked
 from dpe_jobs.generation.agents.seen import encoded
-from dpe_jobs.generation.agents.words import Text, Word
+from dpe_jobs.generation.agents.words import Answer, Text
 from dpe_jobs.generation.agents.writer import without_code
 from dpe_jobs.generation.images import Picture
 from dpe_jobs.generation.render import Written
@@ -29,7 +29,7 @@ class Blind(Reply):
 
     thoughts: Text
     answerable: bool
-    answer: Word
+    answer: Answer
 
 
 class Judgement(Reply):

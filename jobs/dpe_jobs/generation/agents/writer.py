@@ -13,7 +13,7 @@ from dpe_jobs.endpoints.structured import Asker, Declined, Reply
 from dpe_jobs.endpoints.texts import marked
 from dpe_jobs.generation.agents.examples import Examples
 from dpe_jobs.generation.agents.seen import encoded
-from dpe_jobs.generation.agents.words import Sentence, Text, Word, listed, wanted_type
+from dpe_jobs.generation.agents.words import Answer, Sentence, Text, listed, wanted_type
 from dpe_jobs.generation.images import Picture
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.roles import Rejected, Target
@@ -41,8 +41,8 @@ class Question(Reply):
     rationale: Text
     question: Text
     answer_type: AnswerType
-    choices: Annotated[list[Word], Field(json_schema_extra={"maxItems": MOST_CHOICES})]
-    answer: Word
+    choices: Annotated[list[Answer], Field(json_schema_extra={"maxItems": MOST_CHOICES})]
+    answer: Answer
 
 
 def question_form(kind: AnswerType | None) -> type[Question]:

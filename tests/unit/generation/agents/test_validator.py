@@ -97,6 +97,14 @@ async def test_blind_answers_are_compared_by_the_graders_of_the_diagnosis(writte
         assert await validate(model, written) is None
 
 
+async def test_answers_that_differ_only_at_their_end_are_not_the_same():
+    listed = ", ".join(f"item {number}" for number in range(30))
+    with serving(Cast(answer=ANSWER | {"answer": f"{listed}, nothing else"})) as model:
+        rejection = await validate(model, Written("Which?", f"{listed}, a wren", AnswerType.LIST))
+    assert rejection is not None
+    assert rejection.reason == "WrongAnswer"
+
+
 async def test_options_are_shown_as_the_trained_model_will_see_them():
     written = Written("Which?", "two birds", AnswerType.CHOICE, ("one bird", "two birds"))
     with serving(Cast(answer=ANSWER | {"answer": "two birds"})) as model:

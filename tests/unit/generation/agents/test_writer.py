@@ -21,6 +21,7 @@ from dpe_jobs.client import RequestFailed
 from dpe_jobs.endpoints.structured import ASKS, MalformedReply
 from dpe_jobs.generation.agents.writer import TYPES, EndpointWriter
 from dpe_jobs.generation.images import Picture
+from dpe_jobs.generation.quality.wording import LONGEST_ANSWER
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.roles import Rejected, Target
 from dpe_jobs.generation.validator import malformed
@@ -98,6 +99,36 @@ async def test_malformed_replies_are_asked_for_again_and_then_an_error_of_the_se
         asked = [a for a in model.requests if role(a) == "write"]
     assert len(asked) == ASKS
     assert len({a.body["seed"] for a in asked}) == ASKS, "the same request would bring the same from the ledger"
+
+
+LONG = ", ".join(f"item {number}" for number in range(30))  # 258 characters
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"answer": LONG, "answer_type": "list"},
+        {"answer": LONG, "answer_type": "choice", "choices": [LONG, f"{LONG} 2"]},
+    ],
+    ids=["answer", "options"],
+)
+async def test_long_answers_and_options_are_taken_whole(said):
+    with serving(Cast(write=QUESTION | said)) as model:
+        written = await write(model)
+    assert written.answer == LONG
+    assert list(written.choices) == said.get("choices", [])
+
+
+@pytest.mark.parametrize("field", ["answer", "choices"])
+async def test_an_answer_or_option_that_nobody_could_check_is_asked_for_again_and_never_cut(field):
+    endless = "x" * (LONGEST_ANSWER + 1)
+    said = QUESTION | {"answer_type": "choice", "choices": ["2", "3"], "answer": "3"}
+    first = said | {field: [endless, "3"] if field == "choices" else endless}
+    replies = iter([first])
+    with serving(Cast(write=lambda asked: next(replies, said))) as model:
+        written = await write(model)
+        assert "has more than 1000 characters" in model.requests[-1].question
+    assert (written.answer, written.choices) == ("3", ("2", "3"))
 
 
 async def test_options_belong_to_multiple_choice_only():
