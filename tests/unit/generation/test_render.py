@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 from examples.shapes.data import category_of
 from PIL import Image
+from tests.pictures import photographs
 
 from dpe_api.artifacts import AnswerType
 from dpe_api.generation_spec import Source, SourceKind
 from dpe_jobs.generation.planner import choose_knobs
 from dpe_jobs.generation.render import Drawn, Form, Written, load_programs
-from dpe_jobs.generation.render.shapes import Shapes
+from dpe_jobs.generation.render.shapes import COLORS, SHAPES, Shapes
 from dpe_jobs.generation.validator import trouble
 from dpe_jobs.generation.writer import ask, write
 from dpe_jobs.runtime import BadConfig
@@ -29,6 +30,29 @@ def test_every_drawn_question_is_of_its_category_and_answered_alike_by_a_second_
         assert category_of(written.question, written.answer) == category
         answers.add(written.answer)
     assert len(answers) == {"color": 5, "color_fine": 3, "shape": 3, "shape_ref": 3}.get(category, 2)
+
+
+def no_shapes() -> dict[str, Image.Image]:
+    noise = Image.effect_noise((300, 200), 80).convert("RGB")
+    two = Image.new("RGB", (64, 64), "white")
+    two.paste("red", (4, 4, 20, 20))
+    two.paste("red", (40, 40, 60, 60))
+    made = {"noise": noise, "gradient": Image.linear_gradient("L").convert("RGB"), "two shapes": two}
+    return {**photographs(), **made, "large photograph": photographs()["dahlia flower"].resize((2400, 1600))}
+
+
+@pytest.mark.parametrize("shown", no_shapes())
+def test_what_is_no_single_shape_is_not_read_as_one(shown):
+    with pytest.raises(ValueError, match="no picture of one shape"):
+        PROGRAM.read(no_shapes()[shown])
+
+
+@pytest.mark.parametrize("side", [64, 1500])
+def test_every_drawn_shape_is_read_as_what_it_is(side):
+    for number in range(48):
+        knobs = {"color": list(COLORS)[number % 8], "shape": SHAPES[number // 8 % 3]}
+        drawn = PROGRAM.draw(knobs, random.Random(number)).image
+        assert PROGRAM.read(drawn.resize((side, side), Image.Resampling.NEAREST)) == knobs
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
+from dpe_jobs.generation.edit import figure
+from dpe_jobs.generation.images import NoImage
 from dpe_jobs.generation.render import TRUTH, Drawn, Form
-from dpe_jobs.generation.render.shapes_reader import answer, read_facts
+from dpe_jobs.generation.render.shapes_reader import answer, read_facts, shrunk
 
 SIDE = 64  # pixels
 _OVERSAMPLING = 4  # drawn larger and scaled down: smooth edges
@@ -121,5 +123,13 @@ class Shapes:
         return answer(image, question)
 
     def read(self, image: Image.Image) -> Mapping[str, str]:
-        """Colour and shape of a picture like easy-vqa's."""
-        return read_facts(image)
+        """Colour and shape of a picture like easy-vqa's. ValueError: it shows anything but one figure on even ground.
+
+        A photograph would be read as a shape like any other.
+        """
+        small = shrunk(image)
+        try:
+            figure.find(small)
+        except NoImage as error:
+            raise ValueError(f"no picture of one shape: {error}") from error
+        return read_facts(small)

@@ -23,15 +23,23 @@ _HUES = {
 }
 _SHAPES = ("circle", "rectangle", "triangle")
 _FOREGROUND = 60.0  # Euclidean distance in RGB from the ground
+_LARGEST = 256  # pixels a side; easy-vqa's have 64
 _NOISE = 0.1  # coverage below which a pixel is ground: what smoothing leaves around edges
 # Share of its bounding box that a shape covers: rectangle 1, circle pi/4, triangle 1/2; pixels round small ones
 # to .77-.87 and .52-.69 (all of easy-vqa, and 3000 drawings of each shape).
 _CIRCLE_FROM, _RECTANGLE_FROM = 0.73, 0.93
 
 
+def shrunk(image: Image.Image) -> Image.Image:
+    """A picture of at most _LARGEST pixels a side: one shape is no harder to tell in it, and memory is finite."""
+    small = image.convert("RGB")
+    small.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BOX)
+    return small
+
+
 def read_facts(image: Image.Image) -> dict[str, str]:
     """Colour and shape of what is in the picture. ValueError: it is empty."""
-    pixels: NDArray[np.float64] = np.asarray(image.convert("RGB"), dtype=np.float64)  # [height, width, 3]
+    pixels: NDArray[np.float64] = np.asarray(shrunk(image), dtype=np.float64)  # [height, width, 3]
     ground = np.median(pixels.reshape(-1, 3), axis=0)  # the shape covers less than half
     away = np.linalg.norm(pixels - ground, axis=-1)
     figure = pixels[away > _FOREGROUND]
