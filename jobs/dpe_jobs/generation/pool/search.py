@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import Image
 from dpe_api.artifacts import InputRef
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.generation.dedup import pixel_digest
+from dpe_jobs.generation.fetching.cache import DECODERS
 from dpe_jobs.generation.fetching.decoding import decode
 from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.pool import describe, published
@@ -40,6 +42,7 @@ _RRF = 60  # Cormack's constant
 _RANKINGS = 16  # queries whose order is remembered
 _READERS = 16  # shards that are kept open
 _PROBES = 16  # partitions of a vector index that are searched
+_MOST_PARTS = 64  # as many as there are shards: of what is cut finer, less is looked at
 _BRIEF = ["id", "look", "seen", "facts"]
 _WHOLE = ["id", "look", "shard", "place", "size", "caption", "title", "author", "licence", "source", "seen", "facts"]
 
@@ -131,6 +134,7 @@ class Pool:
         self._readers: OrderedDict[str, tuple[Reader, threading.Lock]] = OrderedDict()
         self._lock = threading.Lock()
         self._ranking = asyncio.Lock()
+        self._decoders = asyncio.Semaphore(DECODERS)
 
     def embed_by(self, embedder: QueryEmbedder) -> None:
         """From now on compare vectors too. BadConfig: the index was made with another model, or with none."""
@@ -184,7 +188,8 @@ class Pool:
 
     async def load(self, hit: Hit, query: Query | None = None) -> Picture:
         """The picture itself, read from its shard alone. NoImage: it is not there any more."""
-        return await asyncio.to_thread(self._load, hit, query)
+        async with self._decoders:
+            return await asyncio.to_thread(self._load, hit, query)
 
     async def _vector(self, query: Query) -> list[float] | None:
         if self._embedder is None or not query.words():
@@ -215,7 +220,7 @@ class Pool:
         """Look further down; what was found before keeps its place."""
         depth, columns = DEPTHS[ranking.depth], _BRIEF if ranking.depth else _WHOLE
         ranking.depth = len(DEPTHS) if depth >= self.report.images else ranking.depth + 1
-        lists = list(self._lists(query, vector, seed, depth, columns))
+        lists = list(self._lists(query, vector, seed, part, depth, columns))
         scores: dict[str, float] = {}
         rows: dict[str, Mapping[str, Any]] = {}
         for found in lists:
@@ -238,7 +243,13 @@ class Pool:
         return new
 
     def _lists(
-        self, query: Query, vector: Sequence[float] | None, seed: int, depth: int, columns: list[str]
+        self,
+        query: Query,
+        vector: Sequence[float] | None,
+        seed: int,
+        part: tuple[int, int],
+        depth: int,
+        columns: list[str],
     ) -> Iterator[list[tuple[Mapping[str, Any], float]]]:
         """Rows with a score, more being better, one list for each way to look."""
         from lancedb.query import MatchQuery
@@ -253,9 +264,17 @@ class Pool:
             if wanted is not None:
                 yield self._nearest(column, wanted, depth, columns)
         if not query.words() and query.like is None:
-            offsets = _scattered(self.report.images, seed)
-            found = self._table.take_offsets([next(offsets) for _ in range(min(depth, self.report.images))])
-            yield [(row, 0.0) for row in found.select(columns).to_arrow().to_pylist()]
+            yield [(row, 0.0) for row in islice(self._drawn(seed, part, depth, columns), depth)]
+
+    def _drawn(self, seed: int, part: tuple[int, int], depth: int, columns: list[str]) -> Iterator[Mapping[str, Any]]:
+        """Rows of a part in the order of the seed, some at a time: about `depth` of them, if there are so many."""
+        offsets = _scattered(self.report.images, seed)
+        for _ in range(min(part[1], _MOST_PARTS)):
+            some = list(islice(offsets, depth))
+            if not some:
+                return
+            found = self._table.take_offsets(some).select(columns).to_arrow()
+            yield from (row for row in found.to_pylist() if _in_part(row["id"], part))
 
     def _nearest(
         self, column: str, wanted: Any, depth: int, columns: list[str]

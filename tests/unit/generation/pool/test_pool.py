@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import threading
+import time
 
 import pytest
 from PIL import Image
@@ -10,7 +12,8 @@ from tests.unit.generation.pool import pools
 from tests.unit.generation.pool.pools import POOL, put_parquet, put_tar, row, sample
 
 from dpe_jobs.generation.dedup import pixel_digest
-from dpe_jobs.generation.images import NoImage
+from dpe_jobs.generation.fetching.cache import DECODERS
+from dpe_jobs.generation.images import NoImage, Picture
 from dpe_jobs.generation.pool import Pool, Query
 from dpe_jobs.generation.pool.build import Options, index_pool
 from dpe_jobs.generation.pool.shards import Columns
@@ -210,6 +213,38 @@ def test_only_new_and_changed_shards_are_looked_at(store):
     before = dict(store.objects)
     assert not index_pool(FACTS, store).published
     assert store.objects == before, "nothing new, nothing written"
+
+
+def test_a_part_is_looked_through_as_deep_as_a_whole_pool(pool, monkeypatch):
+    monkeypatch.setattr("dpe_jobs.generation.pool.search.DEPTHS", (4, 16))
+    parts = [numbers(pool, Query(), 16, seed=3, part=(which, 4)) for which in range(4)]
+    assert [len(part) for part in parts] == [16] * 4
+    assert len(set().union(*parts)) == 64
+
+
+def test_no_more_pictures_are_decoded_at_once_than_memory_allows(pool, monkeypatch):
+    busy = most = 0
+    counting = threading.Lock()
+    load = pool._load
+
+    def counted(*args: object) -> Picture:
+        nonlocal busy, most
+        with counting:
+            busy += 1
+            most = max(most, busy)
+        time.sleep(0.01)
+        found = load(*args)
+        with counting:
+            busy -= 1
+        return found
+
+    async def all_at_once() -> None:
+        hits = await pool.search(Query("disc"), 12)
+        await asyncio.gather(*(pool.load(hit) for hit in hits))
+
+    monkeypatch.setattr(pool, "_load", counted)
+    asyncio.run(all_at_once())
+    assert most == DECODERS
 
 
 def test_old_versions_and_parts_without_a_shard_are_removed_but_the_one_before_stays(store):
