@@ -49,6 +49,20 @@ def _belongs(field: str, kinds: tuple[str, ...]) -> tuple[str, str, str]:
     return f"!has(self.{field}) || {own}", message, f".{field}"
 
 
+_SAME = " && ".join(
+    [
+        "s.kind == t.kind",
+        # of a pool the program does not tell it from another one
+        "(s.kind == 'pool' || (has(s.program) ? s.program : '') == (has(t.program) ? t.program : ''))",
+        *(
+            f"(has(s.{field}) ? s.{field} : '') == (has(t.{field}) ? t.{field} : '')"
+            for field in ("endpoint", "uri", "provider", "url")
+        ),
+    ]
+)
+"""Whether two sources are the same one."""
+
+
 class Source(ApiModel):
     """One source of images. Which fields it takes depends on its kind."""
 
@@ -148,6 +162,12 @@ class Generation(ApiModel):
             "self.maxCandidates >= self.targetSamples",
             "spec.generation.maxCandidates must be at least targetSamples",
             ".maxCandidates",
+        ),
+        (
+            f"!has(self.sources) || self.sources.all(s, self.sources.exists_one(t, {_SAME}))",
+            "spec.generation.sources: two entries are one source (a program of one kind, an endpoint, the uri of a "
+            "pool, or a provider at one url): merge them, their shares added up",
+            ".sources",
         ),
         (
             "!has(self.sources) || self.sources.all(s, has(s.program)) || (has(self.writer) && has(self.validator))",

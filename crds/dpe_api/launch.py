@@ -108,6 +108,8 @@ class GenerationLaunch(_Launch):
     """Most tokens of a prompt, its picture and its answer that serving and training leave room for."""
     answer_tokens: int
     """Longest answer while it is served or trained, in tokens."""
+    max_pixels: int = 1_003_520
+    """A larger image is scaled down, as it is for the diagnosis; so it is stored and trained on."""
     warmup: Warmup | None = None
     """Of training: which samples are kept for it, beside the quotas; left out: none."""
     decontaminate: list[str]

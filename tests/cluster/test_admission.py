@@ -161,6 +161,16 @@ NO_SUCH = "endpoint must be the name of an entry of spec.endpoints"
             [{"kind": "search", "program": "x"}],
             ["kind search needs provider", "program belongs to"],
         ),
+        (
+            "generation.sources",
+            [{"kind": "render", "program": "shapes"}] * 2,
+            ["spec.generation.sources", "two entries are one source", "shares added up"],
+        ),
+        (
+            "generation.sources",
+            [{"kind": "pool", "uri": "s3://dpe/pool", "program": p} for p in ("shapes", "tables")],
+            ["two entries are one source"],
+        ),
         ("generation.sources", [{"kind": "render"}], ["spec.generation.sources[0]", "kind render needs program"]),
         (
             "generation.filter",

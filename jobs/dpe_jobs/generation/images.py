@@ -14,6 +14,11 @@ from dpe_jobs.generation.render.scene import Scene
 class NoImage(Exception):
     """No source has a picture for a target. The message says what was looked for, where, and what was wrong."""
 
+    def __init__(self, message: str, *, outage: bool = False) -> None:
+        """`outage`: a service gave no answer, which says nothing about the pictures that it has."""
+        super().__init__(message)
+        self.outage = outage
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:

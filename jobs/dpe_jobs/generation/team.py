@@ -19,7 +19,7 @@ from dpe_jobs.generation.pool.uses import count
 from dpe_jobs.generation.pooled import PoolSupply
 from dpe_jobs.generation.render import load_programs, load_reader
 from dpe_jobs.generation.schedule import NO_SOURCE, warmups
-from dpe_jobs.generation.search.supply import SearchSupply
+from dpe_jobs.generation.search.supply import SearchSupply, names
 from dpe_jobs.generation.shards import Shard
 from dpe_jobs.generation.sources import BySource, EditSupply, RenderSupply, Supply, limits
 from dpe_jobs.generation.validator import RuleValidator
@@ -42,9 +42,10 @@ def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]
         elif source.kind is SourceKind.POOL and source.uri and source.program:
             bases.append(PoolSupply(source.uri, load_reader(place, source), source.share, workbench))
     unread: list[SearchSupply | LookedUpPool] = []
+    called = names(sources)
     for place, source in enumerate(sources):
         if source.kind is SourceKind.SEARCH:
-            unread.append(SearchSupply(place, source))
+            unread.append(SearchSupply(place, source, called[place]))
         elif source.kind is SourceKind.POOL and source.uri and not source.program:
             unread.append(LookedUpPool(source.uri, source.share, source.embedder))
     found: list[Supply] = [*bases, *unread]
@@ -56,7 +57,7 @@ def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]
         elif source.kind is SourceKind.EDIT and source.endpoint is not None:
             if not bases and not unread:
                 raise _nothing_to_edit(place, "render, pool or search")
-            found.append(ModelEdits(source.endpoint, source.share))
+            found.append(ModelEdits(source.endpoint, source.share, [*bases, *unread]))
     return found
 
 

@@ -73,7 +73,7 @@ async def searched() -> AsyncIterator[SearchSupply]:
         files[f"/img/{number}.jpg"] = Answer(jpeg.getvalue())
     with site(files, host="127.0.0.3") as web, site() as api:
         api.pages[PATHS[Provider.OPENVERSE]] = openverse(Catalogue(web.url, IMAGES))
-        supply = SearchSupply(0, search_source(Provider.OPENVERSE, api))
+        supply = SearchSupply(0, search_source(Provider.OPENVERSE, api), "search:openverse")
         launch = world.launch("http://127.0.0.1", downloads=Downloads(user_agent="dpe-bench/1", allow=["127.0.0.3"]))
         async with open_searches(launch, MemoryStore(), [supply]):
             yield supply

@@ -20,8 +20,10 @@ from dpe_jobs.generation.fetching.manners import Manners
 from dpe_jobs.generation.images import NoImage
 from dpe_jobs.generation.roles import Aim, Target
 from dpe_jobs.generation.search.images import ImageSearch
-from dpe_jobs.generation.search.supply import SearchSupply, open_searches
+from dpe_jobs.generation.search.supply import SearchSupply, names, open_searches
 from dpe_jobs.generation.sources import Supply
+from dpe_jobs.generation.team import supplies_of
+from dpe_jobs.generation.workbench import Workbench
 from dpe_jobs.runtime import BadConfig
 
 PROVIDER = Provider.OPENVERSE
@@ -43,7 +45,7 @@ async def supply(api: Site, found: int = 45) -> AsyncIterator[SearchSupply]:
             Downloader("dpe-test/1", allowed=Allowed.of(["127.0.0.3"]), manners=manners) as fetched,
             ImageSearch(source(PROVIDER, api), 1, Downloads(), fetched, MemoryStore(), "s3://dpe/cache") as search,
         ):
-            it = SearchSupply(1, source(PROVIDER, api, share=2))
+            it = SearchSupply(1, source(PROVIDER, api, share=2), "search:openverse")
             it.open(search)
             yield it
 
@@ -106,7 +108,7 @@ async def test_the_searches_of_a_launch_are_opened_with_the_platforms_downloads_
     launch = launched(sources, downloads=downloads, output=f"{world.OUT}{draft}")
     with site(IMAGES, host="127.0.0.3") as web:
         api.pages[PATHS[PROVIDER]] = PROVIDERS[PROVIDER](Catalogue(web.url, 3))
-        it = SearchSupply(1, sources[1])
+        it = SearchSupply(1, sources[1], names(sources)[1])
         assert (it.name, it.share) == ("search:openverse", 3)
         async with open_searches(launch, store, [it]):
             assert (await it.select(target(0, "red car"))).image.size == (120, 80)
@@ -122,7 +124,7 @@ async def test_a_launch_without_searches_opens_nothing_and_one_without_its_key_s
         pass
     monkeypatch.delenv(source_key_variable(1))
     serper = source(Provider.SERPER, api)
-    keyless = open_searches(launched([render, serper]), MemoryStore(), [SearchSupply(1, serper)])
+    keyless = open_searches(launched([render, serper]), MemoryStore(), [SearchSupply(1, serper, "search:serper")])
     with pytest.raises(BadConfig, match=r"spec.generation.sources\[1\]: its API key"):
         await keyless.__aenter__()
 
@@ -131,5 +133,35 @@ async def test_a_search_that_failed_is_told_as_such(api):
     async with supply(api) as it:
         api.pages[PATHS[PROVIDER]] = Answer(status=400)
         for asked in (it.find("red car", 1), it.select(target(0, "red car"))):
-            with pytest.raises(NoImage, match="Refused"):
+            with pytest.raises(NoImage, match="Refused") as caught:
                 await asked
+            assert not caught.value.outage, "it answers, and will answer the same"
+        api.pages[PATHS[PROVIDER]] = Answer(status=503)
+        with pytest.raises(NoImage, match="Unavailable") as caught:
+            await it.find("blue car", 1)
+        assert caught.value.outage
+
+
+def test_searches_are_named_by_provider_and_by_address_where_several_ask_the_same_one():
+    urls = ["https://one.example/search", "https://two.example"]
+    mine = [Source(kind=SourceKind.SEARCH, provider=Provider.SEARXNG, url=url) for url in urls]
+    wikimedia = Source(kind=SourceKind.SEARCH, provider=Provider.WIKIMEDIA)
+    assert names([mine[0], wikimedia]) == {0: "search:searxng", 1: "search:wikimedia"}
+    assert names([*mine, wikimedia]) == {
+        0: "search:searxng:https://one.example/search",
+        1: "search:searxng:https://two.example",
+        2: "search:wikimedia",
+    }
+    with Workbench() as workbench:
+        assert len({supply.name for supply in supplies_of([*mine, wikimedia], workbench)}) == 3
+
+
+async def test_a_picture_of_a_search_names_the_search_as_the_plan_does(api):
+    sources = [Source(kind=SourceKind.SEARCH, provider=PROVIDER), source(PROVIDER, api)]
+    with site(IMAGES, host="127.0.0.3") as web:
+        api.pages[PATHS[PROVIDER]] = PROVIDERS[PROVIDER](Catalogue(web.url, 3))
+        it = SearchSupply(1, sources[1], names(sources)[1])
+        launch = launched(sources, downloads=Downloads(user_agent="dpe-test/1", allow=["127.0.0.3"]))
+        async with open_searches(launch, MemoryStore(), [it]):
+            found = await it.select(target(0, "red car"))
+    assert found.origin.source == it.name == f"search:openverse:{sources[1].url}"

@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Protocol
 
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.endpoints.texts import digest
@@ -151,13 +152,26 @@ class SeenByTarget:
         return await self.pool.find(query, page, self.part)
 
 
+class Original(Protocol):
+    """A source whose pictures a model may change."""
+
+    def supplies(self, category: str) -> bool:
+        """Whether it has pictures for a category."""
+
+
 class ModelEdits(_Unread):
     """Pictures of other sources, changed by a model behind images/edits as a selector tells it."""
 
     kind = SourceKind.EDIT
 
-    def __init__(self, endpoint: str, share: float) -> None:
+    def __init__(self, endpoint: str, share: float, originals: Sequence[Original]) -> None:
+        """`originals`: the sources whose pictures it may change."""
         self.name, self.share, self.endpoint = f"edit:{endpoint}", share, endpoint
+        self._originals = originals
+
+    def supplies(self, category: str) -> bool:
+        """Whether there is anything to change."""
+        return any(source.supplies(category) for source in self._originals)
 
     async def select(self, target: Target) -> Picture:
         """None: what to change is a selector's to say, and admission asks for its endpoint."""

@@ -41,10 +41,13 @@ PASSING = frozenset(
 )
 """May be different in an hour."""
 
+OUTAGES = frozenset({Reason.RATE_LIMITED, Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION})
+"""The host gave no answer. What it forbids or refuses is an answer."""
+
 
 class NotFetched(NoImage):
     """One image cannot be had. Never the end of a stage: the next result may do."""
 
     def __init__(self, reason: Reason, message: str) -> None:
-        super().__init__(f"{reason}: {message}")
+        super().__init__(f"{reason}: {message}", outage=reason in OUTAGES)
         self.reason, self.message = reason, message

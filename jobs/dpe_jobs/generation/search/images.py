@@ -56,13 +56,22 @@ class ImageSearch:
     """One search source. Use as an async context manager; several may share a downloader, which outlives them."""
 
     def __init__(
-        self, source: Source, number: int, downloads: Downloads, fetched: Downloader, store: Store, folder: str
+        self,
+        source: Source,
+        number: int,
+        downloads: Downloads,
+        fetched: Downloader,
+        store: Store,
+        folder: str,
+        *,
+        name: str | None = None,
     ) -> None:
         """`number` is the source's place in spec.generation.sources; `folder` the cache's, an s3:// address.
 
-        BadConfig when the provider's key is missing.
+        `name` of the source; left out: by its provider. BadConfig when the provider's key is missing.
         """
-        self.name = f"search:{source.provider}"
+        self._provider = f"search:{source.provider}"
+        self.name = name or self._provider
         self._api = SearchApi(source, number, user_agent(downloads))
         self._store, self._folder = store, join(folder, "searches")
         self._images = ImageCache(store, folder, fetched)
@@ -81,7 +90,7 @@ class ImageSearch:
 
         BadConfig when it never will, Transient when it has long been silent.
         """
-        asked = json.dumps([self.name, self._api.address, " ".join(query.split()), page])
+        asked = json.dumps([self._provider, self._api.address, " ".join(query.split()), page])
         uri = join(self._folder, f"{hashlib.sha256(asked.encode(errors='surrogatepass')).hexdigest()}.json")
         lock = self._busy.setdefault(uri, asyncio.Lock())
         async with lock:  # many targets look for the same, and some providers sell each page

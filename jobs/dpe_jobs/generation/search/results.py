@@ -45,7 +45,7 @@ class SearchFailed(NoImage):
 
     def __init__(self, reason: str, message: str) -> None:
         """`reason` is RateLimited, Unavailable, Malformed or Refused."""
-        super().__init__(f"{reason}: {message}")
+        super().__init__(f"{reason}: {message}", outage=reason != "Refused")
         self.reason = reason
 
 

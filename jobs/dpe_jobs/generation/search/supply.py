@@ -4,6 +4,7 @@ Nobody knows what is in such a picture, so only endpoints can ask about it. Whic
 target alone: the result at the place of the target's ordinal, of what the store has kept of the search.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,6 +21,19 @@ from dpe_jobs.store import Store, join
 
 SHOWN = 10  # results that a model is shown at a time
 _PAGES = 12  # of a provider at most: the place of an ordinal is not looked for any further
+
+
+def names(sources: Sequence[Source]) -> dict[int, str]:
+    """What the searches among the sources are called, by their places: by the provider, and the address of each where
+    several ask the same provider.
+    """
+    searches = {place: source for place, source in enumerate(sources) if source.kind is SourceKind.SEARCH}
+    asked = Counter(source.provider for source in searches.values())
+    found = {}
+    for place, source in searches.items():
+        address = f":{source.url}" if source.url and asked[source.provider] > 1 else ""
+        found[place] = f"search:{source.provider}{address}"
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +59,10 @@ class SearchSupply:
     kind = SourceKind.SEARCH
     program = None
 
-    def __init__(self, place: int, source: Source) -> None:
-        """`place` of the source in spec.generation.sources."""
+    def __init__(self, place: int, source: Source, name: str) -> None:
+        """`place` of the source in spec.generation.sources, and what it is called among them."""
         self.place, self.source = place, source
-        self.name, self.share = f"search:{source.provider}", source.share
+        self.name, self.share = name, source.share
         self._search: ImageSearch | None = None
 
     def open(self, search: ImageSearch) -> None:
@@ -130,6 +144,7 @@ async def open_searches(launch: GenerationLaunch, store: Store, supplies: Sequen
         if searches:
             fetched = await stack.enter_async_context(downloader(launch.downloads))
             for it in searches:
-                search = ImageSearch(it.source, it.place, launch.downloads, fetched, store, cache_folder(launch))
+                folder = cache_folder(launch)
+                search = ImageSearch(it.source, it.place, launch.downloads, fetched, store, folder, name=it.name)
                 it.open(await stack.enter_async_context(search))
         yield
