@@ -11,7 +11,17 @@ from PIL import Image
 from dpe_jobs.generation.dedup import Thumbnail, pixel_digest, thumbnail
 from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.render import Written
-from dpe_jobs.generation.roles import Planner, Rejected, Rejection, Safety, Selector, Target, Validator, Writer
+from dpe_jobs.generation.roles import (
+    SOURCE_FAILED,
+    Planner,
+    Rejected,
+    Rejection,
+    Safety,
+    Selector,
+    Target,
+    Validator,
+    Writer,
+)
 from dpe_jobs.generation.workbench import Workbench
 
 NO_IMAGE = "NoImage"
@@ -112,7 +122,7 @@ async def make(team: Team, target: Target, prefix: str) -> Candidate | Rejection
         picture = await team.selector.select(target)
         written = await team.writer.write(target, picture)
     except NoImage as error:
-        return Rejection(NO_IMAGE, str(error))
+        return Rejection(SOURCE_FAILED if error.outage else NO_IMAGE, str(error))
     except Rejected as error:
         return error.rejection
     rejection = await team.validator.validate(target, picture, written)

@@ -17,6 +17,8 @@ from dpe_api.generation_spec import SourceKind
 from dpe_jobs.generation.images import Origin, Picture
 from dpe_jobs.generation.render import Written
 
+REQUEST_FAILED, SOURCE_FAILED = "RequestFailed", "SourceFailed"
+"""Reasons that are errors of a service: a model gave no answer; nor did a search, or the host of an image."""
 MOST_EXAMPLES = 8  # rejections that a planner is shown whole
 
 
@@ -105,9 +107,9 @@ class Feedback:
     kept: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     by_source: dict[str, Counter[str]] = field(default_factory=dict)
-    """Reasons by `Target.source`; the empty reason counts those that were kept."""
+    """Reasons by `Target.source`, without errors of a service; the empty reason counts those that were kept."""
     by_knob: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
-    """Reasons by knob and value."""
+    """Reasons by knob and value, without errors of a service."""
     examples: list[tuple[Target, Rejection]] = field(default_factory=list)
     """The newest few."""
 
@@ -119,6 +121,8 @@ class Feedback:
         else:
             self.rejected[reason] += 1
             self.examples = [*self.examples, (target, rejection)][-MOST_EXAMPLES:]
+        if reason in (REQUEST_FAILED, SOURCE_FAILED):
+            return  # it says nothing about the source, nor about what was looked for
         self.by_source.setdefault(target.source, Counter())[reason] += 1
         for knob in target.knobs.items():
             self.by_knob.setdefault(knob, Counter())[reason] += 1
@@ -150,7 +154,7 @@ class Selector(Protocol):
     """Finds or makes a picture."""
 
     async def select(self, target: Target) -> Picture:
-        """The picture for a target; NoImage when there is none."""
+        """The picture for a target; NoImage when there is none, Rejected when it may not be used."""
 
 
 class Writer(Protocol):

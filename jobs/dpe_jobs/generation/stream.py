@@ -18,7 +18,7 @@ from dpe_jobs.client import BudgetSpent, EndpointDown, RequestFailed
 from dpe_jobs.generation.candidates import Candidate, Team, Verdict, make, name
 from dpe_jobs.generation.gallery import Gallery, outcome
 from dpe_jobs.generation.judge import Judge
-from dpe_jobs.generation.roles import Order, Rejection, Target
+from dpe_jobs.generation.roles import REQUEST_FAILED, Order, Rejection, Target
 from dpe_jobs.generation.samples import SampleFiles
 from dpe_jobs.generation.schedule import SURPLUS, Line, Schedule
 from dpe_jobs.runtime import ProgressReporter, Transient
@@ -26,7 +26,6 @@ from dpe_jobs.runtime import ProgressReporter, Transient
 log = logging.getLogger(__name__)
 
 MOST_UNDECIDED = 2048  # candidates; one that is retried for 90 s holds up 5,000 of the fastest endpoint's
-FAILED = "RequestFailed"
 BUDGET = "Budget"
 
 SAMPLES = Counter("dpe_samples_total", "Candidates by what became of them", ["outcome"])
@@ -142,7 +141,7 @@ class Stream:
             self._end(error)
             return self._nothing(target, SURPLUS, given_up=True)
         except RequestFailed as error:
-            return self._failed(self._nothing(target, Rejection(FAILED, str(error))), error)
+            return self._failed(self._nothing(target, Rejection(REQUEST_FAILED, str(error))), error)
         if isinstance(made, Rejection):
             return self._nothing(target, made)
         rejection, sound = await self._team.workbench.do(self._look, made)
@@ -155,7 +154,7 @@ class Stream:
             self._end(error)
             return self._nothing(target, SURPLUS, given_up=True)
         except RequestFailed as error:
-            verdict = self._failed(replace(seen, rejection=Rejection(FAILED, str(error))), error)
+            verdict = self._failed(replace(seen, rejection=Rejection(REQUEST_FAILED, str(error))), error)
         return await self._spooled(verdict, made.image)
 
     def _look(self, made: Candidate) -> tuple[Rejection | None, bool]:

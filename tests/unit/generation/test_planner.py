@@ -117,6 +117,25 @@ def test_a_source_that_brought_nothing_is_passed_over_and_a_value_that_brought_n
     assert target.knobs["color"] not in {t.knobs["color"] for t in again}
 
 
+@pytest.mark.parametrize("reason", ["RequestFailed", "SourceFailed"])
+def test_an_outage_of_a_service_is_held_against_no_source_and_no_value(reason):
+    feedback = Feedback()
+    target = next(t for t in plan(findings(), RENDER, RECOLOUR) if t.source == "edit:recolour")
+    for _ in range(BARREN):
+        feedback.add(target, Rejection(reason, "HTTP 503"))
+    assert feedback.rejected[reason] == BARREN
+    assert plan(findings(), RENDER, RECOLOUR, feedback=feedback) == plan(findings(), RENDER, RECOLOUR)
+
+
+def test_an_edit_by_a_model_has_the_categories_of_its_originals_and_no_others():
+    edits = Source(kind=SourceKind.EDIT, endpoint="editor")
+    with Workbench() as workbench:
+        drawn = supplies_of([RENDER, edits], workbench)[-1]
+        found = supplies_of([Source(kind=SourceKind.SEARCH, provider="wikimedia"), edits], workbench)[-1]
+    assert (drawn.supplies("shape"), drawn.supplies("reading")) == (True, False)
+    assert found.supplies("reading"), "nobody knows what the web has"
+
+
 def test_when_nothing_brought_anything_all_is_tried_on():
     feedback = Feedback()
     for target in plan(findings(), count=BARREN * 8 * 3):

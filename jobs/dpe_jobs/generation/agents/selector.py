@@ -104,9 +104,9 @@ class EndpointSelector:
                 seed=derive(target.seed, "select"),
             )
         except GaveOut as error:
-            raise NoImage(f"{error}; it called {_calls(hands)}") from error
+            raise NoImage(f"{error}; it called {_calls(hands)}", outage=hands.outage) from error
         if isinstance(found, GivenUp):
-            raise NoImage(f"the selector gave up: {found.reason}; it called {_calls(hands)}")
+            raise NoImage(f"the selector gave up: {found.reason}; it called {_calls(hands)}", outage=hands.outage)
         return found
 
 

@@ -7,6 +7,7 @@ caption or a model says names a path, an address or a program here: models choos
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Protocol
 
 from pydantic import Field
@@ -38,8 +39,8 @@ class Hit(Protocol):
         """Title, licence, size: other people's words."""
 
     @property
-    def load(self) -> Callable[[], Awaitable[Picture]]:
-        """The way to the picture. NoImage: it cannot be had."""
+    def load(self) -> "Load":
+        """The way to the picture."""
 
 
 class Finder(Protocol):
@@ -69,6 +70,9 @@ class Editor(Protocol):
         """The changed picture. NoImage, Rejected: it could not, or would not."""
 
 
+Load = Callable[[], Awaitable[Picture]]
+"""The way to a picture, always the same one. NoImage: it cannot be had."""
+
 Refuses = Callable[[Target, Picture], Awaitable[str | None]]
 """Why a picture may not be used for a target (its licence, say), or None."""
 
@@ -95,7 +99,10 @@ class Hands:
     editor: Editor | None = None
     refuses: Refuses = anything_goes
     calls: list[Mapping[str, Any]] = field(default_factory=list)
-    _numbered: list[Hit | Picture] = field(default_factory=list)
+    outage: bool = False
+    """A service gave no answer, and since then no picture was had."""
+    _numbered: list[Load] = field(default_factory=list)
+    """The ways to the pictures, not the pictures: many targets are looked for at once."""
     _seen: set[int] = field(default_factory=set)
 
     def tools(self) -> list[Callable[..., Any]]:
@@ -157,8 +164,9 @@ class Hands:
                 listed = "; ".join(f"{n}: {', '.join(v)}" for n, v in options.items())
                 raise ModelRetry(f"there is no knob {name!r} with the value {value!r}. Knobs: {listed}")
         chosen = {**self.target.knobs, **knobs}
-        picture = await self._had("render", {"knobs": knobs}, self.drawer.select(replace(self.target, knobs=chosen)))
-        return await self._shown(self._keep(picture), picture)
+        draw = partial(self.drawer.select, replace(self.target, knobs=chosen))
+        picture = await self._had("render", {"knobs": knobs}, draw())
+        return await self._shown(self._keep(draw, picture), picture)
 
     async def edit_image(self, number: Number, instruction: Sentence) -> ToolReturn:
         """Change a picture. Shows the changed one and gives it a number of its own.
@@ -170,12 +178,17 @@ class Hands:
         assert self.editor is not None
         original = await self._picture(number)
         await self._check_usable(number, original)  # before it costs something
+        edit, load = partial(self.editor.edit, seed=self.target.seed), self._numbered[number - 1]
+
+        async def again() -> Picture:
+            return await edit(await load(), instruction)  # what it cost is paid: the answer is in the store
+
         edited = await self._had(
             "edit_image",
             {"number": number, "instruction": shorten(instruction, _LONGEST_WORDS)},
-            self.editor.edit(original, instruction, seed=self.target.seed),
+            edit(original, instruction),
         )
-        return await self._shown(self._keep(edited), edited)
+        return await self._shown(self._keep(again, edited), edited)
 
     async def look_at(self, number: Number) -> ToolReturn:
         """Look at a picture.
@@ -226,7 +239,7 @@ class Hands:
             return "Nothing was found. Try other words."
         lines = []
         for hit in hits[:MOST_HITS]:
-            self._numbered.append(hit)
+            self._numbered.append(hit.load)
             lines.append(f"{len(self._numbered)}. {shorten(' '.join(hit.words.split()), _LONGEST_WORDS)}")
         return marked(results="\n".join(lines))["results"]
 
@@ -235,19 +248,19 @@ class Hands:
         try:
             return await coming
         except (NoImage, Rejected) as error:
+            self.outage = self.outage or (isinstance(error, NoImage) and error.outage)
             self._did(tool, asked, str(error))
             raise ModelRetry(f"{tool}: {marked(trouble=shorten(str(error), 500))['trouble']}") from error
 
     async def _picture(self, number: int) -> Picture:
         if not 1 <= number <= len(self._numbered):
             raise ModelRetry(f"there is no picture {number}: so far there are {len(self._numbered)}")
-        found = self._numbered[number - 1]
-        if not isinstance(found, Picture):
-            found = self._numbered[number - 1] = await self._had("load", {"number": number}, found.load())
+        found: Picture = await self._had("load", {"number": number}, self._numbered[number - 1]())
+        self.outage = False
         return found
 
-    def _keep(self, picture: Picture) -> int:
-        self._numbered.append(picture)
+    def _keep(self, load: Load, picture: Picture) -> int:
+        self._numbered.append(load)
         tool = "edit_image" if picture.origin.kind is SourceKind.EDIT else "render"
         self._did(tool, {}, f"picture {len(self._numbered)}: {picture.origin.id}")
         return len(self._numbered)

@@ -129,7 +129,7 @@ class Gallery:
     async def find(self, query: str, page: int) -> Sequence[Found]:
         self.asked.append((query, page))
         if query == "broken":
-            raise NoImage("search:wikimedia: HTTP 503")
+            raise NoImage("search:wikimedia: HTTP 503", outage=True)
         if page > len(self.pages):
             return ()
         return [Found(words, self._loads(what)) for words, what in self.pages[page - 1]]

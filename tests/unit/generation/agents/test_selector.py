@@ -1,7 +1,10 @@
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from PIL import Image
 from tests.fakes.endpoints import block
 from tests.fakes.memory_store import MemoryStore
 from tests.fakes.openai_server import Asked, Reply, Script, calling, complaint, completion, serving, storm
@@ -23,9 +26,10 @@ from dpe_api.endpoints import SpendingLimit
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.client import BudgetSpent, EndpointDown, RequestFailed
 from dpe_jobs.generation.agents.selector import EndpointSelector, Sources
-from dpe_jobs.generation.agents.tools import Refuses, anything_goes
+from dpe_jobs.generation.agents.tools import Hands, Refuses, anything_goes
 from dpe_jobs.generation.images import NoImage, Picture
 from dpe_jobs.generation.roles import Target
+from dpe_jobs.generation.search.supply import Found
 
 SETTINGS = SelectorAgent(endpoint="teacher", max_steps=6)
 FOUND = Gallery(
@@ -224,6 +228,43 @@ async def test_misuse_of_tools_is_told_to_the_model_which_may_go_on(calls):
     with serving(steps(calls, SEARCH, USE)) as model:
         assert (await select(model)).origin.id == "red"
         assert len(model.requests[1].results) == 1
+
+
+async def test_a_selector_that_gives_up_because_nobody_answered_tells_of_an_outage():
+    broken, give_up = [("search_images", {"query": "broken"})], [("give_up", {"reason": "no"})]
+    outages = []
+    for said in (
+        [broken, give_up],
+        [broken],
+        [SEARCH, give_up],
+        [broken, SEARCH, [("look_at", {"number": 1})], give_up],
+    ):
+        with serving(steps(*said)) as model, pytest.raises(NoImage) as caught:
+            await select(model)
+        outages.append(caught.value.outage)
+    assert outages == [True, True, False, False]
+
+
+async def test_pictures_that_were_looked_at_are_brought_again_and_not_kept_in_memory():
+    brought: list[weakref.ref[Image.Image]] = []
+
+    async def load() -> Picture:
+        found = picture("red")
+        brought.append(weakref.ref(found.image))
+        return found
+
+    class One:
+        async def find(self, query: str, page: int) -> list[Found]:
+            return [Found("A wren", load)]
+
+    hands = Hands(target(), searches=One(), drawer=Pencil(), editor=Brush())
+    await hands.search_images("wren")
+    await hands.look_at(1)
+    await hands.edit_image(1, "paint it blue")
+    await hands.render({"colour": "lime"})
+    gc.collect()
+    assert [image() for image in brought] == [None] * len(brought)
+    assert [(await hands._picture(number)).origin.id for number in (1, 2, 3)] == ["red", "e1000", "lime"]
 
 
 async def test_words_instead_of_a_call_are_answered_by_a_reminder():
