@@ -93,6 +93,22 @@ def graded_as(
     return choices[reference(answer, choices)], tuple(choices[place] for place in order)
 
 
+def fitting(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """Width and height of a picture within a pixel limit: its own when it is, else scaled down."""
+    if width * height <= max_pixels:
+        return width, height
+    scale = math.sqrt(max_pixels / (width * height))
+    width, height = max(1, math.floor(width * scale)), max(1, math.floor(height * scale))
+    # of a very long image one side is a pixel, and the other takes what the limit leaves
+    return (width, min(height, max_pixels // width)) if width < height else (min(width, max_pixels // height), height)
+
+
+def shrunk(picture: Image.Image, max_pixels: int) -> Image.Image:
+    """A picture within a pixel limit, itself when it is: what `fit` makes of its file."""
+    size = fitting(*picture.size, max_pixels)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
 def fit(image: bytes, max_pixels: int) -> bytes:
     """An image file within a pixel limit: the same bytes when it is, else scaled down, as JPEG if it was one, or PNG.
 
@@ -108,10 +124,6 @@ def fit(image: bytes, max_pixels: int) -> bytes:
             picture = upright(opened).convert(mode)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the image does not decode: {error}") from error
-    scale = math.sqrt(max_pixels / (picture.width * picture.height))
-    width, height = max(1, math.floor(picture.width * scale)), max(1, math.floor(picture.height * scale))
-    # of a very long image one side is a pixel, and the other takes what the limit leaves
-    size = (width, min(height, max_pixels // width)) if width < height else (min(width, max_pixels // height), height)
     buffer = io.BytesIO()
-    picture.resize(size, Image.Resampling.LANCZOS).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
+    shrunk(picture, max_pixels).save(buffer, kind, **({"quality": 95} if kind == "JPEG" else {}))
     return buffer.getvalue()

@@ -156,8 +156,11 @@ class ProgressReporter:
             self._write()
 
     def beat(self) -> None:
-        """Say that it goes on, though nothing more is finished."""
-        self._write()
+        """Say that it goes on, though nothing more is finished; as often as one likes."""
+        with self._lock:
+            due = time.monotonic() - self._written >= PROGRESS_INTERVAL_S
+        if due:
+            self._write()
 
     def _due(self, total: int | None) -> bool:
         self._total = self._total if total is None else total

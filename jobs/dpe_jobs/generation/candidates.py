@@ -3,13 +3,16 @@
 import hashlib
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
 
+from dpe_api.artifacts import AnswerType
+from dpe_jobs import asking
 from dpe_jobs.generation.dedup import Thumbnail, pixel_digest, thumbnail
 from dpe_jobs.generation.images import NoImage, Origin, Picture
+from dpe_jobs.generation.quality.inspector import Inspector
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.roles import (
     SOURCE_FAILED,
@@ -25,6 +28,8 @@ from dpe_jobs.generation.roles import (
 from dpe_jobs.generation.workbench import Workbench
 
 NO_IMAGE = "NoImage"
+UNWRITTEN = Written("", "", AnswerType.EXACT)
+"""Of a candidate whose picture is refused: nobody was asked for a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +41,9 @@ class Team:
     writer: Writer
     validator: Validator
     workbench: Workbench
+    inspector: Inspector
+    max_pixels: int
+    """A larger picture is scaled down, as it is for the diagnosis: so it is asked about, stored and trained on."""
     safety: Safety | None = None
     """Asked last, about what has passed; None: nobody is."""
     ahead: int = 32
@@ -50,7 +58,9 @@ class Candidate:
     """Names category and number, and hashes the content: other content is another candidate."""
     target: Target
     image: bytes
-    """PNG."""
+    """PNG, no larger than a model is sent it."""
+    size: tuple[int, int]
+    """Its width and height."""
     origin: Origin
     digest: str
     thumbnail: Thumbnail
@@ -59,7 +69,7 @@ class Candidate:
     """The target's knobs, and what is known to be in the picture, which counts where a plan says something else."""
     tool_calls: tuple[Mapping[str, Any], ...]
     rejection: Rejection | None
-    """The validator's."""
+    """The picture's, or the validator's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +105,30 @@ def _png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def _inspected(picture: Picture, team: Team) -> tuple[Picture, Rejection | None]:
+    """A picture as it is asked about, and what is against it whatever is asked."""
+    rejection = team.inspector.picture(picture)
+    if picture.scene is not None:
+        return picture, rejection  # a display list has places in the picture as it was drawn: it is compared first
+    return replace(picture, image=asking.shrunk(picture.image, team.max_pixels)), rejection
+
+
 def _candidate(
-    prefix: str, target: Target, picture: Picture, written: Written, rejection: Rejection | None
+    name: str, target: Target, picture: Picture, written: Written, rejection: Rejection | None, max_pixels: int
 ) -> Candidate:
-    digest = pixel_digest(picture.image)
+    image = asking.shrunk(picture.image, max_pixels)
+    digest = pixel_digest(image)
     content = hashlib.sha256(
         "\x1f".join([digest, written.question, written.answer, *written.choices]).encode()
     ).hexdigest()
     return Candidate(
-        id=f"{name(target, prefix)}-{content[:8]}",
+        id=f"{name}-{content[:8]}",
         target=target,
-        image=_png(picture.image),
+        image=_png(image),
+        size=image.size,
         origin=picture.origin,
         digest=digest,
-        thumbnail=thumbnail(picture.image),
+        thumbnail=thumbnail(image),
         written=written,
         facets={**target.knobs, **picture.facts},
         tool_calls=picture.tool_calls,
@@ -119,11 +139,16 @@ def _candidate(
 async def make(team: Team, target: Target, prefix: str) -> Candidate | Rejection:
     """The candidate of a target, the same one whenever it is made; or why nothing could be made. RequestFailed."""
     try:
-        picture = await team.selector.select(target)
-        written = await team.writer.write(target, picture)
+        found = await team.selector.select(target)
+        picture, rejection = await team.workbench.do(_inspected, found, team)
+        del found  # the full size, which may be large
+        # nobody is paid for a question about a picture that cannot be used
+        written = UNWRITTEN if rejection is not None else await team.writer.write(target, picture)
     except NoImage as error:
         return Rejection(SOURCE_FAILED if error.outage else NO_IMAGE, str(error))
     except Rejected as error:
         return error.rejection
-    rejection = await team.validator.validate(target, picture, written)
-    return await team.workbench.do(_candidate, prefix, target, picture, written, rejection)
+    if rejection is None:
+        rejection = await team.validator.validate(target, picture, written)
+    named = name(target, prefix)
+    return await team.workbench.do(_candidate, named, target, picture, written, rejection, team.max_pixels)

@@ -95,7 +95,7 @@ def describe(verdict: Verdict, image: bytes | None) -> Shown:
         question=readable(written.question),
         choices=tuple(readable(choice) for choice in written.choices[:_FEW]),
         answer=readable(written.answer),
-        answer_type=str(written.answer_type),
+        answer_type=str(written.answer_type) if written.question else "",
         licence=readable(candidate.origin.licence, _NAME),
         picture=None if image is None else shrink(image),
     )

@@ -7,7 +7,7 @@ So who gets which image does not depend on who asks first, and no image is given
 
 import asyncio
 from bisect import bisect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import accumulate
 
@@ -45,15 +45,16 @@ class PoolSupply:
         self._reads, self._workbench = program, workbench
         self._pool: Pool | None = None
         self._seed, self._part = 0, (0, 1)
+        self._beat: Callable[[], None] = lambda: None
         self._demand: dict[str, float] = {}
         self._hits: list[Hit] | None = None
         self._looked_at = 0
         self._seen: dict[str, list[_Seen]] = {}
         self._turn = asyncio.Lock()
 
-    def open(self, pool: Pool, seed: int, part: tuple[int, int]) -> None:
-        """Before anybody asks. `part`: which shard of how many this is."""
-        self._pool, self._seed, self._part = pool, seed, part
+    def open(self, pool: Pool, seed: int, part: tuple[int, int], beat: Callable[[], None]) -> None:
+        """Before anybody asks. `part`: which shard of how many this is. It beats while it looks through the pool."""
+        self._pool, self._seed, self._part, self._beat = pool, seed, part, beat
 
     @property
     def _opened(self) -> Pool:
@@ -131,6 +132,7 @@ class PoolSupply:
             self._hits = await self._opened.search(Query(), MOST_LOOKED_AT, seed=self._seed, part=self._part)
         batch = self._hits[self._looked_at : self._looked_at + _BATCH]
         for hit in batch:
+            await asyncio.to_thread(self._beat)
             try:
                 picture = await self._opened.load(hit)
             except NoImage:

@@ -23,9 +23,9 @@ from dpe_jobs.generation.dedup import Seen
 from dpe_jobs.generation.findings import read_findings
 from dpe_jobs.generation.gallery import SHOWN, Gallery
 from dpe_jobs.generation.judge import Judge
-from dpe_jobs.generation.quality.inspector import Inspector, checks
-from dpe_jobs.generation.quality.pictures import read_processor
-from dpe_jobs.generation.quality.reserved import earlier_samples, reserve
+from dpe_jobs.generation.quality.inspector import Inspector
+from dpe_jobs.generation.quality.pictures import Processor, read_processor
+from dpe_jobs.generation.quality.reserved import Reserved, earlier_samples, reserve
 from dpe_jobs.generation.samples import SampleFiles, few_licences
 from dpe_jobs.generation.schedule import Schedule, warmups
 from dpe_jobs.generation.shards import Shard, merge_galleries, merge_outputs, merge_summaries, shard_manifests
@@ -75,31 +75,32 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
     """Fill the quotas of one shard and publish it."""
     findings = read_findings(store, launch.diagnosis_artifact)
     processor = read_processor(store, launch.model.uri, launch.context_tokens)
-    against = checks(launch.generation.quality, processor, launch.answer_tokens)
     model = store.input_ref(launch.model.uri)
     folder = shard.folder(launch.output)
     seed = derive(launch.seed, launch.round, "generation", *shard.parts)
+    target = shard.part(launch.generation.target_samples)
+    progress = ProgressReporter(launch, store, target, unit="samples", folder=folder)
     with (
         tempfile.TemporaryDirectory() as name,
         Ledger(store, join(folder, "ledger", solver_fingerprint(launch, model))) as ledger,
         Ledger(store, join(folder, "ledger", "agents")) as answers,
-        reserve(store, launch.decontaminate) as reserved,
-        hire(launch, store, findings, seed, shard) as (team, supplies, refs),
+        reserve(store, launch.decontaminate, progress.beat) as reserved,
+        hire(launch, store, findings, seed, shard, inspector(launch, processor, reserved), progress.beat) as hired,
     ):
+        team, supplies, refs = hired
         schedule = Schedule(
             shard.quotas(findings.quotas),
             check_supply(supplies, findings.quotas),
             shard.part(launch.generation.max_candidates),
-            shard.part(launch.generation.target_samples),
+            target,
             {name: shard.part(wanted) for name, wanted in warmups(findings.quotas, launch.warmup).items()},
         )
         scratch, gallery = Path(name), Gallery(findings.quotas)
         with SampleFiles(store, launch.output, folder, scratch, schedule.lines, shard.name) as files:
-            progress = ProgressReporter(launch, store, schedule.target, unit="samples", folder=folder)
             spool = Spool(scratch / "spool")
             flow = Flow(launch, schedule, team, progress, spool, files, gallery, shard.prefix(launch.round))
             staff = Staff(launch, store, findings, supplies, seed, answers, 1 / shard.count)
-            run_async(fill(flow, store, staff, ledger, Inspector(against, reserved)))
+            run_async(fill(flow, store, staff, ledger))
             log.info("%d candidates judged, %d of %d samples kept", schedule.judged, schedule.kept, schedule.target)
             summary = summarise(schedule, files, ledger, staff)
             if shard.count == 1:
@@ -116,6 +117,12 @@ def make_samples(launch: GenerationLaunch, store: Store, shard: Shard) -> None:
             publish(launch, store, folder, inputs, outputs, summary, now)
 
 
+def inspector(launch: GenerationLaunch, processor: Processor | None, reserved: Reserved) -> Inspector:
+    """Who looks at pictures and questions. BadConfig: a language or a licence that nobody knows."""
+    tokens, pixels = launch.answer_tokens, launch.max_pixels
+    return Inspector(launch.generation.quality, reserved, processor, answer_tokens=tokens, max_pixels=pixels)
+
+
 def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
     """Names the ledger: answers of other weights, or sampled otherwise, must not be found."""
     band = launch.generation.filter
@@ -123,7 +130,7 @@ def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-async def fill(flow: Flow, store: Store, staff: Staff, ledger: Ledger, inspector: Inspector) -> None:
+async def fill(flow: Flow, store: Store, staff: Staff, ledger: Ledger) -> None:
     """Make, judge and settle candidates until the quotas are met or the budget is used."""
     launch = flow.launch
     wait_s = patience_s(launch.max_tokens, launch.concurrency * launch.generation.filter.rollouts)
@@ -135,10 +142,10 @@ async def fill(flow: Flow, store: Store, staff: Staff, ledger: Ledger, inspector
             await client.wait_ready(READY_S)
         except RequestFailed as error:
             raise Transient("ModelNotReady", str(error)) from error
-        earlier = earlier_samples(store, launch.model.uri)
+        earlier = earlier_samples(store, launch.model.uri, flow.progress.beat)
         warmed = frozenset(line.category for line in flow.schedule.lines.values() if line.warmup)
         with Seen() as seen:
-            judge = await asyncio.to_thread(Judge, launch, client, ledger, inspector, seen, earlier, warmed)
+            judge = await asyncio.to_thread(Judge, launch, client, ledger, team.inspector, seen, earlier, warmed)
             await Stream(replace(flow, team=team), judge).run()
         await asyncio.to_thread(flow.progress.set, flow.schedule.kept)
 

@@ -77,9 +77,9 @@ REJECTED_SCHEMA = pa.schema(
         ("id", pa.string()),
         ("category", pa.string()),
         ("source", pa.string()),
-        ("question", pa.string()),  # null, as what follows: nothing was made
+        ("question", pa.string()),  # null, as the answer: there was no picture, or it was refused
         ("answer", pa.string()),
-        ("image_sha256", pa.string()),  # of its size and RGB pixels
+        ("image_sha256", pa.string()),  # of its size and RGB pixels; null: there was none
         ("reason", pa.string()),
         ("detail", pa.string()),
         ("pass_rate", pa.float64()),
@@ -140,8 +140,8 @@ def rejected_row(verdict: Verdict) -> dict[str, Any]:
         "id": verdict.id,
         "category": verdict.target.category,
         "source": verdict.target.source,
-        "question": None if candidate is None else candidate.written.question,
-        "answer": None if candidate is None else candidate.written.answer,
+        "question": None if candidate is None else candidate.written.question or None,
+        "answer": None if candidate is None else candidate.written.answer or None,
         "image_sha256": None if candidate is None else candidate.digest,
         "reason": rejection.reason,
         "detail": rejection.detail,

@@ -7,8 +7,9 @@ from typing import Protocol
 from dpe_api.generation_spec import SourceKind
 from dpe_jobs.generation.edit import Edit, make
 from dpe_jobs.generation.images import NoImage, Origin, Picture
+from dpe_jobs.generation.quality.inspector import Refuses
 from dpe_jobs.generation.render import Generator, LimitedProgram, Program
-from dpe_jobs.generation.roles import Target
+from dpe_jobs.generation.roles import Rejected, Target
 from dpe_jobs.generation.workbench import Workbench
 from dpe_jobs.seeds import derive
 
@@ -44,7 +45,10 @@ class Supply(Protocol):
         """
 
     async def select(self, target: Target) -> Picture:
-        """The picture for a target: the same one whenever and however often it is asked for. NoImage: there is none."""
+        """The picture for a target: the same one whenever and however often it is asked for.
+
+        NoImage: there is none. Rejected: there is one that may not be used.
+        """
 
 
 class RenderSupply:
@@ -131,9 +135,12 @@ class EditSupply:
 
     kind = SourceKind.EDIT
 
-    def __init__(self, edit: Edit, originals: Sequence[Originals], share: float, workbench: Workbench) -> None:
+    def __init__(
+        self, edit: Edit, originals: Sequence[Originals], share: float, workbench: Workbench, refuses: Refuses
+    ) -> None:
+        """`refuses` says which originals may not be edited."""
         self.name, self.share, self.program = f"edit:{edit.name}", share, edit
-        self._edit, self._originals, self._workbench = edit, originals, workbench
+        self._edit, self._originals, self._workbench, self._refuses = edit, originals, workbench, refuses
 
     def supplies(self, category: str) -> bool:
         """Whether the program has this category."""
@@ -158,14 +165,17 @@ class EditSupply:
         return tuple(repr(sorted(facts.items())) for facts in self._edit.originals(category, knobs))
 
     async def select(self, target: Target) -> Picture:
-        """The edited picture. An original that does not suit is replaced by another one, some times."""
-        refused = NoImage("there is nothing to edit")
-        for number in range(_TRIES):
+        """The edited picture. An original that does not suit is replaced by another one, some times.
+
+        Rejected: so it was with an original that may not be edited.
+        """
+        refused: NoImage | Rejected = NoImage("there is nothing to edit")
+        for number in range(_TRIES if any(source.endless for source in self._originals) else 1):
             try:
                 pictures = await self._pictures(target, number)
                 rng = random.Random(derive(target.seed, "edit", number))
                 return await self._workbench.do(make, self._edit, target.category, pictures, target.knobs, rng)
-            except NoImage as error:
+            except (NoImage, Rejected) as error:
                 refused = error
         raise refused
 
@@ -174,12 +184,14 @@ class EditSupply:
         found = []
         wanted = self._edit.originals(target.category, target.knobs)
         sources = [source for source in self._originals if source.endless or not number]
-        if not sources:
-            raise NoImage(f"{self.name}: the only original does not suit, and no source draws another one")
         for place, (facts, ordinal) in enumerate(zip(wanted, target.ordinals, strict=True)):
             seed = derive(target.seed, "original", number, place)
             (source,) = random.Random(seed).choices(sources, [s.share for s in sources])
-            found.append(await source.original(target.category, facts, seed, ordinal, self.name))
+            picture = await source.original(target.category, facts, seed, ordinal, self.name)
+            rejection = await self._workbench.do(self._refuses, picture)
+            if rejection is not None:
+                raise Rejected(rejection.reason, f"an original: {rejection.detail}")
+            found.append(picture)
         return found
 
 

@@ -1,7 +1,7 @@
 """Who takes part in a generation: sources and agents, as the spec names them."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from dpe_api.artifacts import InputRef, Quota
@@ -17,6 +17,7 @@ from dpe_jobs.generation.pool import published
 from dpe_jobs.generation.pool.search import Pool
 from dpe_jobs.generation.pool.uses import count
 from dpe_jobs.generation.pooled import PoolSupply
+from dpe_jobs.generation.quality.inspector import Inspector, Refuses
 from dpe_jobs.generation.render import load_programs, load_reader
 from dpe_jobs.generation.schedule import NO_SOURCE, warmups
 from dpe_jobs.generation.search.supply import SearchSupply, names
@@ -32,8 +33,11 @@ from dpe_jobs.store import AlreadyPublished, Store, join
 log = logging.getLogger(__name__)
 
 
-def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]:
-    """The sources, pools and searches not yet opened. BadConfig: a program is not installed, or an edit has no use."""
+def supplies_of(sources: Sequence[Source], workbench: Workbench, refuses: Refuses = lambda _: None) -> list[Supply]:
+    """The sources, pools and searches not yet opened; `refuses` says which pictures may not be edited.
+
+    BadConfig: a program is not installed, or an edit has no use.
+    """
     programs, edits = iter(load_programs(sources)), iter(load_edits(sources))
     bases: list[RenderSupply | PoolSupply] = []
     for place, source in enumerate(sources):
@@ -53,7 +57,7 @@ def supplies_of(sources: Sequence[Source], workbench: Workbench) -> list[Supply]
         if source.kind is SourceKind.EDIT and source.program is not None:
             if not bases:
                 raise _nothing_to_edit(place, "render, or pool with a program")
-            found.append(EditSupply(next(edits), bases, source.share, workbench))
+            found.append(EditSupply(next(edits), bases, source.share, workbench, refuses))
         elif source.kind is SourceKind.EDIT and source.endpoint is not None:
             if not bases and not unread:
                 raise _nothing_to_edit(place, "render, pool or search")
@@ -87,16 +91,26 @@ def pinned(store: Store, output: str, pool: str) -> str:
 
 
 def open_pools(
-    launch: GenerationLaunch, store: Store, supplies: Sequence[Supply], quotas: Sequence[Quota], seed: int, shard: Shard
+    launch: GenerationLaunch,
+    store: Store,
+    supplies: Sequence[Supply],
+    quotas: Sequence[Quota],
+    seed: int,
+    shard: Shard,
+    beat: Callable[[], None],
 ) -> list[InputRef]:
     """Open the pools, and tell them who will ask for how much; returns what is read."""
+    part = shard.index, shard.count
     most = {source.uri: source.max_uses or 1 for source in launch.generation.sources}
     refs = []
     for supply in (s for s in supplies if isinstance(s, PoolSupply | LookedUpPool)):
         folder = pinned(store, launch.output, supply.uri)
         uses = count(store, launch.model.uri, supply.uri)
         pool = Pool(store, supply.uri, uses=uses, max_uses=most[supply.uri], folder=folder)
-        supply.open(pool, seed, (shard.index, shard.count))
+        if isinstance(supply, PoolSupply):
+            supply.open(pool, seed, part, beat)
+        else:
+            supply.open(pool, seed, part)
         refs.append(pool.ref)
     for quota in quotas:
         among = [supply for supply in supplies if supply.supplies(quota.name)]
@@ -130,16 +144,25 @@ def check_supply(supplies: Sequence[Supply], quotas: Sequence[Quota]) -> list[st
 
 @contextmanager
 def hire(
-    launch: GenerationLaunch, store: Store, findings: Findings, seed: int, shard: Shard
+    launch: GenerationLaunch,
+    store: Store,
+    findings: Findings,
+    seed: int,
+    shard: Shard,
+    inspector: Inspector,
+    beat: Callable[[], None],
 ) -> Iterator[tuple[Team, list[Supply], list[InputRef]]]:
-    """The agents of a run, for as long as it takes; the sources, and what is read of them."""
+    """The agents of a run, for as long as it takes; the sources, and what is read of them.
+
+    It beats while pools are looked through.
+    """
     with Workbench() as workbench:
-        supplies = supplies_of(launch.generation.sources, workbench)
+        supplies = supplies_of(launch.generation.sources, workbench, inspector.original)
         # shards draw by the same seed, so that each image is in one shard's part
         pool_seed = derive(launch.seed, launch.round, "pool")
         beside = warmups(findings.quotas, launch.warmup)
         asked = [q.model_copy(update={"quota": q.quota + beside.get(q.name, 0)}) for q in findings.quotas]
-        refs = open_pools(launch, store, supplies, shard.quotas(asked), pool_seed, shard)
+        refs = open_pools(launch, store, supplies, shard.quotas(asked), pool_seed, shard, beat)
         programs = {supply.name: supply.program for supply in supplies if supply.program is not None}
         team = Team(
             planner=RulePlanner(findings, supplies, seed),
@@ -147,5 +170,7 @@ def hire(
             writer=RuleWriter(programs, workbench),
             validator=RuleValidator(programs, workbench),
             workbench=workbench,
+            inspector=inspector,
+            max_pixels=launch.max_pixels,
         )
         yield team, supplies, refs

@@ -22,6 +22,7 @@ def launch(attempt: Attempt) -> GenerationLaunch:
             "max_error_rate": spec.diagnosis.max_error_rate,
             "context_tokens": spec.context_tokens,
             "answer_tokens": spec.answer_tokens,
+            "max_pixels": spec.diagnosis.max_pixels,
             "warmup": spec.training.warmup,
             "decontaminate": [spec.probe.uri, *(b.uri for b in spec.evaluation.benchmarks)],
             "downloads": attempt.platform.downloads,

@@ -5,8 +5,10 @@ import random
 import pytest
 from PIL import Image
 from tests.pictures import photographs
+from tests.unit.generation.agents.given import target
 
 from dpe_api.generation_spec import Source, SourceKind
+from dpe_api.quality_spec import Quality
 from dpe_jobs.generation import validator, writer
 from dpe_jobs.generation.edit import Edit, edited, licence_of, load_edits, make, reader
 from dpe_jobs.generation.edit.cropping import Crop
@@ -17,8 +19,13 @@ from dpe_jobs.generation.edit.several import Compose, Duplicate
 from dpe_jobs.generation.edit.turning import Flip, Rotate
 from dpe_jobs.generation.images import NoImage, Origin, Picture
 from dpe_jobs.generation.planner import choose_knobs
+from dpe_jobs.generation.quality.inspector import Inspector
+from dpe_jobs.generation.quality.reserved import Reserved
 from dpe_jobs.generation.render import TRUTH
 from dpe_jobs.generation.render.shapes import Shapes
+from dpe_jobs.generation.roles import Rejected
+from dpe_jobs.generation.sources import EditSupply
+from dpe_jobs.generation.workbench import Workbench
 from dpe_jobs.graders import grade
 from dpe_jobs.runtime import BadConfig
 
@@ -68,6 +75,34 @@ def test_an_independent_reader_finds_the_answer_in_the_edited_picture_alone(kind
         answers.add(asked.answer)
     assert refused <= TRIES // 2, "an edit that refuses most pictures is of no use"
     assert len(answers) > 1
+
+
+class Given:
+    """Originals in the order in which they are asked for; the last one for ever."""
+
+    name, share, endless = "pool:given", 1.0, True
+
+    def __init__(self, *pictures: Picture) -> None:
+        self._pictures = list(pictures)
+
+    async def original(self, category: str, facts: object, seed: int, ordinal: int, who: str) -> Picture:
+        return self._pictures.pop(0) if len(self._pictures) > 1 else self._pictures[0]
+
+    def need(self, category: str, weight: float, who: str) -> None:
+        return
+
+
+async def test_an_original_that_the_probe_has_is_replaced_by_another_one_and_never_edited():
+    known, other = (photograph(random.Random(number)) for number in (1, 2))
+    wanted = target(kind=SourceKind.EDIT, source="edit:flip", category="mirroring", knobs={"mirrored": "horizontally"})
+    with Reserved() as reserved, Workbench() as workbench:
+        reserved.add("probe row 1", known.image, "what is it?")
+        refuses = Inspector(Quality(), reserved, answer_tokens=4, max_pixels=1_003_520).original
+        edited = await EditSupply(Flip(), [Given(known, other)], 1.0, workbench, refuses).select(wanted)
+        assert [parent.id for parent in edited.origin.parents] == [other.origin.id]
+        with pytest.raises(Rejected) as caught:
+            await EditSupply(Flip(), [Given(known)], 1.0, workbench, refuses).select(wanted)
+    assert caught.value.rejection == ("Contaminated", "an original: the picture is that of probe row 1")
 
 
 @pytest.mark.parametrize(("kind", "category"), CASES, ids=[f"{e.name}-{c}" for e, c in CASES])

@@ -65,9 +65,15 @@ def copied(store: MemoryStore, indexed: MemoryStore) -> MemoryStore:
     return store
 
 
-def supply(store: MemoryStore, workbench: Workbench, part: tuple[int, int] = (0, 1), max_uses: int = 1) -> PoolSupply:
+def supply(
+    store: MemoryStore,
+    workbench: Workbench,
+    part: tuple[int, int] = (0, 1),
+    max_uses: int = 1,
+    beat: Callable[[], None] = lambda: None,
+) -> PoolSupply:
     made = PoolSupply(POOL, Shapes(), 1.0, workbench)
-    made.open(Pool(store, POOL, max_uses=max_uses), 3, part)
+    made.open(Pool(store, POOL, max_uses=max_uses), 3, part, beat)
     made.need("shape", 2.0)
     made.need("color", 1.0)
     made.need("shape", 1.0, "edit:recolour")
@@ -119,6 +125,12 @@ def test_pictures_show_what_was_asked_for_and_say_so(indexed):
             assert (got.origin.source, got.origin.licence) == (f"pool:{POOL}", "CC0-1.0")
 
 
+def test_looking_through_a_pool_beats_though_nothing_is_finished(indexed):
+    beats: list[None] = []
+    taken(indexed, [("shape", {"color": "none of them"}, 0)], beat=lambda: beats.append(None))
+    assert len(beats) > IMAGES / 2
+
+
 def test_shards_have_parts_of_their_own(indexed):
     asked = [("shape", {}, n) for n in range(20)]
     each = [set(ids(taken(indexed, asked, part=(i, 3))).values()) for i in range(3)]
@@ -137,7 +149,7 @@ def test_an_edit_of_two_pictures_takes_no_image_twice(indexed):
         return found
 
     with Workbench() as workbench:
-        edit = EditSupply(Compose(), [source := supply(indexed, workbench)], 1.0, workbench)
+        edit = EditSupply(Compose(), [source := supply(indexed, workbench)], 1.0, workbench, lambda _: None)
         source.need("color_where", 40.0, edit.name)
         findings = Findings(world.quotas({"color_where": 30}), {}, {}, AttributionReport(slices=[], weaknesses=[]))
         wanted = asyncio.run(RulePlanner(findings, [edit], 1).plan(Order("color_where", 0, 30, Feedback())))

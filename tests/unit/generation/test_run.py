@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -282,6 +283,27 @@ def test_a_probe_that_an_endpoint_categorised_needs_no_column_for_it(store, tmp_
     with serving(world.solves(0.5)) as model:
         run(world.launch(model.url), store)
     assert world.summary(store).kept == 22
+
+
+class Watched(MemoryStore):
+    """Notes for each probe file whether anybody had been told yet that the stage goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[bool] = []
+
+    def download(self, uri: str, path: Path, sha256: str | None = None) -> None:
+        if uri.startswith(worlds.PROBE_URI):
+            self.told.append(f"{world.OUT}/progress.json" in self.objects)
+        super().download(uri, path, sha256)
+
+
+def test_progress_is_told_before_the_question_sets_are_read():
+    store = Watched()
+    world.fill(store)
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url), store)
+    assert store.told[0]
 
 
 def test_a_missing_diagnosis_names_its_address(store):

@@ -15,6 +15,7 @@ from tests.unit.generation import world
 from dpe_api.artifacts import AnswerType
 from dpe_api.generation_spec import SourceKind
 from dpe_api.launch import GenerationLaunch
+from dpe_api.quality_spec import Quality
 from dpe_jobs.client import ModelClient
 from dpe_jobs.generation.candidates import Team
 from dpe_jobs.generation.dedup import Seen
@@ -22,7 +23,7 @@ from dpe_jobs.generation.gallery import Gallery
 from dpe_jobs.generation.images import Origin, Picture
 from dpe_jobs.generation.judge import Judge
 from dpe_jobs.generation.quality.inspector import Inspector
-from dpe_jobs.generation.quality.reserved import reserve
+from dpe_jobs.generation.quality.reserved import Reserved
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.roles import Aim, Order, Rejection, Target
 from dpe_jobs.generation.samples import SampleFiles
@@ -74,12 +75,13 @@ async def rejected(launch: GenerationLaunch, agents: Twins, folder: Path) -> lis
         Ledger(store, "s3://b/ledger") as ledger,
         SampleFiles(store, launch.output, launch.output, folder, schedule.lines) as files,
     ):
-        team = Team(agents, agents, agents, agents, workbench)
+        inspector = Inspector(Quality(), Reserved(), answer_tokens=4, max_pixels=1_003_520)
+        team = Team(agents, agents, agents, agents, workbench, inspector, 1_003_520)
         progress = ProgressReporter(launch, store, 2)
         gallery = Gallery(world.quotas({"shape": 2}))
         flow = Flow(launch, schedule, team, progress, Spool(folder / "spool"), files, gallery, "r0")
         async with ModelClient(launch.model.url, concurrency=2) as client:
-            judge = Judge(launch, client, ledger, Inspector((), reserve(store, [])), seen)
+            judge = Judge(launch, client, ledger, inspector, seen)
             await Stream(flow, judge).run()
         files.finish()
     return world.table(store, "rejected.parquet")

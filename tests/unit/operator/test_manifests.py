@@ -86,6 +86,12 @@ def test_the_launch_in_the_config_map_is_what_the_stage_reads(stage):
     assert launch.iteration.uid == given.ITERATION.uid
 
 
+@pytest.mark.parametrize("stage", [Stage.GENERATION, Stage.TRAINING])
+def test_samples_are_made_and_trained_on_in_the_size_in_which_a_diagnosis_asks(stage):
+    launch = parse_launch(children(stage, diagnosis={"maxPixels": 200_704})["ConfigMap"]["data"]["launch.json"])
+    assert launch.max_pixels == 200_704
+
+
 @pytest.mark.parametrize("stage", Stage)
 def test_jobs_are_never_retried_by_the_job_controller(stage):
     job = children(stage)["Job"]["spec"]

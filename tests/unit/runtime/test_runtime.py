@@ -161,6 +161,19 @@ def test_progress_is_written_at_most_every_five_seconds_and_at_the_end(monkeypat
     assert Progress.model_validate_json(store.objects[f"{LAUNCH.output}/progress.json"]).done == 20
 
 
+def test_a_beat_is_written_at_most_every_five_seconds_so_that_every_row_may_beat(monkeypatch):
+    store, now = MemoryStore(), [0.0]
+    monkeypatch.setattr(runtime.time, "monotonic", lambda: now[0])
+    progress = ProgressReporter(LAUNCH, store, total=0)
+    at = f"{LAUNCH.output}/progress.json"
+    written = []
+    for now[0] in (1.0, 2.0, 6.0, 7.0):
+        store.objects.pop(at, None)
+        progress.beat()
+        written.append(at in store.objects)
+    assert written == [False, False, True, False]
+
+
 def test_threads_that_advance_together_lose_no_count():
     store = MemoryStore()
     progress = ProgressReporter(LAUNCH, store, total=4000)

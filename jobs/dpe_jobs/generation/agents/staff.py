@@ -33,6 +33,7 @@ from dpe_jobs.store import Store, join
 
 if TYPE_CHECKING:
     from dpe_jobs.generation.agents.selector import Sources
+    from dpe_jobs.generation.agents.tools import Refuses
 
 MOST_AHEAD = 256  # candidates with a picture in memory that agents are at work on
 
@@ -136,7 +137,7 @@ class Staff:
 
             client, endpoint = clients[selector.endpoint], known[selector.endpoint]
             sources = self._sources(clients, fetched)
-            finds = EndpointSelector(client, endpoint, selector, sources, team.selector, self._refuses)
+            finds = EndpointSelector(client, endpoint, selector, sources, team.selector, self._refusing(team))
             team = replace(team, selector=finds)
         if (writer := agents.writer) is not None:
             client, endpoint = clients[writer.endpoint], known[writer.endpoint]
@@ -177,10 +178,19 @@ class Staff:
             },
         )
 
-    async def _refuses(self, target: Target, picture: Picture) -> str | None:
-        """Why a picture may not be used."""
+    def _refusing(self, team: Team) -> "Refuses":
+        """Says why a picture may not be used, before anybody is paid for an edit of it or a question about it."""
         pools = {s.name: s for s in self.supplies if isinstance(s, LookedUpPool)}
-        for origin in (picture.origin, *picture.origin.parents):
-            if origin.source in pools and (trouble := await pools[origin.source].claim(target, origin.id)):
-                return trouble
-        return None
+
+        async def refuses(target: Target, picture: Picture) -> str | None:
+            edited = target.kind is SourceKind.EDIT and picture.origin.kind is not SourceKind.EDIT
+            look = team.inspector.original if edited else team.inspector.picture
+            rejection = await team.workbench.do(look, picture)
+            if rejection is not None:
+                return f"{rejection.reason}: {rejection.detail}"
+            for origin in (picture.origin, *picture.origin.parents):
+                if origin.source in pools and (trouble := await pools[origin.source].claim(target, origin.id)):
+                    return trouble
+            return None
+
+        return refuses

@@ -1,13 +1,10 @@
 """Checks of a picture file: it decodes, has a usable size, and goes through the training processor. Pure functions."""
 
-import io
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-from PIL import Image
 
 from dpe_jobs.generation.roles import Rejection
 from dpe_jobs.questions import check_image
@@ -26,6 +23,11 @@ def decodes(image: bytes, min_side: int, max_pixels: int) -> Rejection | None:
         width, height = check_image(image)
     except ValueError as error:
         return Rejection("Undecodable", str(error))
+    return usable(width, height, min_side, max_pixels)
+
+
+def usable(width: int, height: int, min_side: int, max_pixels: int) -> Rejection | None:
+    """`ImageSize` when a side is shorter than `min_side` or the picture larger than `max_pixels`."""
     if min(width, height) < min_side:
         return Rejection("ImageSize", f"{width}x{height} pixels: a side is shorter than minSide {min_side}")
     if width * height > max_pixels:
@@ -69,13 +71,13 @@ class Processor:
         down, across = self.grid(width, height)
         return down * across // self.merge**2
 
-    def fits(self, image: bytes, text: str, answer_tokens: int) -> Rejection | None:
+    def fits(self, size: tuple[int, int], text: str, answer_tokens: int) -> Rejection | None:
         """`TooLong` when picture, question and answer may not fit the context; `Unprocessable` for refused shapes.
 
-        The question has at most a token for each byte of UTF-8; the picture's are exact.
+        `size` is the picture's width and height. The question has at most a token for each byte of UTF-8; the
+        picture's are exact.
         """
-        with Image.open(io.BytesIO(image)) as opened:
-            width, height = opened.size
+        width, height = size
         try:
             image_tokens = self.image_tokens(width, height)
         except ValueError as error:

@@ -3,7 +3,7 @@
 import io
 import logging
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,15 +54,19 @@ class Reserved:
             self._exact[digest] = name
             self._near.add(name, image)
 
-    def look(self, digest: str, image: Image.Image, question: str) -> Rejection | None:
-        """`Contaminated` when a candidate shows a reserved picture, or nearly, or asks a long reserved question."""
-        name = self._exact.get(_short(digest))
+    def picture(self, image: Image.Image) -> Rejection | None:
+        """`Contaminated` when a picture is a reserved one, or nearly."""
+        name = self._exact.get(_short(pixel_digest(image)))
         if name is not None:
             return Rejection("Contaminated", f"the picture is that of {name}")
         near = self._near.find(image)
-        if near is not None:
-            share = f"{near.agreement:.0%}"
-            return Rejection("Contaminated", f"the picture shows {share} of what that of {near.name} shows")
+        if near is None:
+            return None
+        share = f"{near.agreement:.0%}"
+        return Rejection("Contaminated", f"the picture shows {share} of what that of {near.name} shows")
+
+    def question(self, question: str) -> Rejection | None:
+        """`Contaminated` when a long reserved question is asked, or nearly."""
         text = self._questions.find(question)
         return None if text is None else Rejection("Contaminated", f"probe or benchmarks ask {text[:200]!r}")
 
@@ -71,12 +75,16 @@ def _short(digest: str) -> int:
     return int(digest[:16], 16)
 
 
-def reserve(store: Store, sets: Sequence[str]) -> Reserved:
-    """The rows of these question sets, which may be without categories: nobody asks for them here."""
+def reserve(store: Store, sets: Sequence[str], beat: Callable[[], None]) -> Reserved:
+    """The rows of these question sets, which may be without categories: nobody asks for them here.
+
+    It beats at each row: a large benchmark takes its time.
+    """
     reserved = Reserved()
     for uri in sets:
         where = uri.rstrip("/").rsplit("/", 1)[-1]
         for question in read_questions(store, uri, categories=False):
+            beat()
             for image in _as_candidates(question.image):
                 reserved.add(f"{where} row {question.id}", image, question.question)
     log.info("%d pictures of %d question sets are reserved", len(reserved), len(sets))
@@ -104,8 +112,11 @@ class Earlier:
     image: Image.Image
 
 
-def earlier_samples(store: Store, model_uri: str) -> Iterator[Earlier]:
-    """What trained a model and its ancestors, by lineage. One file on disk, one batch of pictures in memory."""
+def earlier_samples(store: Store, model_uri: str, beat: Callable[[], None]) -> Iterator[Earlier]:
+    """What trained a model and its ancestors, by lineage. One file on disk, one batch of pictures in memory.
+
+    It beats at each sample.
+    """
     for ancestor in walk(store, model_uri):
         if not ancestor.is_data or ancestor.manifest is None or ancestor.manifest.stage != Stage.GENERATION:
             continue
@@ -113,7 +124,9 @@ def earlier_samples(store: Store, model_uri: str) -> Iterator[Earlier]:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "samples.parquet"
                 store.download(uri, path, output.sha256)
-                yield from _samples_of(path)
+                for sample in _samples_of(path):
+                    beat()
+                    yield sample
 
 
 def _samples_of(path: Path) -> Iterator[Earlier]:

@@ -2,26 +2,30 @@
 
 import asyncio
 import io
+import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from PIL import Image, ImageOps
-from tests.fakes import openai_images
+from tests.fakes import openai_images, worlds
 from tests.fakes.endpoints import endpoint
 from tests.fakes.image_searches import PATHS, PROVIDERS, Catalogue
 from tests.fakes.image_searches import source as search_source
 from tests.fakes.memory_store import MemoryStore
-from tests.fakes.openai_server import Asked, Reply, calling, serving
+from tests.fakes.openai_server import Asked, FakeModel, Reply, calling, serving
 from tests.fakes.web import Answer, site
 from tests.unit.generation import world
-from tests.unit.generation.agents.given import ANSWER, QUESTION, Cast, target
+from tests.unit.generation.agents.given import ANSWER, QUESTION, Cast, role, target
 from tests.unit.generation.pool.pools import COLORS, POOL, encoded, picture, put_parquet, row
+from tests.unit.generation.quality.test_pictures import QWEN25
 
 from dpe_api.endpoints import Endpoint
 from dpe_api.generation_spec import Provider
-from dpe_api.launch import Downloads
+from dpe_api.launch import Downloads, GenerationLaunch
+from dpe_jobs import asking
 from dpe_jobs.generation.agents.supplies import LookedUpPool
 from dpe_jobs.generation.images import NoImage
 from dpe_jobs.generation.pool import Pool
@@ -30,7 +34,7 @@ from dpe_jobs.generation.pool.embed import Embedder
 from dpe_jobs.generation.pool.shards import Columns
 from dpe_jobs.generation.run import run
 from dpe_jobs.ledger import Ledger
-from dpe_jobs.runtime import BadConfig
+from dpe_jobs.runtime import BadConfig, BadData
 
 AGENTS = {name: {"endpoint": "teacher"} for name in ("planner", "selector", "writer", "validator")}
 ASKS = "What is the mean brightness of the picture?"
@@ -70,11 +74,11 @@ def half_right(asked: Asked) -> list[str]:
     return [brightness(asked.image) if n % 2 else "-1" for n in range(asked.n)]
 
 
-def run_with(store: MemoryStore, cast: Cast, sources: list[Any], *others: Any, **changes: Any) -> None:
+def run_with(store: MemoryStore, cast: Cast, sources: list[Any], *others: Any, most: int = 60, **changes: Any) -> None:
     with serving(cast) as model, serving(half_right) as solver:
         told = world.launch(
             solver.url,
-            generation={"target_samples": QUOTA, "max_candidates": 60, "sources": sources, **AGENTS},
+            generation={"target_samples": QUOTA, "max_candidates": most, "sources": sources, **AGENTS},
             endpoints=[endpoint(model), *others],
             **changes,
         )
@@ -162,6 +166,50 @@ def test_samples_are_made_of_a_pool_and_no_image_is_used_twice(indexed):
     assert (said.kept, said.sources) == (QUOTA, {f"pool:{POOL}": QUOTA})
     used = [sample["provenance"]["origins"][0]["id"] for sample in kept]
     assert len(set(used)) == QUOTA, "every selector wanted the first one"
+
+
+def without_selector(model: FakeModel, solver: FakeModel, **changes: Any) -> GenerationLaunch:
+    """A launch in which a program takes the pictures of a pool, and models ask about them."""
+    agents = {name: AGENTS[name] for name in ("planner", "writer", "validator")}
+    generation = {"target_samples": QUOTA, "max_candidates": 12, "sources": [{"kind": "pool", "uri": POOL}], **agents}
+    generation |= changes.pop("generation", {})
+    return world.launch(solver.url, generation=generation, endpoints=[endpoint(model)], **changes)
+
+
+def test_a_large_picture_is_asked_about_and_kept_as_a_diagnosis_would_send_it(store):
+    large = [encoded(picture(n).resize((2000, 2000))) for n in range(6)]
+    put_parquet(store, "a.parquet", [row(n, image={"bytes": file, "path": None}) for n, file in enumerate(large)])
+    index_pool(Options(POOL), store)
+    store.put(f"{worlds.BASE_URI}/preprocessor_config.json", json.dumps(QWEN25).encode())
+    store.put(f"{worlds.BASE_URI}/config.json", json.dumps({"max_position_embeddings": 32768}).encode())
+    with serving(teacher(None)) as model, serving(half_right) as solver:
+        run(without_selector(model, solver, context_tokens=2048), store)
+        sent = {asked.image for asked in solver.requests}
+    as_asked = {asking.fit(file, 1_003_520) for file in large}
+    assert sent
+    assert sent <= as_asked
+    assert {sample["image"]["bytes"] for sample in world.samples(store)} <= as_asked
+    assert "TooLong" not in world.summary(store).rejected
+
+
+def test_nobody_is_paid_for_a_question_about_a_picture_whose_licence_is_not_allowed(indexed):
+    with serving(teacher(None)) as model, serving(half_right) as solver:
+        with pytest.raises(BadData, match=r"\d+ Licence"):
+            run(without_selector(model, solver, generation={"quality": {"licences": ["MIT"]}}), indexed)
+        assert {role(asked) for asked in model.requests} == {"plan"}
+        assert solver.requests == []
+
+
+def test_nobody_is_paid_for_an_edit_of_a_picture_that_the_probe_has(indexed):
+    rows = [replace(world.reserved_question(n), id=f"p-{n}", image=encoded(picture(n))) for n in range(60)]
+    worlds.upload(indexed, worlds.PROBE_URI, rows)
+    edit = ("edit_image", {"number": 1, "instruction": "invert the colours"})
+    select = steps(("pool_search", {"query": "disc", "page": 1}), edit)
+    with openai_images.serving(lambda asked: ImageOps.invert(asked.image)) as editor:
+        sources = [{"kind": "edit", "endpoint": "editor", "share": 1000}, {"kind": "pool", "uri": POOL, "share": 0.01}]
+        with pytest.raises(BadData, match=r"\d+ NoImage"):
+            run_with(indexed, teacher(select), sources, endpoint(f"{editor.url}/v1", name="editor"), most=4)
+        assert editor.edits == []
 
 
 def test_what_is_known_of_a_picture_stands_though_the_plan_says_something_else(store):

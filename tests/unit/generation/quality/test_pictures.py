@@ -75,18 +75,18 @@ def test_tokens_are_whole_and_within_the_bounds_of_the_processor(family, width, 
 
 def test_a_picture_that_leaves_no_room_for_the_question_is_refused():
     made = known(QWEN25, context=1024)
-    assert made.fits(file(280, 280), "What is this?", 64) is None
-    rejection = made.fits(file(1400, 840), "What is this?", 64)
+    assert made.fits((280, 280), "What is this?", 64) is None
+    rejection = made.fits((1400, 840), "What is this?", 64)
     assert rejection is not None
     assert rejection.reason == "TooLong"
     assert "1500 tokens of the picture (1400x840)" in rejection.detail
-    rejection = made.fits(file(280, 280), "What is this? " * 70, 64)
+    rejection = made.fits((280, 280), "What is this? " * 70, 64)
     assert rejection is not None
     assert rejection.reason == "TooLong"
 
 
 def test_a_shape_that_the_processor_refuses_is_refused_before_training_meets_it():
-    rejection = known(QWEN25).fits(file(4020, 20), "What is this?", 64)
+    rejection = known(QWEN25).fits((4020, 20), "What is this?", 64)
     assert rejection is not None
     assert rejection.reason == "Unprocessable"
 

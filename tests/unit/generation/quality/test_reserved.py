@@ -13,7 +13,6 @@ from tests.unit.generation import world
 from tests.unit.generation.quality.test_near import tiles
 from tests.unit.generation.quality.test_texts import PROBLEM
 
-from dpe_jobs.generation.dedup import pixel_digest
 from dpe_jobs.generation.fetching.decoding import decode
 from dpe_jobs.generation.quality.reserved import earlier_samples, reserve
 from dpe_jobs.questions import MAX_PIXELS, SCHEMA
@@ -25,7 +24,11 @@ def photographs() -> list[Image.Image]:
 
 
 def look(reserved, image, question="what is this?"):
-    return reserved.look(pixel_digest(image), image, question)
+    return reserved.picture(image) or reserved.question(question)
+
+
+def no_beat() -> None:
+    """Nobody waits."""
 
 
 def test_a_candidate_with_a_picture_of_the_probe_is_contaminated_and_the_reason_names_the_row(photographs):
@@ -34,7 +37,7 @@ def test_a_candidate_with_a_picture_of_the_probe_is_contaminated_and_the_reason_
         replace(world.reserved_question(n), id=f"p-{n}", image=world.png(image)) for n, image in enumerate(photographs)
     ]
     worlds.upload(store, worlds.PROBE_URI, rows)
-    with reserve(store, [worlds.PROBE_URI]) as reserved:
+    with reserve(store, [worlds.PROBE_URI], no_beat) as reserved:
         assert len(reserved) == len(photographs)
         same = look(reserved, photographs[2])
         assert same == ("Contaminated", "the picture is that of probe row p-2")
@@ -75,7 +78,7 @@ def test_the_same_transparent_file_in_probe_and_pool_is_contaminated(photographs
     with Image.open(io.BytesIO(data)) as opened:
         assert opened.has_transparency_data
         bare = opened.convert("RGB")
-    with reserve(store, [worlds.PROBE_URI]) as reserved:
+    with reserve(store, [worlds.PROBE_URI], no_beat) as reserved:
         assert look(reserved, decode(data, MAX_PIXELS)) == ("Contaminated", "the picture is that of probe row p-1")
         assert look(reserved, bare) == ("Contaminated", "the picture is that of probe row p-1")
 
@@ -86,7 +89,7 @@ def test_a_probe_that_an_endpoint_categorises_is_reserved_without_categories(pho
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     store = MemoryStore()
     put(store, table.drop_columns("category") if column == "absent" else table, tmp_path)
-    with reserve(store, [worlds.PROBE_URI]) as reserved:
+    with reserve(store, [worlds.PROBE_URI], no_beat) as reserved:
         assert look(reserved, photographs[0]) is not None
 
 
@@ -95,11 +98,19 @@ def put(store: MemoryStore, table: pa.Table, folder: Path) -> None:
     store.upload(folder / "part.parquet", f"{worlds.PROBE_URI}/part.parquet")
 
 
+def test_reserving_beats_at_each_row(photographs):
+    store, beats = MemoryStore(), []
+    rows = [replace(world.reserved_question(n), image=world.png(photographs[0])) for n in range(3)]
+    worlds.upload(store, worlds.PROBE_URI, rows)
+    with reserve(store, [worlds.PROBE_URI], lambda: beats.append(None)):
+        assert len(beats) == len(rows)
+
+
 def test_a_long_question_of_the_probe_contaminates_whatever_the_picture(photographs):
     store = MemoryStore()
     row = replace(world.reserved_question(1), image=world.png(photographs[0]), question=PROBLEM)
     worlds.upload(store, worlds.PROBE_URI, [row])
-    with reserve(store, [worlds.PROBE_URI]) as reserved:
+    with reserve(store, [worlds.PROBE_URI], no_beat) as reserved:
         rejection = look(reserved, photographs[1], PROBLEM.replace("Saturday", "Monday"))
         assert rejection is not None
         assert rejection.reason == "Contaminated"
@@ -111,6 +122,8 @@ def test_samples_of_earlier_rounds_are_found_by_the_lineage_of_the_model(photogr
     samples, trained = "s3://dpe/runs/one/generation", "s3://dpe/runs/one/training/model"
     rows = [replace(world.reserved_question(n), id=f"r0-{n}") for n in range(3)]
     worlds.train(store, trained, worlds.BASE_URI, samples, rows)
-    found = list(earlier_samples(store, trained))
+    beats: list[None] = []
+    found = list(earlier_samples(store, trained, lambda: beats.append(None)))
+    assert len(beats) == len(found), "many samples take their time"
     assert [(e.id, e.category, e.question) for e in found] == [(r.id, r.category, r.question) for r in rows]
-    assert list(earlier_samples(store, worlds.BASE_URI)) == []
+    assert list(earlier_samples(store, worlds.BASE_URI, no_beat)) == []
