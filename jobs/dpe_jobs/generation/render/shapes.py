@@ -127,7 +127,7 @@ class Shapes:
 
         A photograph would be read as a shape like any other.
         """
-        small = shrunk(image)
+        small = shrunk(image, SIDE)  # in which the edges of an enlarged one are no wider than they were drawn
         try:
             figure.find(small)
         except NoImage as error:

@@ -30,16 +30,16 @@ _NOISE = 0.1  # coverage below which a pixel is ground: what smoothing leaves ar
 _CIRCLE_FROM, _RECTANGLE_FROM = 0.73, 0.93
 
 
-def shrunk(image: Image.Image) -> Image.Image:
-    """A picture of at most _LARGEST pixels a side: one shape is no harder to tell in it, and memory is finite."""
-    small = image.convert("RGB")
-    small.thumbnail((_LARGEST, _LARGEST), Image.Resampling.BOX)
+def shrunk(image: Image.Image, largest: int) -> Image.Image:
+    """A picture of at most so many pixels a side: one shape is no harder to tell in it, and memory is finite."""
+    small = image.convert("RGB")  # a copy
+    small.thumbnail((largest, largest), Image.Resampling.BOX)
     return small
 
 
 def read_facts(image: Image.Image) -> dict[str, str]:
     """Colour and shape of what is in the picture. ValueError: it is empty."""
-    pixels: NDArray[np.float64] = np.asarray(shrunk(image), dtype=np.float64)  # [height, width, 3]
+    pixels: NDArray[np.float64] = np.asarray(shrunk(image, _LARGEST), dtype=np.float64)  # [height, width, 3]
     ground = np.median(pixels.reshape(-1, 3), axis=0)  # the shape covers less than half
     away = np.linalg.norm(pixels - ground, axis=-1)
     figure = pixels[away > _FOREGROUND]
