@@ -42,7 +42,7 @@ _RRF = 60  # Cormack's constant
 _RANKINGS = 16  # queries whose order is remembered
 _READERS = 16  # shards that are kept open
 _PROBES = 16  # partitions of a vector index that are searched
-_MOST_PARTS = 64  # as many as there are shards: of what is cut finer, less is looked at
+_MOST_PARTS = 64  # as many as there are shards: of what is cut finer, less may be found
 _BRIEF = ["id", "look", "seen", "facts"]
 _WHOLE = ["id", "look", "shard", "place", "size", "caption", "title", "author", "licence", "source", "seen", "facts"]
 
@@ -267,9 +267,9 @@ class Pool:
             yield [(row, 0.0) for row in islice(self._drawn(seed, part, depth, columns), depth)]
 
     def _drawn(self, seed: int, part: tuple[int, int], depth: int, columns: list[str]) -> Iterator[Mapping[str, Any]]:
-        """Rows of a part in the order of the seed, some at a time: about `depth` of them, if there are so many."""
+        """Rows of a part in the order of the seed, some at a time: `depth` of them are enough."""
         offsets = _scattered(self.report.images, seed)
-        for _ in range(min(part[1], _MOST_PARTS)):
+        for _ in range(_MOST_PARTS):  # fewer where enough of them were in the part
             some = list(islice(offsets, depth))
             if not some:
                 return
