@@ -168,6 +168,14 @@ def test_samples_are_made_of_a_pool_and_no_image_is_used_twice(indexed):
     assert len(set(used)) == QUOTA, "every selector wanted the first one"
 
 
+def looking_for_discs() -> Cast:
+    """Models that plan, ask and check; nobody selects."""
+    wanted = {"aim": 1, "source": f"pool:{POOL}", "query": "disc", "facets": []}
+    cast = teacher(None)
+    cast.plan = {"targets": [wanted | {"question_type": "number", "difficulty": "same"}] * 99}
+    return cast
+
+
 def without_selector(model: FakeModel, solver: FakeModel, **changes: Any) -> GenerationLaunch:
     """A launch in which a program takes the pictures of a pool, and models ask about them."""
     agents = {name: AGENTS[name] for name in ("planner", "writer", "validator")}
@@ -182,7 +190,7 @@ def test_a_large_picture_is_asked_about_and_kept_as_a_diagnosis_would_send_it(st
     index_pool(Options(POOL), store)
     store.put(f"{worlds.BASE_URI}/preprocessor_config.json", json.dumps(QWEN25).encode())
     store.put(f"{worlds.BASE_URI}/config.json", json.dumps({"max_position_embeddings": 32768}).encode())
-    with serving(teacher(None)) as model, serving(half_right) as solver:
+    with serving(looking_for_discs()) as model, serving(half_right) as solver:
         run(without_selector(model, solver, context_tokens=2048), store)
         sent = {asked.image for asked in solver.requests}
     as_asked = {asking.fit(file, 1_003_520) for file in large}
@@ -193,7 +201,7 @@ def test_a_large_picture_is_asked_about_and_kept_as_a_diagnosis_would_send_it(st
 
 
 def test_nobody_is_paid_for_a_question_about_a_picture_whose_licence_is_not_allowed(indexed):
-    with serving(teacher(None)) as model, serving(half_right) as solver:
+    with serving(looking_for_discs()) as model, serving(half_right) as solver:
         with pytest.raises(BadData, match=r"\d+ Licence"):
             run(without_selector(model, solver, generation={"quality": {"licences": ["MIT"]}}), indexed)
         assert {role(asked) for asked in model.requests} == {"plan"}
