@@ -107,7 +107,7 @@ def test_a_killed_generation_shows_the_same_candidates_as_an_undisturbed_one(sto
         return Reply(status=400) if asked.number >= 20 else world.solves(0.5)(asked)
 
     def figures(text: str) -> dict[str, str]:
-        # how many are begun beyond the need depends on who was faster, and the examples are numbered by all who name them
+        # how many are begun beyond the need depends on who was faster, and so do the numbers of the examples they name
         found = {name: re.sub(r"#example-\d+", "#example", figure) for name, figure in figures_of(text).items()}
         return {name: figure for name, figure in found.items() if 'data-outcome="Surplus"' not in figure}
 
