@@ -6,15 +6,23 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+import pytest
 from tests.fakes.memory_store import MemoryStore
 from tests.patience import deadline
 from tests.unit.training.test_ends import launch
 
+from dpe_jobs import runtime
 from dpe_jobs.runtime import ProgressReporter
 from dpe_jobs.training import run
 from dpe_jobs.training.pod import Pod
 from dpe_jobs.training.run import telling
 from dpe_jobs.transfer import Progress
+
+
+@pytest.fixture(autouse=True)
+def no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute goes by in no time here."""
+    monkeypatch.setattr(runtime, "PROGRESS_INTERVAL_S", 0.0)
 
 
 def told_at(store: MemoryStore) -> datetime:
