@@ -4,7 +4,6 @@ On where the environment names a collector (OTEL_EXPORTER_OTLP_ENDPOINT, as the 
 A span has neither headers nor a body, a query or the words of an error: there keys may stand.
 """
 
-import logging
 import os
 import signal
 import socket
@@ -21,8 +20,6 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from dpe_api.launch import Launch
 from dpe_api.names import Exit
 from dpe_api.trace import trace_id, traceparent
-
-log = logging.getLogger(__name__)
 
 FLUSH_S = 3.0
 """Longest wait for the collector at the end of a process: it must not cost a stage its flush within the pod's grace."""

@@ -110,12 +110,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
             await run(operator, loop, loop.ended)
         finally:
             waker.cancel()
-            if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
-                metrics.charge(loop.running)  # no status will; of an operator that ends, the next one will
-            if operator.loops.get((namespace, name)) is loop:
-                del operator.loops[namespace, name]
-                operator.dequeue(namespace, name)
-                metrics.forget(namespace, name)
+            _leave(operator, loop, stopped)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)  # type: ignore[untyped-decorator]
     async def iteration_changed(
@@ -154,6 +149,16 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         if loop is not None and loop.memory.see_pod(event["object"], loop.uid, gone=event["type"] == "DELETED"):
             loop.wake.set()
         _lighten(event["object"])
+
+
+def _leave(operator: Operator, loop: Loop, stopped: kopf.DaemonStopped) -> None:
+    """Forget an iteration that nobody looks after any more."""
+    if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
+        metrics.charge(loop.running)  # no status will; of an operator that ends, the next one will
+    if operator.loops.get((loop.namespace, loop.name)) is loop:
+        del operator.loops[loop.namespace, loop.name]
+        operator.dequeue(loop.namespace, loop.name)
+        metrics.forget(loop.namespace, loop.name)
 
 
 def _lighten(body: dict[str, Any]) -> None:

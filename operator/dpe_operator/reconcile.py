@@ -30,7 +30,7 @@ from dpe_operator.queueing import Queue
 from dpe_operator.shared import Shared
 from dpe_operator.storage import Storage
 from dpe_operator.stored import field_of, read_spec, unreadable
-from dpe_operator.world import Iteration
+from dpe_operator.world import Iteration, Observed
 
 log = logging.getLogger(__name__)
 
@@ -239,13 +239,17 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
     if not await act(operator, loop, iteration, plan, lambda: write(plan.status)):
         return 0.0  # the next look tells why
-    loop.memory.conflicts = frozenset()
-    after = plan.status or status
-    metrics.count(status, after, seen, plan.charges)
-    loop.running = plan.running
-    metrics.show(iteration, after, plan.running)
-    operator.tracer.tell(status, after, seen, datetime.now(UTC))
+    loop.memory.conflicts, loop.running = frozenset(), plan.running
+    _account(operator, status, seen, plan)
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
+
+
+def _account(operator: Operator, before: Status, seen: Observed, plan: Plan) -> None:
+    """Metrics and spans of what a plan has changed."""
+    after = plan.status or before
+    metrics.count(before, after, seen, plan.charges)
+    metrics.show(seen.iteration, after, plan.running)
+    operator.tracer.tell(before, after, seen, datetime.now(UTC))
 
 
 def _refused(status: Status, iteration: Iteration, error: ValidationError) -> Status:

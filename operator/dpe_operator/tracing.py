@@ -4,7 +4,6 @@ Their ids come from the resource's uid (dpe_api.trace), so that pods put their o
 has ended, and an operator that is started anew goes on with the same trace.
 """
 
-import logging
 import threading
 from datetime import datetime
 from typing import Protocol
@@ -25,8 +24,6 @@ from dpe_api.status import Phase, StageState, StageStatus
 from dpe_api.status import Status as IterationStatus
 from dpe_api.trace import attempt_span_id, root_span_id, trace_id
 from dpe_operator.world import Iteration, Observed
-
-log = logging.getLogger(__name__)
 
 EXPORT_S = 5.0
 FLUSH_S = 3.0
