@@ -116,6 +116,12 @@ def test_a_collector_that_is_away_holds_nothing_up():
     assert time.monotonic() - began < tracing.FLUSH_S + 1
 
 
+def test_no_two_spans_share_an_id():
+    spans = [(uid, stage, number) for uid in (UID, "another") for stage in Stage for number in (1, 2, 12)]
+    ids = [attempt_span_id(*one) for one in spans] + [root_span_id(UID), root_span_id("another")]
+    assert len(set(ids)) == len(ids)
+
+
 @pytest.mark.parametrize("uid", [UID, "not-a-uuid", "00000000-0000-0000-0000-000000000000"])
 def test_ids_have_the_forms_of_trace_context(uid: str):
     version, trace, span, flags = traceparent(uid, Stage.TRAINING, 2).split("-")
