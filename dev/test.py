@@ -7,11 +7,14 @@ import os
 import sys
 
 from dev import paths
-from dev.cluster import preflight
+from dev.cluster import lifecycle, preflight
 from dev.cluster.config import Cluster, ClusterError
 
 _WORKERS = ("-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
 _TESTS = paths.CHECKOUT / "tests"
+_INSTANCES = (1, 2)
+"""Clusters of the tests' own, beside the one that the environment names."""
+
 _GPU = "gpu"
 """The folder of tests that need CUDA: `make test-gpu` on a machine that has it."""
 
@@ -33,6 +36,8 @@ def main(arguments: list[str]) -> None:
     except ClusterError as error:
         raise SystemExit(f"error: the tests on the embedded cluster cannot run here: {error}") from None
     os.environ["PATH"] = os.pathsep.join([*paths.binary_path(), os.environ.get("PATH", os.defpath)])
+    for cluster in (Cluster.from_env(), *map(Cluster, _INSTANCES)):
+        os.environ.update(lifecycle.beside_the_proxy(cluster))
     os.chdir(paths.CHECKOUT)
     # two cores: what runs beside two such groups makes all of them wait
     os.execv(sys.executable, [sys.executable, "-m", "pytest", *(arguments or [*_WORKERS, *_everything()])])

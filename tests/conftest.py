@@ -49,7 +49,11 @@ def cluster() -> Iterator[Cluster]:
     it = Cluster.from_env()
     with sharing.alone(it) as users:
         sharing.arrive(it, users)
-        lifecycle.up(it)
+        try:
+            lifecycle.up(it)
+        except BaseException:  # also an interrupt from the keyboard
+            sharing.give_up(it, users)
+            raise
         sharing.use(it, users)
     yield it
     with sharing.alone(it) as users:

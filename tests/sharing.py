@@ -49,8 +49,9 @@ def _running(it: Cluster) -> str:
 
 def _was_left(it: Cluster, users: Path) -> bool:
     """Whether the cluster is one that a run of tests started before it was killed, and that nobody has used since."""
-    started = users / "started"
-    if not started.exists() or not started.read_text() or started.read_text() != _running(it):
+    started, running = users / "started", _running(it)
+    is_that = running and started.exists() and started.read_text() == running
+    if not is_that and not (users / "starting").exists():
         return False
     found = kubectl(it, "get", "namespaces", "-o", "name", check=False)
     names = [line.removeprefix("namespace/") for line in found.stdout.split()]
@@ -69,6 +70,9 @@ def arrive(it: Cluster, users: Path) -> None:
         if holds:
             (users / name).touch()
     (users / "started").unlink(missing_ok=True)
+    (users / "starting").unlink(missing_ok=True)
+    if not (users / "was-up").exists() and not (users / "had-state").exists():
+        (users / "starting").touch()  # a run that is killed in the middle of it has nothing else to tell it by
 
 
 def use(it: Cluster, users: Path) -> None:
@@ -76,6 +80,14 @@ def use(it: Cluster, users: Path) -> None:
     (users / f"{os.getpid()}.pid").touch()
     if not (users / "was-up").exists():
         (users / "started").write_text(_running(it))
+    (users / "starting").unlink(missing_ok=True)
+
+
+def give_up(it: Cluster, users: Path) -> None:
+    """Undo a start that did not succeed, unless the cluster was up before or somebody uses it."""
+    if not any(users.glob("*.pid")) and not (users / "was-up").exists():
+        lifecycle.down(it, keep=(users / "had-state").exists())
+        (users / "starting").unlink(missing_ok=True)
 
 
 def leave(users: Path) -> bool:

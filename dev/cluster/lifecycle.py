@@ -183,13 +183,14 @@ def start_node(cluster: Cluster, name: str, *, wait: bool = True) -> None:
             nodes.wait_ready(cluster, name)
 
 
-def _beside_the_proxy(cluster: Cluster) -> dict[str, str]:
+def beside_the_proxy(cluster: Cluster) -> dict[str, str]:
     """Where the environment names a proxy: the variables that keep what is meant for the cluster from it."""
     if not any(os.environ.get(name) or os.environ.get(name.upper()) for name in PROXIES):
         return {}
     known = [name for name in (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",") if name]
     # not every program reads networks: API server and MinIO are at the gateway
-    own = (cluster.gateway, f"{cluster.network}.0/24", cluster.cluster_cidr, cluster.service_cidr)
+    networks = (f"{cluster.network}.0/24", cluster.cluster_cidr, cluster.service_cidr)
+    own = ("localhost", "127.0.0.1", cluster.gateway, *networks)
     value = ",".join([*known, *(name for name in own if name not in known)])
     return {"NO_PROXY": value, "no_proxy": value}
 
@@ -208,5 +209,5 @@ def environment(cluster: Cluster) -> dict[str, str]:
         "DPE_S3_SECRET_KEY": user.secret_key,
         "DPE_S3_BUCKET": BUCKET,
         "DPE_NAMESPACE": NAMESPACE,
-        **_beside_the_proxy(cluster),
+        **beside_the_proxy(cluster),
     }

@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,9 @@ from dev import paths
 from dev.cluster import preflight
 from dev.setup import binaries, inspected, packages, python
 from dev.setup.steps import SetupError, say
+
+_DISK_GB = 25
+"""What a whole turn takes from nothing, with the caches of the build."""
 
 
 def _check(purposes: Sequence[str]) -> None:
@@ -20,6 +24,9 @@ def _check(purposes: Sequence[str]) -> None:
             binaries.go_version()
         except SetupError as error:
             problems.append(str(error))
+        free_gb = shutil.disk_usage(paths.cache()).free / 1e9
+        if free_gb < _DISK_GB:
+            say(f"{paths.cache()} has {free_gb:.0f} GB free, {_DISK_GB} may be needed (DPE_CACHE names another place)")
     if problems:
         raise SetupError("nothing was installed, for this machine lacks:\n  " + "\n  ".join(problems))
 

@@ -2,11 +2,13 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from dev.setup.steps import SetupError, call, say, timed
 
@@ -61,26 +63,52 @@ def _enabled() -> set[str]:
 
 
 @contextmanager
-def _without_services() -> Iterator[None]:
-    """Services of packages that are installed meanwhile are not started, neither now nor at the next boot."""
-    before = _enabled()
-    # one that somebody made stays; ours may be there from a setup that was killed
-    ours = not _POLICY.exists() or _POLICY.read_text() == _START_NOTHING
-    if ours:
-        _POLICY.write_text(_START_NOTHING)
-        _POLICY.chmod(0o755)
+def _in_one_piece() -> Iterator[None]:
+    """A signal to end waits until this is over: a killed apt-get leaves packages half configured."""
+    received: list[int] = []
+
+    def later(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    ends = [number for number in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ends:
+        signal.signal(number, later)
     try:
         yield
     finally:
+        for number in ends:
+            signal.signal(number, signal.SIG_DFL)
+        if received:
+            raise SystemExit(128 + received[0])
+
+
+@contextmanager
+def _without_services() -> Iterator[None]:
+    """Services of packages that are installed meanwhile are not started, neither now nor at the next boot."""
+    before = _enabled()
+    ours = not _POLICY.exists()  # one that somebody made stays
+    try:
         if ours:
-            _POLICY.unlink()
+            _POLICY.write_text(_START_NOTHING)
+            _POLICY.chmod(0o755)
+        yield
+    finally:
+        if ours:
+            _POLICY.unlink(missing_ok=True)
         new = sorted(_enabled() - before)
         if new:
             call(["systemctl", "disable", *new], "apt")
 
 
+def _end_killed_installation() -> None:
+    """With what a setup that was killed left there, no service of any package would start at its installation."""
+    if os.geteuid() == 0 and _POLICY.exists() and _POLICY.read_text() == _START_NOTHING:
+        _POLICY.unlink()
+
+
 def ensure(*, cluster: bool) -> None:
     """Install what is missing; SetupError where that cannot be done."""
+    _end_killed_installation()
     wanted = missing(cluster=cluster)
     if not wanted:
         return
@@ -90,7 +118,7 @@ def ensure(*, cluster: bool) -> None:
         raise SetupError(f"missing Debian packages; run as root: apt-get install {' '.join(wanted)}")
     environment = {"DEBIAN_FRONTEND": "noninteractive"}
     install = ["apt-get", "install", "-y", "--no-install-recommends", *wanted]
-    with timed("Debian packages"), _without_services():
+    with timed("Debian packages"), _in_one_piece(), _without_services():
         say("installing " + " ".join(wanted))
         known = subprocess.run(["apt-get", "install", "--simulate", *wanted], capture_output=True, check=False)
         if known.returncode:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from dev import paths
+from dev import test as run_tests
 from dev.cluster import control_plane, lifecycle, nodes, pki, preflight
 from dev.cluster.config import Cluster, ClusterError
 from dev.cluster.images import Image, write_archive
@@ -252,12 +253,29 @@ def test_shells_of_the_cluster_reach_it_beside_the_proxy(
     cluster.kubeconfig.touch()
     monkeypatch.setenv("NO_PROXY", "localhost,10.93.0.1")
     found = lifecycle.environment(cluster)
-    assert found["NO_PROXY"] == found["no_proxy"] == "localhost,10.93.0.1,10.93.0.0/24,10.248.0.0/16,10.100.0.0/16"
+    expected = "localhost,10.93.0.1,127.0.0.1,10.93.0.0/24,10.248.0.0/16,10.100.0.0/16"
+    assert found["NO_PROXY"] == found["no_proxy"] == expected
     monkeypatch.setenv("NO_PROXY", found["NO_PROXY"])
     assert lifecycle.environment(cluster)["NO_PROXY"] == found["NO_PROXY"], "a second eval adds nothing"
     for name in PROXIES:
         monkeypatch.delenv(name)
     assert "NO_PROXY" not in lifecycle.environment(cluster)
+
+
+def test_tests_reach_every_cluster_of_theirs_and_this_machine_beside_the_proxy(
+    proxied: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preflight, "check", lambda *_, **__: None)
+    monkeypatch.setattr(os, "chdir", lambda _: None)
+    handed_on: dict[str, str] = {}
+    monkeypatch.setattr(os, "execv", lambda *_: handed_on.update(os.environ))
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+    run_tests.main([])
+    reached = {Cluster.from_env().gateway, Cluster(1).gateway, Cluster(2).gateway, "127.0.0.1"}
+    assert reached <= set(handed_on["no_proxy"].split(","))
+    assert handed_on["HTTPS_PROXY"], "packages may need it"
 
 
 def test_an_interrupted_making_of_certificates_leaves_none(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,9 @@
 import os
 import re
+import shutil
+import signal
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -193,6 +196,47 @@ def test_a_policy_that_somebody_made_stays_and_one_of_a_killed_setup_does_not(
     packages.ensure(cluster=True)
     assert policy.exists() == stays
     assert (debian / "calls").read_text().startswith("policy 104" if stays else "policy 101")
+
+
+def test_a_policy_that_a_killed_setup_left_goes_also_when_nothing_is_missing_any_more(
+    debian: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policy = debian / "policy-rc.d"
+    policy.write_text(packages._START_NOTHING)
+    monkeypatch.setattr(packages, "missing", lambda *, cluster: [])
+    packages.ensure(cluster=True)
+    assert not policy.exists()
+
+
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGHUP], ids=lambda it: it.name)
+def ending(request: pytest.FixtureRequest) -> Iterator[signal.Signals]:
+    """A signal that ends this process, also where the tests run with nohup."""
+    before = signal.signal(request.param, signal.SIG_DFL)
+    yield request.param
+    signal.signal(request.param, before)
+
+
+def test_an_installation_that_is_to_end_ends_whole_and_leaves_services_as_they_were(
+    debian: Path, ending: signal.Signals
+) -> None:
+    apt = debian / "apt-get"
+    apt.write_text(apt.read_text().replace("exit $(cat", f"kill -{ending.value} $PPID; sleep 0.1\nexit $(cat"))
+    with pytest.raises(SystemExit) as ended:
+        packages.ensure(cluster=True)
+    assert ended.value.code == 128 + ending
+    assert (debian / "calls").read_text().splitlines() == ["policy 101", "disable containerd.service"]
+    assert not (debian / "policy-rc.d").exists()
+    assert signal.getsignal(ending) is signal.SIG_DFL
+
+
+def test_a_disk_that_is_too_full_is_said_before_anything_is_installed(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(binaries, "missing", lambda: ["kubectl"])
+    monkeypatch.setattr(binaries, "go_version", lambda: (1, 26))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 88, int(12e9)))
+    setup._check([])
+    assert f"{cache} has 12 GB free, 25 may be needed" in capsys.readouterr().err
 
 
 def test_a_failed_step_shows_the_end_of_its_output(cache: Path) -> None:

@@ -85,6 +85,28 @@ def test_a_cluster_that_somebody_started_after_a_killed_run_stays_up(cluster: Cl
     assert run(cluster)[0] is False
 
 
+def test_what_a_run_was_killed_in_the_middle_of_starting_is_taken_down_by_the_next_one(cluster: Cluster) -> None:
+    with sharing.alone(cluster) as users:
+        sharing.arrive(cluster, users)
+        start(cluster)
+    assert run(cluster) == (True, False)
+
+
+def test_a_start_that_fails_leaves_nothing_but_what_was_up_before(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down: list[bool] = []
+    monkeypatch.setattr(lifecycle, "down", lambda _, keep: down.append(keep))
+    with sharing.alone(cluster) as users:
+        sharing.arrive(cluster, users)
+        start(cluster)
+        sharing.give_up(cluster, users)
+        assert down == [False]
+        sharing.arrive(cluster, users)
+        sharing.give_up(cluster, users)
+        assert down == [False], "this one was up"
+
+
 def test_the_last_of_several_runs_takes_the_cluster_down(cluster: Cluster) -> None:
     with sharing.alone(cluster) as users:
         (users / "1.pid").touch()
