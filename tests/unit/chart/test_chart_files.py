@@ -1,3 +1,4 @@
+import asyncio
 import copy
 import json
 import re
@@ -226,19 +227,56 @@ def test_a_definition_puts_nothing_into_a_status_which_an_older_operator_would_h
         assert defaults(whole["spec"]), "there they help people"
 
 
-async def test_an_uninstall_passes_over_a_namespace_that_is_gone(capsys: pytest.CaptureFixture[str]) -> None:
+class Namespaces:
+    """A gateway whose namespaces may refuse: `refusals` is how often each still does."""
+
+    def __init__(self, refusals: dict[str, int]):
+        self.refusals = refusals
+        self.there = {name: ["i0"] for name in (*refusals, "lab")}
+
+    async def iterations(self, namespace: str) -> list[dict[str, Any]]:
+        if self.refusals.get(namespace, 0):
+            self.refusals[namespace] -= 1
+            raise ApiException(status=403, reason="Forbidden")
+        created = {"creationTimestamp": "2026-01-01T12:00:00Z"}
+        metadata = [{"namespace": namespace, "name": name, "uid": namespace} for name in self.there[namespace]]
+        return [{"metadata": it | created} for it in metadata]
+
+    async def runs(self, namespace: str) -> list[dict[str, Any]]:
+        return []
+
+    async def remove(self, resource: Any) -> None:
+        self.there[resource.namespace].remove(resource.name)
+
+
+async def uninstall(gateway: Namespaces, monkeypatch: pytest.MonkeyPatch, refused_s: float) -> int:
     hook = runpy.run_path(str(CHART / "files" / "uninstall.py"))
+    main = hook["main"]
+    main.__globals__.update(Gateway=lambda client: gateway, connect=lambda: None, REFUSED_S=refused_s)
+    monkeypatch.setenv("DPE_NAMESPACES", ",".join(gateway.there))
 
-    class Gateway:
-        async def iterations(self, namespace: str) -> list[dict[str, Any]]:
-            if namespace == "gone":
-                raise ApiException(status=403, reason="Forbidden")
-            created = {"creationTimestamp": "2026-01-01T12:00:00Z"}
-            return [{"metadata": {"namespace": namespace, "name": "i0", "uid": "u", **created}}]
+    async def at_once(seconds: float) -> None:
+        return None
 
-        async def runs(self, namespace: str) -> list[dict[str, Any]]:
-            return []
+    monkeypatch.setattr(asyncio, "sleep", at_once)
+    return int(await main(60))
 
-    left = await hook["left"](Gateway(), {"gone", "lab"})
-    assert [(it.namespace, it.name) for it in left] == [("lab", "i0")]
-    assert "namespace gone is left out" in capsys.readouterr().out
+
+async def test_an_uninstall_passes_over_a_namespace_that_is_gone(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Namespaces({"gone": 1_000_000})
+    assert await uninstall(gateway, monkeypatch, refused_s=0.05) == 0
+    assert gateway.there["lab"] == []
+    told = capsys.readouterr().out
+    assert "namespace gone is left out" in told
+    assert "nobody could look into gone" in told
+
+
+async def test_an_uninstall_waits_for_a_namespace_that_refuses_while_the_api_server_starts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = Namespaces({"slow": 2})
+    assert await uninstall(gateway, monkeypatch, refused_s=30) == 0
+    assert gateway.there == {"slow": [], "lab": []}
+    assert "left out" not in capsys.readouterr().out
