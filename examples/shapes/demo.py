@@ -119,12 +119,14 @@ class Demo:
         while (found := self.target.release()) is not None and found[0].startswith("pending"):
             state, since = found
             left = HELM_S - max((datetime.now(UTC) - since).total_seconds(), time.monotonic() - began)
+            install = state == "pending-install"
+            mend = ["uninstall", RELEASE, "--no-hooks", "--wait"] if install else ["rollback", RELEASE, "--no-hooks"]
+            if left <= 0 and self.target.context is not None:  # somebody may be at it with a longer --timeout
+                command = " ".join(["helm", "--kube-context", self.target.context, "-n", self.target.namespace, *mend])
+                raise Unusable(f"release {RELEASE} is {state}: wait for whoever is at it, or take it back: {command}")
             if left <= 0:  # nobody is at it any more
                 self.console.print(f"  an earlier installation was cut off ({state}): taking it back", highlight=False)
-                if state == "pending-install":
-                    self.target.helm("uninstall", RELEASE, "--no-hooks", "--wait")
-                else:
-                    self.target.helm("rollback", RELEASE, "--no-hooks")
+                self.target.helm(*mend)
                 return
             if not told:
                 self.console.print(

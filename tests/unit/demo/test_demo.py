@@ -18,10 +18,10 @@ from tests.patience import deadline
 EMBEDDED = Target(None, "dpe")
 
 
-def make(tmp_path: Path, deadline: float = float("inf")) -> tuple[demo.Demo, io.StringIO]:
+def make(tmp_path: Path, deadline: float = float("inf"), target: Target = EMBEDDED) -> tuple[demo.Demo, io.StringIO]:
     out = io.StringIO()
     timings = demo.Timings(tmp_path / "timings.json")
-    return demo.Demo(EMBEDDED, Console(file=out, width=120), timings, deadline), out
+    return demo.Demo(target, Console(file=out, width=120), timings, deadline), out
 
 
 def test_a_step_says_how_long_it_took_last_time(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ class Helm:
         script(folder / "kubectl", "exit 0")
         script(
             folder / "helm",
-            f"""shift 2  # -n NAMESPACE
+            f"""while [ "${{1#-}}" != "$1" ]; do shift 2; done  # -n NAMESPACE, --kube-context NAME
 if [ "$1" = status ]; then
   cat {self._release} 2>/dev/null || {{ echo 'Error: release: not found' >&2; exit 1; }}
 else
@@ -148,6 +148,24 @@ def test_an_installation_that_was_cut_off_is_taken_back_before_the_next(
     it.install()
     assert helm.calls() == [*taken_back, UPGRADE]
     assert (f"an earlier installation was cut off ({state})" in out.getvalue()) == bool(taken_back)
+
+
+@pytest.mark.parametrize(
+    ("state", "command"),
+    [
+        ("pending-install", "helm --kube-context theirs -n science uninstall dpe --no-hooks --wait"),
+        ("pending-upgrade", "helm --kube-context theirs -n science rollback dpe --no-hooks"),
+    ],
+)
+def test_what_is_pending_on_a_cluster_of_others_is_not_taken_back(
+    helm: Helm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str, command: str
+) -> None:
+    monkeypatch.setenv("DPE_VALUES", str(tmp_path / "values.yaml"))
+    helm.says(state, age_s=demo.HELM_S + 60)
+    it, _ = make(tmp_path, target=Target("theirs", "science"))
+    with pytest.raises(Unusable, match=f"release dpe is {state}: .*: {command}$"):
+        it.install()
+    assert not (tmp_path / "calls").exists()
 
 
 def test_the_first_installation_finds_nothing_to_take_back(helm: Helm, tmp_path: Path) -> None:
