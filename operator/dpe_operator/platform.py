@@ -142,7 +142,13 @@ class Tracing(ApiModel):
     """Where traces are sent."""
 
     endpoint: Annotated[str, Field(pattern=r"^(https?://[^\s?#]+)?$")] = ""
-    """Address of an OTLP collector over HTTP, without /v1/traces; empty: there are no traces."""
+    """Address of an OTLP collector over HTTP; empty: there are no traces."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _of_the_collector(cls, value: str) -> str:
+        """Without the path for traces, which whoever sends them adds, and with which collectors name themselves."""
+        return value.removesuffix("/").removesuffix("/v1/traces").removesuffix("/")
 
 
 class Platform(ApiModel):

@@ -182,9 +182,20 @@ def test_the_way_to_the_store_follows_its_address(
         (["--set=objectStore.endpoint=http://minio.storage.svc:9000"], None),
         (['--set-json=networkPolicy.objectStore.to=[{"ipBlock":{"cidr":"192.0.2.0/24"}}]'], None),
         (["--set=networkPolicy.enabled=false"], None),
+        ([STORE, "--set=tracing.endpoint=https://otlp.example.org"], "443"),
+        ([STORE, "--set=tracing.endpoint=http://otel.monitoring.svc:4318"], None),
+        (
+            [
+                *(STORE, "--set=tracing.endpoint=https://otlp.example.org"),
+                '--set-json=networkPolicy.tracing.to=[{"ipBlock":{"cidr":"192.0.2.0/24"}}]',
+            ],
+            None,
+        ),
     ],
 )
-def test_the_notes_warn_of_a_way_to_the_store_that_leads_anywhere(arguments: list[str], open_ports: str | None) -> None:
+def test_the_notes_warn_of_a_way_to_store_or_collector_that_leads_anywhere(
+    arguments: list[str], open_ports: str | None
+) -> None:
     told = charts.notes(*arguments)
     assert "The DPE operator works on DPEIterations in: science" in told
     if open_ports is None:
@@ -304,6 +315,11 @@ def test_of_a_label_and_an_annotation_for_all_pods_the_operators_own_come_first(
     assert (metadata["labels"]["team"], metadata["annotations"]["a"]) == ("platform", "c")
     assert metadata["labels"]["app.kubernetes.io/part-of"] == "lab"
     assert found["dpe-test"]["metadata"]["labels"]["team"] == "vision"
+
+
+def test_the_notes_say_when_no_alert_watches_the_release() -> None:
+    assert "No alert watches this release" in charts.notes("--set", "monitoring.rules=false")
+    assert "No alert" not in charts.notes()
 
 
 def test_the_notes_say_how_iterations_that_are_kept_are_deleted_in_every_namespace() -> None:

@@ -137,3 +137,9 @@ def test_ids_have_the_forms_of_trace_context(uid: str):
 def test_an_address_that_is_none_is_refused(address: str):
     with pytest.raises(ValueError, match="endpoint"):
         given.platform(tracing={"endpoint": address})
+
+
+@pytest.mark.parametrize("pasted", ["", "/", "/v1/traces", "/v1/traces/"])
+def test_the_address_of_a_collector_may_be_that_of_its_traces(pasted: str):
+    found = given.platform(tracing={"endpoint": f"http://collector:4318{pasted}"})
+    assert found.tracing.endpoint == "http://collector:4318"
