@@ -77,6 +77,8 @@ class Health:
                 return
             if namespace not in self._refused:
                 log.error("namespace %s: cannot list iterations and runs: %s", namespace, line(error))
+            else:  # not at once: an API server that starts refuses for a moment, and nobody is to be overtaken for that
+                self._operator.dequeue_waiting(namespace)
             self._refused[namespace], self._alone[namespace] = line(error), {}
         except Exception:
             log.exception("namespace %s: cannot compare what there is with what is looked after", namespace)
@@ -86,6 +88,8 @@ class Health:
         found = {alone.resource.uid: alone for alone in await self._without_loop(namespace, now)}
         if self._refused.pop(namespace, None) is not None:
             log.warning("namespace %s: iterations and runs can be listed again", namespace)
+        if namespace in self._operator.unlisted:
+            await self._operator.fill_queue(namespace)
         for uid, alone in found.items():
             since = known[uid].since if uid in known else now
             late = alone.resource.deleting and since < now - STALE_S

@@ -209,7 +209,8 @@ def _is_end_of(loop: Loop, event: Any) -> bool:
 async def fill_queue(operator: Operator, namespaces: list[str]) -> None:
     """Learn who runs and who waits before anybody is let in; returns when the API server has said it.
 
-    What it does not let us look at, for longer than while it starts, is left out: the others do not wait for it.
+    What it does not let us look at, for longer than while it starts, is left out until it can be listed (Health): the
+    others do not wait for it.
     """
     if operator.queue.is_limited:
         await asyncio.gather(*(_fill_queue(operator, namespace) for namespace in namespaces))
@@ -218,11 +219,11 @@ async def fill_queue(operator: Operator, namespaces: list[str]) -> None:
 async def _fill_queue(operator: Operator, namespace: str) -> None:
     for pause_s in itertools.chain(RETRY_S, itertools.repeat(None)):
         try:
-            for body in await operator.gateway.iterations(namespace):
-                operator.enqueue(body)
+            await operator.fill_queue(namespace)
         except (ApiException, HTTPError, OSError) as error:
             if pause_s is None and is_refused(error):
                 log.error("namespace %s: cannot list iterations: %s; begins without them", namespace, line(error))
+                operator.unlisted.add(namespace)
                 return
             wait_s = RETRY_S[-1] if pause_s is None else pause_s
             log.warning(

@@ -21,12 +21,12 @@ from dpe_operator import metrics, tracing
 from dpe_operator.census import Census
 from dpe_operator.conditions import ACCEPTED, shorten, with_condition
 from dpe_operator.decide import decide
-from dpe_operator.gateway import Conflict, Created, Gateway, NotAdmitted
+from dpe_operator.gateway import Conflict, Created, Gateway, NotAdmitted, is_refused
 from dpe_operator.loops import Loop
 from dpe_operator.observe import identity, observe
 from dpe_operator.plan import Child, Note, Plan
 from dpe_operator.platform import Platform
-from dpe_operator.queueing import Queue
+from dpe_operator.queueing import Queue, Standing, entry_of
 from dpe_operator.shared import Shared
 from dpe_operator.storage import Storage
 from dpe_operator.stored import field_of, read_spec, unreadable
@@ -60,6 +60,8 @@ class Operator:
     """Of iterations, by namespace and name."""
     runs: dict[tuple[str, str], Loop] = field(default_factory=dict)
     """Of runs, by namespace and name."""
+    unlisted: set[str] = field(default_factory=set)
+    """Namespaces of which the queue knows nothing yet: the API server does not let us look at them."""
     census: Census = field(init=False)
     waiting: Shared[dict[str, str]] = field(init=False)
     """By namespace: iterations that have not begun, and those whose models they are to begin with."""
@@ -130,6 +132,20 @@ class Operator:
         """The same for one that is gone."""
         if self.queue.drop(namespace, name):
             self._call_next()
+
+    def dequeue_waiting(self, namespace: str) -> None:
+        """The same for all of a namespace that do not run: nobody can let them in."""
+        for entry in self.queue.entries:
+            if entry.namespace == namespace and entry.standing is not Standing.RUNS:
+                self.queue.drop(namespace, entry.name)
+        self._call_next()
+
+    async def fill_queue(self, namespace: str) -> None:
+        """Tell the queue of all iterations of a namespace; those that have a loop are told by that."""
+        for body in await self.gateway.iterations(namespace):
+            if (namespace, body["metadata"]["name"]) not in self.loops:
+                self.enqueue(body)
+        self.unlisted.discard(namespace)
 
     def _call_next(self) -> None:
         for entry in self.queue.called():
@@ -208,6 +224,7 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     try:
         status = Status.model_validate(written)
     except ValidationError as error:
+        _keep_place(operator, body)
         await _tell_unreadable(operator, iteration, error)
         return operator.platform.resync_seconds
     version = body["metadata"]["resourceVersion"]
@@ -237,7 +254,13 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     held_s = _held_s(loop, status, plan)
     if held_s > 0:
         return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
-    if not await act(operator, loop, iteration, plan, lambda: write(plan.status)):
+    try:
+        acted = await act(operator, loop, iteration, plan, lambda: write(plan.status))
+    except ApiException as error:
+        if is_refused(error):
+            operator.enqueue(body)  # what was decided is not written: it still waits, and holds no place that it got
+        raise
+    if not acted:
         return 0.0  # the next look tells why
     loop.memory.conflicts, loop.running = frozenset(), plan.running
     _account(operator, status, seen, plan)
@@ -301,6 +324,16 @@ def _held_s(loop: Loop, status: Status, plan: Plan) -> float:
 
 def _without_messages(status: Status) -> Status:
     return status.model_copy(update={"stages": [stage.model_copy(update={"message": None}) for stage in status.stages]})
+
+
+def _keep_place(operator: Operator, body: dict[str, Any]) -> None:
+    """Of one whose status is not understood: what runs holds its place. One that waits lets the others go before it,
+    since nobody decides that it may start.
+    """
+    if entry_of(body).standing is Standing.RUNS:
+        operator.enqueue(body)
+    else:
+        operator.dequeue(body["metadata"]["namespace"], body["metadata"]["name"])
 
 
 async def _tell_unreadable(operator: Operator, iteration: Iteration, error: ValidationError) -> None:

@@ -12,8 +12,9 @@ from tests.unit.operator import given
 from dpe_operator import health, main
 from dpe_operator.gateway import Conflict
 from dpe_operator.health import Health
+from dpe_operator.loops import Loop
 from dpe_operator.main import fill_queue
-from dpe_operator.queueing import Queue
+from dpe_operator.queueing import Queue, entry_of, place
 from dpe_operator.reconcile import FINALIZER, STALE_S, Operator
 from dpe_operator.world import Resource
 
@@ -111,6 +112,55 @@ async def test_nobody_is_let_in_before_an_api_server_that_is_starting_has_said_w
     gateway.bodies.append(body("lab", "second"))
     await asyncio.wait_for(fill_queue(it, ["lab"]), 5)
     assert sorted(entry.name for entry in it.queue.entries) == ["first", "second"]
+
+
+async def test_a_namespace_that_could_not_be_listed_at_the_start_is_in_the_queue_as_soon_as_it_can_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(main, "RETRY_S", (0.0, 0.0))
+    gateway = Gateway(body("closed", "first"), body("closed", "ended"))
+    gateway.errors["closed"] = [403]
+    it = operator(gateway)
+    it.loops["closed", "ended"] = Loop("closed", "ended", "uid-of-closed-ended")
+    await asyncio.wait_for(fill_queue(it, ["closed"]), 5)
+    health_of_it = Health(it, ["closed"])
+    await health_of_it._look("closed")
+    assert it.queue.entries == ()
+    gateway.errors.clear()
+    await health_of_it._look("closed")
+    assert [entry.name for entry in it.queue.entries] == ["first"], "the other one is told by its loop"
+
+
+async def test_who_waits_in_a_namespace_that_may_not_be_looked_at_keeps_no_place_of_a_pool_from_others() -> None:
+    pools = given.platform().model_dump(by_alias=True)["pools"]
+    pools["training"]["maxIterations"] = 1
+    platform = given.platform(pools=pools)
+    gateway = Gateway()
+    it = Operator(gateway, None, platform, Queue(platform))  # type: ignore[arg-type]
+    waits = {**body("closed", "older"), "status": {"queue": {"position": 1, "pools": ["training"]}}}
+    it.enqueue(waits)
+    it.enqueue(body("closed", "unseen"))
+    mine = entry_of(body("lab", "mine", creationTimestamp="2026-01-01T13:00:00Z"))
+    called = it.loops["lab", "mine"] = Loop("lab", "mine", "uid-of-lab-mine")
+    it.enqueue({**body("lab", "mine", creationTimestamp="2026-01-01T13:00:00Z"), "status": waits["status"]})
+    health_of_it = Health(it, ["closed"])
+    gateway.errors["closed"] = [403]
+    await health_of_it._look("closed")
+    assert not place(mine, it.queue.entries, platform).is_free, "an API server that starts refuses for a moment"
+    await health_of_it._look("closed")
+    assert place(mine, it.queue.entries, platform).is_free
+    assert called.wake.is_set()
+
+
+async def test_what_runs_in_a_namespace_that_may_not_be_looked_at_holds_its_place() -> None:
+    gateway = Gateway()
+    it = operator(gateway)
+    it.enqueue({**body("closed", "runs"), "status": {"phase": "Training", "resolved": {"spec": {}}}})
+    gateway.errors["closed"] = [403]
+    health_of_it = Health(it, ["closed"])
+    for _ in range(3):
+        await health_of_it._look("closed")
+    assert it.queue.knows("closed", "runs")
 
 
 async def test_what_has_no_loop_is_found_also_beside_a_namespace_that_is_gone(

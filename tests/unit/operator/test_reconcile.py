@@ -5,19 +5,21 @@ from typing import Any
 
 import kopf
 import pytest
+from kubernetes.client.exceptions import ApiException
 from tests.unit.operator import given
 from tests.unit.runs import given as rounds
 
 from dpe_api.names import API_VERSION, LABEL_ROUND, LABEL_RUN, Stage
 from dpe_api.run_status import RunPhase
 from dpe_api.status import Phase, QueueStatus, Resolved, StageStatus, Status
+from dpe_operator import reconcile as reconciling
 from dpe_operator.gateway import Listed
 from dpe_operator.loops import Loop
 from dpe_operator.main import register
-from dpe_operator.queueing import Queue
+from dpe_operator.queueing import Queue, Standing
 from dpe_operator.reconcile import FINALIZER, LOOKS_PER_S, SOON_S, Operator, reconcile
 from dpe_operator.runs.reconcile import reconcile_run
-from dpe_operator.world import Iteration, Run
+from dpe_operator.world import Iteration, Observed, Run
 
 
 class Server:
@@ -155,6 +157,42 @@ async def test_one_that_is_to_begin_with_a_model_whose_status_is_not_understood_
     assert reason == "IterationUnreadable"
     assert message.startswith("spec.model.iterationRef.name is shapes-0, whose status.phase is 'Levitating': ")
     assert not it.queue.knows("lab", "shapes-1"), "nobody waits for it"
+
+
+@pytest.mark.parametrize(
+    ("written", "holds"),
+    [
+        ({"phase": "Levitating", "queue": {"position": 1, "pools": ["training"]}}, False),
+        ({"phase": "Levitating", "resolved": {"spec": {}}}, True),
+    ],
+)
+async def test_one_whose_status_is_not_understood_holds_a_place_while_it_runs_and_none_while_it_waits(
+    written: dict[str, Any], holds: bool
+) -> None:
+    server = Server(body(given.spec().wire(), written))
+    it = operator(server, iterationsPerNamespace=1)
+    it.enqueue(server.bodies["shapes-1"])
+    await reconcile(it, loop_of(it))
+    assert it.queue.knows("lab", "shapes-1") is holds
+    assert server.bodies["shapes-1"]["status"] == written
+
+
+async def test_one_that_may_not_be_let_in_holds_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: Any) -> Any:
+        raise ApiException(status=403, reason="Forbidden")
+
+    async def observed(_gateway: Any, _storage: Any, _platform: Any, _memory: Any, iteration: Iteration, *_: Any) -> Any:
+        return Observed(iteration)
+
+    waits = Status(queue=QueueStatus(position=1, pools=["training"]))
+    server = Server(body(given.spec().wire(), waits))
+    monkeypatch.setattr(server, "write_status", refused)
+    monkeypatch.setattr(reconciling, "observe", observed)
+    it = operator(server, iterationsPerNamespace=1)
+    with pytest.raises(ApiException):
+        await reconcile(it, loop_of(it))
+    (entry,) = it.queue.entries
+    assert entry.standing is Standing.WAITS
 
 
 async def test_one_that_is_gone_waits_for_no_place_and_no_model() -> None:
