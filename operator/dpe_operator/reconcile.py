@@ -254,22 +254,27 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
     held_s = _held_s(loop, status, plan)
     if held_s > 0:
         return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
+
+    async def record() -> None:
+        """Accounted at once: where a deletion fails after it, the next look finds nothing new."""
+        await write(plan.status)
+        _account(operator, loop, status, seen, plan)
+
     try:
-        acted = await act(operator, loop, iteration, plan, lambda: write(plan.status))
+        acted = await act(operator, loop, iteration, plan, record)
     except ApiException as error:
         if is_refused(error):
             operator.enqueue(body)  # what was decided is not written: it still waits, and holds no place that it got
         raise
     if not acted:
         return 0.0  # the next look tells why
-    loop.memory.conflicts, loop.running = frozenset(), plan.running
-    _account(operator, status, seen, plan)
+    loop.memory.conflicts = frozenset()
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
 
 
-def _account(operator: Operator, before: Status, seen: Observed, plan: Plan) -> None:
-    """Metrics and spans of what a plan has changed."""
-    after = plan.status or before
+def _account(operator: Operator, loop: Loop, before: Status, seen: Observed, plan: Plan) -> None:
+    """Metrics and spans of what a plan has changed, and what is left for the end of the loop."""
+    after, loop.running = plan.status or before, plan.running
     metrics.count(before, after, seen, plan.charges)
     metrics.show(seen.iteration, after, plan.running)
     operator.tracer.tell(before, after, seen, datetime.now(UTC))

@@ -1,5 +1,6 @@
 """GPU time of the attempt that runs: it is shown, and a deletion does not lose it."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -7,12 +8,14 @@ from typing import Any, cast
 import kopf
 import pytest
 from kopf._cogs.aiokits.aioenums import FlagSetter
+from kubernetes.client.exceptions import ApiException
 from tests.unit.operator import given
 from tests.unit.operator.sim import World
+from typing_extensions import override
 
 from dpe_api.names import Stage
-from dpe_api.status import StageState
-from dpe_operator import main, metrics, reconcile
+from dpe_api.status import Phase, StageState, Status
+from dpe_operator import main, metrics, reconcile, tracing
 from dpe_operator.loops import Loop
 from dpe_operator.plan import Charge
 from dpe_operator.queueing import Queue
@@ -76,6 +79,84 @@ def test_an_iteration_shows_the_gpu_time_of_the_attempt_that_runs_and_once_only_
     metrics.forget(*own.values())
 
 
+@pytest.fixture
+def operator_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[World], Operator]:
+    """An operator that sees a world and lives at its time."""
+
+    def make(it: World) -> Operator:
+        async def read(loop: Loop, _trusted_s: float) -> None:
+            loop.memory.see_iteration(body(it))
+
+        async def observe(*_: object) -> Observed:
+            return it.look(it.status)
+
+        monkeypatch.setattr(reconcile, "observe", observe)
+        monkeypatch.setattr(reconcile, "datetime", SimpleNamespace(now=lambda _zone: it.now))
+        operator = Operator(cast("Any", None), cast("Any", None), it.platform, Queue(it.platform))
+        monkeypatch.setattr(operator.census, "refresh", read)
+        return operator
+
+    return make
+
+
+class Failing:
+    """An API server that takes all but deletions."""
+
+    def __init__(self) -> None:
+        self.written: list[dict[str, Any]] = []
+
+    async def note(self, *_: object) -> None:
+        """Take it."""
+
+    async def write_status(self, _iteration: object, _version: str, _old: object, new: dict[str, Any]) -> Any:
+        self.written.append(new)
+        return {"metadata": {"resourceVersion": "2"}, "status": new}
+
+    async def delete(self, *_: object) -> None:
+        raise ApiException(status=500, reason="timeout")
+
+
+class Told(tracing.Off):
+    """A tracer that counts."""
+
+    def __init__(self) -> None:
+        self.ends: list[Phase] = []
+
+    @override
+    def tell(self, before: Status, after: Status, *_: Any) -> None:
+        if after.phase is not before.phase:
+            self.ends.append(after.phase)
+
+
+async def test_an_attempt_that_has_ended_is_counted_also_when_what_is_left_of_it_cannot_be_deleted(
+    operator_of: Callable[[World], Operator],
+) -> None:
+    it = training()
+    it.turn()
+    it.spec = it.spec.model_copy(update={"suspend": True})
+    operator = operator_of(it)
+    server = operator.gateway = cast("Any", Failing())
+    told = operator.tracer = Told()
+    before = of_training()
+    with pytest.raises(ApiException):
+        await reconcile.reconcile(operator, Loop("lab", "shapes-1", "u"))
+    assert [status["phase"] for status in server.written] == ["Suspended"]
+    assert of_training() == before + GPUS * TRAINED_S
+    assert told.ends == [Phase.SUSPENDED]
+    metrics.forget("lab", "shapes-1")
+
+
+def handlers(operator: Operator) -> tuple[Any, Any]:
+    """The daemon of iterations, and what their events are told to."""
+    registry = kopf.OperatorRegistry()
+    main.register(registry, operator)
+    daemons, events = registry._spawning.get_all_handlers(), registry._watching.get_all_handlers()
+    return (
+        next(h.fn for h in daemons if h.fn.__name__ == "look_after"),
+        next(h.fn for h in events if h.fn.__name__ == "iteration_changed"),
+    )
+
+
 @pytest.mark.parametrize(
     ("reason", "charged"),
     [
@@ -84,25 +165,13 @@ def test_an_iteration_shows_the_gpu_time_of_the_attempt_that_runs_and_once_only_
     ],
 )
 async def test_a_deletion_during_the_training_charges_what_it_has_cost_and_a_restart_leaves_it_to_the_next_operator(
-    monkeypatch: pytest.MonkeyPatch, reason: kopf.DaemonStoppingReason, charged: float
+    operator_of: Callable[[World], Operator], reason: kopf.DaemonStoppingReason, charged: float
 ) -> None:
     it = training()
     it.turn()
     it.iteration = replace(it.iteration, deleting=reason is kopf.DaemonStoppingReason.RESOURCE_DELETED)
-
-    async def read(loop: Loop, _trusted_s: float) -> None:
-        loop.memory.see_iteration(body(it))
-
-    async def observe(*_: object) -> Observed:
-        return it.look(it.status)
-
-    monkeypatch.setattr(reconcile, "observe", observe)
-    monkeypatch.setattr(reconcile, "datetime", SimpleNamespace(now=lambda _zone: it.now))
-    operator = Operator(cast("Any", None), cast("Any", None), it.platform, Queue(it.platform))
-    monkeypatch.setattr(operator.census, "refresh", read)
-    registry = kopf.OperatorRegistry()
-    main.register(registry, operator)
-    look_after: Any = next(h.fn for h in registry._spawning.get_all_handlers() if h.fn.__name__ == "look_after")
+    operator = operator_of(it)
+    look_after, _ = handlers(operator)
     stopped: FlagSetter[kopf.DaemonStoppingReason] = FlagSetter()
     stopped.set(reason)
     before = of_training()
