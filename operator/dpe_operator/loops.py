@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dpe_operator.observe import Memory
 from dpe_operator.plan import Charge
+from dpe_operator.tracing import Untold
 
 
 @dataclass(slots=True)
@@ -37,11 +38,16 @@ class Loop:
     """time.monotonic() by which the next look should have begun; infinite: it waits for events alone."""
     running: tuple[Charge, ...] = ()
     """GPU time of the attempts that go on, as of the last look."""
+    untold: Untold | None = None
+    """What its deletion would end, as of the last look."""
+    deleted: bool = False
+    """It has ended since its object is deleted; an operator that stops leaves it to the next one."""
     trust: float = field(default_factory=lambda: random.uniform(0.5, 1.0))
     """Its share of the longest time without a list: iterations that began together do not list together for ever."""
 
-    def end(self) -> None:
+    def end(self, *, deleted: bool) -> None:
         """Make this look the last one."""
+        self.deleted = self.deleted or deleted
         self.ended.set()
         self.wake.set()
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import kopf
@@ -110,7 +111,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
             await run(operator, loop, loop.ended)
         finally:
             waker.cancel()
-            _leave(operator, loop, stopped)
+            _leave(operator, loop)
 
     @kopf.on.event(GROUP, VERSION, PLURAL, registry=registry)  # type: ignore[untyped-decorator]
     async def iteration_changed(
@@ -130,7 +131,7 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         if own is not None and (body["metadata"].get("generation"), review) != (own.generation, own.review):
             own.wake.set()
         if own is not None and _is_end_of(own, event):
-            own.end()
+            own.end(deleted=True)
         for loop in operator.loops.values():
             if loop.namespace == namespace and loop.refers_to == name:
                 loop.wake.set()
@@ -151,10 +152,12 @@ def register(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         _lighten(event["object"])
 
 
-def _leave(operator: Operator, loop: Loop, stopped: kopf.DaemonStopped) -> None:
+def _leave(operator: Operator, loop: Loop) -> None:
     """Forget an iteration that nobody looks after any more."""
-    if stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason:
+    if loop.deleted:
         metrics.charge(loop.running)  # no status will; of an operator that ends, the next one will
+        if loop.untold is not None:
+            operator.tracer.tell_deleted(loop.untold, datetime.now(UTC))
     if operator.loops.get((loop.namespace, loop.name)) is loop:
         del operator.loops[loop.namespace, loop.name]
         operator.dequeue(loop.namespace, loop.name)
@@ -192,13 +195,13 @@ def _register_runs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
         if own is not None and body["metadata"].get("generation") != own.generation:
             own.wake.set()
         if own is not None and _is_end_of(own, event):
-            own.end()
+            own.end(deleted=True)
         _lighten(event["object"])
 
 
 async def _pass_on(stopped: kopf.DaemonStopped, loop: Loop) -> None:
     await stopped.wait()
-    loop.end()
+    loop.end(deleted=stopped.reason is not None and kopf.DaemonStoppingReason.RESOURCE_DELETED in stopped.reason)
 
 
 def _is_end_of(loop: Loop, event: Any) -> bool:

@@ -274,10 +274,11 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
 
 def _account(operator: Operator, loop: Loop, before: Status, seen: Observed, plan: Plan) -> None:
     """Metrics and spans of what a plan has changed, and what is left for the end of the loop."""
-    after, loop.running = plan.status or before, plan.running
+    after, now = plan.status or before, datetime.now(UTC)
+    loop.running, loop.untold = plan.running, tracing.untold(after, seen, now)
     metrics.count(before, after, seen, plan.charges)
     metrics.show(seen.iteration, after, plan.running)
-    operator.tracer.tell(before, after, seen, datetime.now(UTC))
+    operator.tracer.tell(before, after, seen, plan.notes, now)
 
 
 def _refused(status: Status, iteration: Iteration, error: ValidationError) -> Status:

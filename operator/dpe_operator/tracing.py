@@ -5,6 +5,8 @@ has ended, and an operator that is started anew goes on with the same trace.
 """
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
@@ -19,10 +21,11 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import NonRecordingSpan, SpanContext, Status, StatusCode, TraceFlags
 from typing_extensions import override
 
-from dpe_api.names import KIND
+from dpe_api.names import KIND, Stage
 from dpe_api.status import Phase, StageState, StageStatus
 from dpe_api.status import Status as IterationStatus
 from dpe_api.trace import attempt_span_id, root_span_id, trace_id
+from dpe_operator.plan import Note
 from dpe_operator.world import Iteration, Observed
 
 EXPORT_S = 5.0
@@ -30,11 +33,32 @@ FLUSH_S = 3.0
 """Longest wait for the collector when the operator stops."""
 
 
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """An iteration that has not ended, and its attempts that run: stage, number and beginning."""
+
+    iteration: Iteration
+    attempts: tuple[tuple[Stage, int, datetime], ...]
+
+
+def untold(status: IterationStatus, seen: Observed, now: datetime) -> Untold | None:
+    """What would be told of an iteration that is deleted now; None of one that has ended."""
+    if status.phase.is_final:
+        return None
+    running = [entry for entry in status.stages if entry.state is StageState.RUNNING]
+    return Untold(seen.iteration, tuple((e.name, e.attempt, _began(e, e.attempt, seen, now)) for e in running))
+
+
 class Tracer(Protocol):
     """What tells of two statuses that were written one after the other."""
 
-    def tell(self, before: IterationStatus, after: IterationStatus, seen: Observed, now: datetime) -> None:
-        """Send the attempts and the iteration that have ended between them."""
+    def tell(
+        self, before: IterationStatus, after: IterationStatus, seen: Observed, notes: Sequence[Note], now: datetime
+    ) -> None:
+        """Send the attempts and the iteration that have ended between them. `notes` say why."""
+
+    def tell_deleted(self, left: Untold, now: datetime) -> None:
+        """Send what was to end by itself, and does not."""
 
     def close(self) -> None:
         """Send what is left, within FLUSH_S."""
@@ -43,7 +67,12 @@ class Tracer(Protocol):
 class Off:
     """Sends nothing."""
 
-    def tell(self, before: IterationStatus, after: IterationStatus, seen: Observed, now: datetime) -> None:
+    def tell(
+        self, before: IterationStatus, after: IterationStatus, seen: Observed, notes: Sequence[Note], now: datetime
+    ) -> None:
+        """Nothing."""
+
+    def tell_deleted(self, left: Untold, now: datetime) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -82,13 +111,15 @@ class On:
         self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("dpe_operator")
 
-    def tell(self, before: IterationStatus, after: IterationStatus, seen: Observed, now: datetime) -> None:
-        """Send the attempts and the iteration that have ended between them."""
+    def tell(
+        self, before: IterationStatus, after: IterationStatus, seen: Observed, notes: Sequence[Note], now: datetime
+    ) -> None:
+        """Send the attempts and the iteration that have ended between them. `notes` say why."""
         iteration = seen.iteration
         for entry in after.stages:
             ended = _ended(before.stage_status(entry.name), entry)
             if ended is not None:
-                self._attempt(iteration, entry, ended, seen, now)
+                self._attempt(entry, ended, seen, notes, now)
         if after.phase.is_final and not before.phase.is_final:
             failed = after.phase is Phase.FAILED
             span = self._start(iteration, KIND, root_span_id(iteration.uid), iteration.created, root=True)
@@ -96,18 +127,34 @@ class On:
             span.set_status(Status(StatusCode.ERROR if failed else StatusCode.OK))
             span.end(_nanoseconds(after.completion_time or now))
 
-    def _attempt(self, iteration: Iteration, entry: StageStatus, number: int, seen: Observed, now: datetime) -> None:
-        job = seen.job(entry.name, number)
-        began = job.created if job is not None else entry.start_time or now
+    def tell_deleted(self, left: Untold, now: datetime) -> None:
+        """Send what was to end by itself, and does not: no error, and no success."""
+        iteration = left.iteration
+        for stage, number, began in left.attempts:
+            span = self._start_attempt(iteration, stage, number, began)
+            span.set_attribute("dpe.deleted", True)
+            span.end(_nanoseconds(max(began, now)))
+        root = self._start(iteration, KIND, root_span_id(iteration.uid), iteration.created, root=True)
+        root.set_attribute("dpe.deleted", True)
+        root.end(_nanoseconds(now))
+
+    def _attempt(self, entry: StageStatus, number: int, seen: Observed, notes: Sequence[Note], now: datetime) -> None:
+        began = _began(entry, number, seen, now)
         done = entry.state is StageState.DONE and entry.attempt == number
         end = entry.completion_time if done and entry.completion_time is not None else now
-        span = self._start(iteration, entry.name.value, attempt_span_id(iteration.uid, entry.name, number), began)
-        span.set_attribute("dpe.attempt", number)
+        span = self._start_attempt(seen.iteration, entry.name, number, began)
         if done:
             span.set_status(Status(StatusCode.OK))
         elif entry.state is not StageState.PENDING:  # it was suspended
-            span.set_status(Status(StatusCode.ERROR, entry.message))
+            # the entry may tell of the next attempt already
+            why = next((note.message for note in notes if note.key in _ends(entry.name, number)), entry.message)
+            span.set_status(Status(StatusCode.ERROR, why))
         span.end(_nanoseconds(max(began, end)))
+
+    def _start_attempt(self, iteration: Iteration, stage: Stage, number: int, began: datetime) -> trace.Span:
+        span = self._start(iteration, stage.value, attempt_span_id(iteration.uid, stage, number), began)
+        span.set_attribute("dpe.attempt", number)
+        return span
 
     def _start(
         self, iteration: Iteration, name: str, span_id: str, began: datetime, *, root: bool = False
@@ -135,6 +182,21 @@ def _ended(before: StageStatus, after: StageStatus) -> int | None:
     if before.state is not StageState.DONE and after.state is StageState.DONE and after.attempt > before.attempt:
         return after.attempt
     return None
+
+
+def _began(entry: StageStatus, number: int, seen: Observed, now: datetime) -> datetime:
+    """When an attempt began, as its Job says; where that is gone, its pods. The entry knows of the first one only."""
+    job = seen.job(entry.name, number)
+    if job is not None:
+        return job.created
+    if number == 1 and entry.start_time is not None:
+        return entry.start_time
+    return min((pod.created for pod in seen.pods_of(entry.name, number)), default=now)
+
+
+def _ends(stage: Stage, number: int) -> tuple[str, str]:
+    """Keys of the Events that say why an attempt has ended."""
+    return f"Disrupted/{stage}/{number}", f"AttemptFailed/{stage}/{number}"
 
 
 def tracer(endpoint: str) -> Tracer:

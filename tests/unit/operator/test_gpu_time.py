@@ -1,7 +1,9 @@
 """GPU time of the attempt that runs: it is shown, and a deletion does not lose it."""
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -121,11 +123,18 @@ class Told(tracing.Off):
 
     def __init__(self) -> None:
         self.ends: list[Phase] = []
+        self.deleted: list[tracing.Untold] = []
+        self.looked = asyncio.Event()
 
     @override
     def tell(self, before: Status, after: Status, *_: Any) -> None:
+        self.looked.set()
         if after.phase is not before.phase:
             self.ends.append(after.phase)
+
+    @override
+    def tell_deleted(self, left: tracing.Untold, now: datetime) -> None:
+        self.deleted.append(left)
 
 
 async def test_an_attempt_that_has_ended_is_counted_also_when_what_is_left_of_it_cannot_be_deleted(
@@ -171,10 +180,36 @@ async def test_a_deletion_during_the_training_charges_what_it_has_cost_and_a_res
     it.turn()
     it.iteration = replace(it.iteration, deleting=reason is kopf.DaemonStoppingReason.RESOURCE_DELETED)
     operator = operator_of(it)
+    told = operator.tracer = Told()
     look_after, _ = handlers(operator)
     stopped: FlagSetter[kopf.DaemonStoppingReason] = FlagSetter()
     stopped.set(reason)
     before = of_training()
     await look_after(namespace="lab", name="shapes-1", uid="u", stopped=stopped.async_waiter)
     assert of_training() == before + charged
+    assert [left.iteration.name for left in told.deleted] == (["shapes-1"] if charged else [])
+    assert not operator.loops
+
+
+async def test_an_iteration_that_vanishes_while_it_has_no_finalizer_is_charged_like_any_that_is_deleted(
+    operator_of: Callable[[World], Operator],
+) -> None:
+    it = training()
+    it.turn()
+    operator = operator_of(it)
+    told = operator.tracer = Told()
+    look_after, iteration_changed = handlers(operator)
+    stopped: FlagSetter[kopf.DaemonStoppingReason] = FlagSetter()
+    before, gone = of_training(), body(it)
+    looking = asyncio.create_task(
+        look_after(namespace="lab", name="shapes-1", uid=it.iteration.uid, stopped=stopped.async_waiter)
+    )
+    async with asyncio.timeout(5):
+        await told.looked.wait()
+        event = {"type": "DELETED", "object": gone}
+        await iteration_changed(namespace="lab", name="shapes-1", labels={}, body=kopf.Body(gone), event=event)  # type: ignore[arg-type]
+        await looking
+    assert of_training() == before + GPUS * TRAINED_S
+    (left,) = told.deleted
+    assert (Stage.TRAINING, 1) in [attempt[:2] for attempt in left.attempts]
     assert not operator.loops

@@ -181,8 +181,8 @@ async def test_one_that_may_not_be_let_in_holds_no_place(monkeypatch: pytest.Mon
     async def refused(*_: Any) -> Any:
         raise ApiException(status=403, reason="Forbidden")
 
-    async def observed(_gateway: Any, _storage: Any, _platform: Any, _memory: Any, iteration: Iteration, *_: Any) -> Any:
-        return Observed(iteration)
+    async def observed(*_: Any) -> Observed:
+        return Observed(given.ITERATION)
 
     waits = Status(queue=QueueStatus(position=1, pools=["training"]))
     server = Server(body(given.spec().wire(), waits))

@@ -8,12 +8,15 @@ from tests.fakes import otlp
 from tests.fakes.otlp import Collector, collecting
 from tests.unit.operator import given
 from tests.unit.operator.sim import World
+from typing_extensions import override
 
-from dpe_api.names import BATCH_STAGES, Stage
+from dpe_api.names import BATCH_STAGES, Stage, child_name
 from dpe_api.status import Phase, Status
 from dpe_api.trace import attempt_span_id, root_span_id, trace_id, traceparent
 from dpe_operator import tracing
+from dpe_operator.plan import Note, Plan
 from dpe_operator.tracing import Tracer
+from dpe_operator.world import PodSeen
 
 UID = "8f14e45f-ceea-467f-9f6c-2a3b1c0d9e8f"
 ITERATION = replace(given.ITERATION, uid=UID, created=given.T0)
@@ -30,11 +33,33 @@ class Traced(World):
     """A world whose operator traces."""
 
     tracer: Tracer = field(default_factory=tracing.Off)
+    said: tuple[Note, ...] = ()
 
+    @override
+    def apply(self, plan: Plan, version: int | None = None, die_after: int | None = None) -> None:
+        self.said = plan.notes
+        super().apply(plan, version, die_after)
+
+    @override
     def _write(self, status: Status | None, version: int) -> None:
         before, seen = self.status, self.look(self.status)
         super()._write(status, version)
-        self.tracer.tell(before, self.status, seen, self.now)
+        self.tracer.tell(before, self.status, seen, self.said, self.now)
+
+    def until_pods_of(self, stage: Stage, attempt: int = 1) -> list[PodSeen]:
+        """Go on until they run; all stages before publish."""
+        for _ in range(100):
+            self.turn()
+            self.control()
+            pods = self.pods_of(job) if (job := self.jobs.get(child_name("shapes-1", stage, attempt))) else []
+            if pods and all(pod.started_at is not None for pod in pods):
+                return pods
+            self.run_pods()
+            if not self.status.stage_status(stage).attempt:
+                self.finish_work()
+            self.control()
+            self.pass_time(6)
+        raise AssertionError(f"no pod of {stage} {attempt}")
 
 
 def world(tracer: Tracer) -> Traced:
@@ -90,6 +115,53 @@ def test_an_attempt_that_failed_says_why_and_the_next_one_is_another_span_also_a
     assert [first.id, second.id] == [attempt_span_id(UID, "training", n) for n in (1, 2)]
     assert first.ended <= second.began < second.ended
     assert first.about["dpe.attempt"] == 1
+
+
+def test_an_attempt_that_was_disrupted_says_why_although_the_next_one_begins_with_the_same_look(collector: Collector):
+    own = world(tracing.tracer(collector.url))
+    (pod,) = own.until_pods_of(Stage.GENERATION)
+    own.change(pod.uid, disrupted="EvictionByEvictionAPI: drained")
+    own.end_pod(pod.uid, 143)
+    own.control()
+    own.behave()
+    own.tracer.close()
+    first, second = collector.named("generation")
+    assert (first.status, second.status) == (otlp.ERROR, otlp.OK)
+    assert "PodDisrupted" in first.said
+    assert "drained" in first.said
+
+
+def test_an_attempt_whose_job_is_gone_does_not_begin_with_the_first_one(collector: Collector):
+    own = world(tracing.tracer(collector.url))
+    for pod in own.until_pods_of(Stage.TRAINING):
+        own.end_pod(pod.uid, 75)
+    own.control()
+    own.until_pods_of(Stage.TRAINING, 2)
+    job = own.jobs["shapes-1-training-2"]
+    own._delete(job.name, job.uid)
+    own.behave()
+    own.tracer.close()
+    first, second, third = collector.named("training")
+    assert first.ended <= second.began <= second.ended <= third.began
+    assert "JobDeleted" in second.said
+
+
+def test_an_iteration_that_is_deleted_while_it_runs_leaves_a_whole_trace_without_a_judgement(collector: Collector):
+    own = world(tracing.tracer(collector.url))
+    own.until_pods_of(Stage.GENERATION)
+    left = tracing.untold(own.status, own.look(own.status), own.now)
+    assert left is not None
+    own.tracer.tell_deleted(left, own.now)
+    own.tracer.close()
+    (root,) = collector.named("DPEIteration")
+    assert (root.id, root.parent, root.ended) == (root_span_id(UID), "", own.now.timestamp())
+    deleted = [span for span in collector.spans if span.about.get("dpe.deleted")]
+    assert {span.name for span in deleted} == {"DPEIteration", "serve-base", "generation"}
+    assert {span.status for span in deleted} == {0}
+    (attempt,) = collector.named("generation")
+    assert (attempt.id, attempt.parent) == (attempt_span_id(UID, "generation", 1), root.id)
+    own.behave()
+    assert tracing.untold(own.status, own.look(own.status), own.now) is None, "its root was told"
 
 
 def test_an_attempt_that_was_suspended_is_no_error(collector: Collector):
