@@ -33,7 +33,7 @@ from dpe_operator import metrics
 from dpe_operator.manifests.common import MANAGER
 from dpe_operator.plan import Child, ChildKind, ChildRef, Note
 from dpe_operator.platform import KubernetesObject
-from dpe_operator.world import Iteration, Resource, Run
+from dpe_operator.world import Iteration, Resource, Run, about
 
 log = logging.getLogger(__name__)
 
@@ -416,7 +416,8 @@ class Gateway:
             await self._request("POST", f"/api/v1/namespaces/{resource.namespace}/events", body=body)
         except ApiException as error:
             if _is_not_admitted(error):  # a quota of Events, a webhook
-                log.warning("%s/%s: Event %s: %s", resource.namespace, resource.name, note.reason, _said(error))
+                why = (resource.namespace, resource.name, note.reason, _said(error))
+                log.warning("%s/%s: Event %s: %s", *why, extra=about(resource))
             elif error.status != 409:
                 raise
 

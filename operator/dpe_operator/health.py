@@ -13,10 +13,11 @@ from kubernetes.client.exceptions import ApiException
 from urllib3.exceptions import HTTPError
 
 from dpe_operator.gateway import Conflict, is_refused
+from dpe_operator.holding import FINALIZER
 from dpe_operator.observe import identity
-from dpe_operator.reconcile import FINALIZER, STALE_S, Operator, line
+from dpe_operator.reconcile import STALE_S, Operator, line
 from dpe_operator.runs.reconcile import identity as run_identity
-from dpe_operator.world import Resource
+from dpe_operator.world import Resource, about
 
 log = logging.getLogger(__name__)
 
@@ -121,9 +122,10 @@ class Health:
         except Conflict:
             return ""  # it has changed or is gone: the next list shows what it is now
         except (ApiException, HTTPError, OSError) as error:
-            log.warning("%s: cannot remove its finalizer: %s", alone, line(error))
+            log.warning("%s: cannot remove its finalizer: %s", alone, line(error), extra=about(alone.resource))
             return line(error)
-        log.warning("%s: is being deleted and has no loop: removed its finalizer", alone)
+        said = "%s: is being deleted and has no loop: removed its finalizer"
+        log.warning(said, alone, extra=about(alone.resource))
         return ""
 
     def hangs(self) -> list[str]:

@@ -5,6 +5,7 @@ import random
 import time
 from dataclasses import dataclass, field
 
+from dpe_api.names import KIND
 from dpe_operator.observe import Memory
 from dpe_operator.plan import Charge
 from dpe_operator.tracing import Untold
@@ -17,6 +18,7 @@ class Loop:
     namespace: str
     name: str
     uid: str
+    kind: str = KIND
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     """It is not looked at any more."""

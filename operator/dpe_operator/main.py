@@ -26,17 +26,19 @@ from dpe_api.names import (
     LABEL_RUN,
     METRICS_PORT,
     PLURAL,
+    RUN_KIND,
     RUN_PLURAL,
     VERSION,
 )
 from dpe_operator import metrics, tracing
 from dpe_operator.gateway import Gateway, connect, is_refused
 from dpe_operator.health import HEALTH_PORT, Health, serve_health
+from dpe_operator.holding import FINALIZER
 from dpe_operator.loops import Loop
 from dpe_operator.manifests.common import MANAGER
 from dpe_operator.platform import PLATFORM_PATH, Platform, read_platform
 from dpe_operator.queueing import Queue
-from dpe_operator.reconcile import FINALIZER, RETRY_S, Operator, line, run
+from dpe_operator.reconcile import RETRY_S, Operator, line, run
 from dpe_operator.runs.reconcile import reconcile_run
 from dpe_operator.storage import Storage, keys
 
@@ -180,7 +182,7 @@ def _register_runs(registry: kopf.OperatorRegistry, operator: Operator) -> None:
 
     @kopf.daemon(GROUP, VERSION, RUN_PLURAL, registry=registry, cancellation_backoff=5, cancellation_timeout=5)  # type: ignore[untyped-decorator]
     async def look_after_run(namespace: str, name: str, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
-        loop = operator.runs[namespace, name] = Loop(namespace, name, uid)
+        loop = operator.runs[namespace, name] = Loop(namespace, name, uid, RUN_KIND)
         waker = asyncio.create_task(_pass_on(stopped, loop))
         try:
             await run(operator, loop, loop.ended, reconcile_run)

@@ -13,15 +13,14 @@ from kubernetes.client.exceptions import ApiException
 from pydantic import ValidationError
 from urllib3.exceptions import HTTPError
 
-from dpe_api.names import GROUP
 from dpe_api.spec import Spec
 from dpe_api.status import Phase, Status
-from dpe_api.trace import trace_id
 from dpe_operator import metrics, tracing
 from dpe_operator.census import Census
 from dpe_operator.conditions import ACCEPTED, shorten, with_condition
 from dpe_operator.decide import decide
 from dpe_operator.gateway import Conflict, Created, Gateway, NotAdmitted, is_refused
+from dpe_operator.holding import awaits_claim, held_s
 from dpe_operator.loops import Loop
 from dpe_operator.observe import identity, observe
 from dpe_operator.plan import Child, Note, Plan
@@ -30,7 +29,7 @@ from dpe_operator.queueing import Queue, Standing, entry_of
 from dpe_operator.shared import Shared
 from dpe_operator.storage import Storage
 from dpe_operator.stored import field_of, read_spec, unreadable
-from dpe_operator.world import Iteration, Observed
+from dpe_operator.world import Iteration, Observed, about
 
 log = logging.getLogger(__name__)
 
@@ -38,12 +37,9 @@ RETRY_S = (0.5, 1.0, 2.0, 5.0, 10.0)  # after errors of the API server
 CONFLICTS = 3  # so many in a row are tried again at once
 LOOKS_PER_S = 10  # beside those that events cause: with many iterations, each is polled less often
 LISTS_PER_S = 4  # of few; a crowd is listed at once
-HOLD_S = 3.0  # a new message of a stage waits so long for company: most are outdated sooner
 UNCLAIMED_S = 1.0  # until an iteration without our finalizer is looked at again, if no event comes first
-CLAIM_S = 10.0  # for kopf to add it
 SOON_S = 3600.0  # a loop whose next look is later than that, or waits for an event, asks for nothing meanwhile
 YOUNG_S = 600.0  # in which an operator may not have heard of all iterations yet
-FINALIZER = f"{GROUP}/operator"
 STALE_S = 180.0  # a loop that is this late is stuck: requests end after 35 s
 
 
@@ -179,7 +175,7 @@ async def act(
         try:
             taken = await _create(operator, loop, iteration, children)
         except NotAdmitted as error:
-            log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error, extra=_told(iteration))
+            log.warning("%s/%s: not admitted: %s", iteration.namespace, iteration.name, error, extra=about(iteration))
             loop.memory.refuse(error.name, str(error), operator.platform.resync_seconds)
             return False
         if taken:
@@ -189,7 +185,7 @@ async def act(
     await asyncio.gather(*(operator.gateway.note(iteration, note) for note in plan.notes))
     for note in plan.notes:
         said = (iteration.namespace, iteration.name, note.reason, note.message)
-        log.info("%s/%s: %s: %s", *said, extra=_told(iteration))
+        log.info("%s/%s: %s: %s", *said, extra=about(iteration))
     await write()
     for ref in plan.delete:
         await operator.gateway.delete(iteration, ref)
@@ -198,13 +194,8 @@ async def act(
     return True
 
 
-def _told(iteration: Iteration) -> dict[str, str]:
-    """Whom a line of the log is about, in fields of their own."""
-    return {"namespace": iteration.namespace, "iteration": iteration.name, "trace_id": trace_id(iteration.uid)}
-
-
-async def reconcile(operator: Operator, loop: Loop) -> float | None:
-    """One pass. Seconds until the next one, None: only when woken. Conflict: read again at once."""
+async def _read(operator: Operator, loop: Loop) -> dict[str, Any] | None:
+    """The iteration as it is now; None: it is gone."""
     trusted_s = operator.relist_s()
     body = loop.memory.iteration() if loop.memory.is_recent(loop.trust * trusted_s) else None
     if body is None:
@@ -216,7 +207,15 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
             operator.dequeue(loop.namespace, loop.name)
         return None
     loop.refers_to, loop.is_read = _reference(body), True
-    if _awaits_claim(loop, body):
+    return body
+
+
+async def reconcile(operator: Operator, loop: Loop) -> float | None:
+    """One pass. Seconds until the next one, None: only when woken. Conflict: read again at once."""
+    body = await _read(operator, loop)
+    if body is None:
+        return None
+    if awaits_claim(loop, body):
         return UNCLAIMED_S
     loop.memory.forgive()
     iteration = identity(body)
@@ -251,22 +250,21 @@ async def reconcile(operator: Operator, loop: Loop) -> float | None:
         operator.enqueue({**body, "status": plan.status.wire()})
     if plan.remove_iteration and await operator.is_waited_for(iteration.namespace, iteration.name):
         plan = replace(plan, remove_iteration=False, look_again_in=timedelta(seconds=platform.resync_seconds))
-    held_s = _held_s(loop, status, plan)
-    if held_s > 0:
-        return held_s if plan.look_again_in is None else min(held_s, plan.look_again_in.total_seconds())
+    wait_s = held_s(loop, status, plan)
+    if wait_s > 0:
+        return wait_s if plan.look_again_in is None else min(wait_s, plan.look_again_in.total_seconds())
 
     async def record() -> None:
         """Accounted at once: where a deletion fails after it, the next look finds nothing new."""
-        await write(plan.status)
+        try:
+            await write(plan.status)
+        except ApiException as error:
+            if is_refused(error):
+                operator.enqueue(body)  # one that was let in still waits, and holds no place
+            raise
         _account(operator, loop, status, seen, plan)
 
-    try:
-        acted = await act(operator, loop, iteration, plan, record)
-    except ApiException as error:
-        if is_refused(error):
-            operator.enqueue(body)  # what was decided is not written: it still waits, and holds no place that it got
-        raise
-    if not acted:
+    if not await act(operator, loop, iteration, plan, record):
         return 0.0  # the next look tells why
     loop.memory.conflicts = frozenset()
     return None if plan.look_again_in is None else plan.look_again_in.total_seconds()
@@ -296,42 +294,6 @@ def _reference(body: dict[str, Any]) -> str | None:
     return name
 
 
-def _awaits_claim(loop: Loop, body: dict[str, Any]) -> bool:
-    """Kopf is about to add the finalizer: what is written before that would meet a conflict, and be done again.
-
-    Not for ever: when it could not, it tries again at the next event of the iteration, and that is what we write.
-    """
-    metadata = body["metadata"]
-    if "deletionTimestamp" in metadata or FINALIZER in metadata.get("finalizers", ()):
-        loop.unclaimed_since = None
-        return False
-    now = time.monotonic()
-    loop.unclaimed_since = now if loop.unclaimed_since is None else loop.unclaimed_since
-    return now - loop.unclaimed_since < CLAIM_S
-
-
-def _held_s(loop: Loop, status: Status, plan: Plan) -> float:
-    """Seconds that a status of which only messages of stages are new is to wait; 0: it is written now, or is no such.
-
-    A pod waits for its node for less than a second, mostly. Each write costs the API server as much as ten reads.
-    """
-    new = plan.status
-    acts = plan.create or plan.delete or plan.notes or plan.charges or plan.remove_iteration
-    if new is None or acts or plan.look_again_in == timedelta(0) or _without_messages(new) != _without_messages(status):
-        loop.held_since = None
-        return 0.0
-    now = time.monotonic()
-    loop.held_since = now if loop.held_since is None else loop.held_since
-    left = loop.held_since + HOLD_S - now
-    if left <= 0:
-        loop.held_since = None
-    return max(left, 0.0)
-
-
-def _without_messages(status: Status) -> Status:
-    return status.model_copy(update={"stages": [stage.model_copy(update={"message": None}) for stage in status.stages]})
-
-
 def _keep_place(operator: Operator, body: dict[str, Any]) -> None:
     """Of one whose status is not understood: what runs holds its place. One that waits lets the others go before it,
     since nobody decides that it may start.
@@ -346,7 +308,7 @@ async def _tell_unreadable(operator: Operator, iteration: Iteration, error: Vali
     """Nothing is decided on a status that is not understood, and nothing is written over it."""
     message, key = unreadable(error), f"UnreadableStatus/{field_of(error)}"
     await operator.gateway.note(iteration, Note("UnreadableStatus", message, key, warning=True))
-    log.warning("%s/%s: %s", iteration.namespace, iteration.name, message)
+    log.warning("%s/%s: %s", iteration.namespace, iteration.name, message, extra=about(iteration))
 
 
 async def _pause(loop: Loop, seconds: float | None) -> None:
@@ -368,6 +330,7 @@ async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look
     Never raises for what can be tried again.
     """
     errors = conflicts = 0
+    told = about(loop)
     while not stopped.is_set():
         loop.wake.clear()
         try:
@@ -379,19 +342,19 @@ async def run(operator: Operator, loop: Loop, stopped: asyncio.Event, look: Look
             pause = 0.0 if conflicts < CONFLICTS else RETRY_S[min(conflicts - CONFLICTS, len(RETRY_S) - 1)]
             conflicts += 1
             if pause:
-                log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, error, pause)
+                log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, error, pause, extra=told)
         except (ApiException, HTTPError, OSError) as error:
             loop.memory.doubt()
             loop.memory.refused.clear()  # an API server that is just starting refuses what it will take
             metrics.RECONCILE_ERRORS.inc()
             pause = RETRY_S[min(errors, len(RETRY_S) - 1)]
             errors += 1
-            log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, line(error), pause)
+            log.warning("%s/%s: %s; tries again in %.1f s", loop.namespace, loop.name, line(error), pause, extra=told)
         except Exception:
             loop.memory.doubt()
             metrics.RECONCILE_ERRORS.inc()
             pause = RETRY_S[-1]
-            log.exception("%s/%s: cannot decide; tries again in %.1f s", loop.namespace, loop.name, pause)
+            log.exception("%s/%s: cannot decide; tries again in %.1f s", loop.namespace, loop.name, pause, extra=told)
         await _pause(loop, pause)
 
 

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from dpe_api.artifacts import ExitReport, IterationId, Manifest, Progress
 from dpe_api.names import KIND, PLURAL, RUN_KIND, RUN_PLURAL, Stage
 from dpe_api.status import Status
+from dpe_api.trace import trace_id
 from dpe_operator.queueing import Entry
 
 CYCLE = "IterationCycle"  # reason of a Problem
@@ -55,6 +56,33 @@ class Run:
 
 
 Resource = Iteration | Run
+
+
+class Named(Protocol):
+    """A resource, or whoever looks after one."""
+
+    @property
+    def kind(self) -> str:
+        """Of the resource."""
+
+    @property
+    def namespace(self) -> str:
+        """Of the resource."""
+
+    @property
+    def name(self) -> str:
+        """Of the resource."""
+
+    @property
+    def uid(self) -> str:
+        """Of the resource."""
+
+
+def about(it: Named) -> dict[str, str]:
+    """Whom a line of the log is about, in fields of their own; a run has no trace."""
+    if it.kind == RUN_KIND:
+        return {"namespace": it.namespace, "run": it.name}
+    return {"namespace": it.namespace, "iteration": it.name, "trace_id": trace_id(it.uid)}
 
 
 @dataclass(frozen=True, slots=True)

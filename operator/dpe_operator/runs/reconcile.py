@@ -15,12 +15,13 @@ from dpe_operator.conditions import shorten
 from dpe_operator.gateway import Created, Gateway, NotAdmitted, owned
 from dpe_operator.loops import Loop
 from dpe_operator.observe import Memory
+from dpe_operator.observe import identity as iteration_identity
 from dpe_operator.reconcile import Operator
 from dpe_operator.runs.decide import decide
 from dpe_operator.runs.iteration import ANNOTATION_SUSPENDED
 from dpe_operator.runs.world import RoundSeen, RunPlan, RunSeen
 from dpe_operator.stored import read_spec, unreadable
-from dpe_operator.world import Iteration, Run
+from dpe_operator.world import Iteration, Run, about
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def round_seen(body: dict[str, Any]) -> RoundSeen | None:
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     number, retry = labels.get(LABEL_ROUND, ""), labels.get(LABEL_RETRY, "0")
     if not number.isdecimal() or not retry.isdecimal():
-        log.warning("%s: labels %s and %s are no numbers: not counted", metadata["name"], LABEL_ROUND, LABEL_RETRY)
+        said = "%s: labels %s and %s are no numbers: not counted"
+        log.warning(said, metadata["name"], LABEL_ROUND, LABEL_RETRY, extra=about(iteration_identity(body)))
         return None
     try:
         status = Status.model_validate(body.get("status") or {})
@@ -112,12 +114,14 @@ async def reconcile_run(operator: Operator, loop: Loop) -> float | None:
         spec, status = read_spec(RunSpec, body["spec"]), RunStatus.model_validate(written)
     except ValidationError as error:
         # the API server has checked both by the same models: it serves a definition of another version
-        log.error("%s/%s: is of another version than this operator: %s", run.namespace, run.name, error)
+        log.error(
+            "%s/%s: is of another version than this operator: %s", run.namespace, run.name, error, extra=about(run)
+        )
         return resync_s
     try:
         seen = await observe(gateway, loop.memory, run)
     except UnreadableRound as error:
-        log.warning("%s/%s: %s", run.namespace, run.name, error)
+        log.warning("%s/%s: %s", run.namespace, run.name, error, extra=about(run))
         waits = status.model_copy(update={"message": shorten(str(error))})
         if waits != status and not status.phase.is_complete:
             await gateway.write_status(run, version, written, waits.wire())
@@ -131,7 +135,7 @@ async def reconcile_run(operator: Operator, loop: Loop) -> float | None:
         await gateway.change(_iteration(run, seen_round), {**mark, "spec": {"suspend": suspend}})
     for note in plan.notes:
         await gateway.note(run, note)
-        log.info("%s/%s: %s: %s", run.namespace, run.name, note.reason, note.message)
+        log.info("%s/%s: %s: %s", run.namespace, run.name, note.reason, note.message, extra=about(run))
     if plan.status is not None:
         await gateway.write_status(run, version, written, plan.status.wire())
     if plan.delete is not None:

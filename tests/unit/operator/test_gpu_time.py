@@ -18,6 +18,7 @@ from typing_extensions import override
 from dpe_api.names import Stage
 from dpe_api.status import Phase, StageState, Status
 from dpe_operator import main, metrics, reconcile, tracing
+from dpe_operator.holding import FINALIZER
 from dpe_operator.loops import Loop
 from dpe_operator.plan import Charge
 from dpe_operator.queueing import Queue
@@ -54,7 +55,7 @@ def body(it: World) -> dict[str, Any]:
         "uid": it.iteration.uid,
         "resourceVersion": "1",
         "creationTimestamp": "2026-01-01T12:00:00Z",
-        "finalizers": [reconcile.FINALIZER],
+        "finalizers": [FINALIZER],
     }
     if it.iteration.deleting:
         metadata["deletionTimestamp"] = "2026-01-01T12:30:00Z"

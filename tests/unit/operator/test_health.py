@@ -12,10 +12,11 @@ from tests.unit.operator import given
 from dpe_operator import health, main
 from dpe_operator.gateway import Conflict
 from dpe_operator.health import Health
+from dpe_operator.holding import FINALIZER
 from dpe_operator.loops import Loop
 from dpe_operator.main import fill_queue
 from dpe_operator.queueing import Queue, entry_of, place
-from dpe_operator.reconcile import FINALIZER, STALE_S, Operator
+from dpe_operator.reconcile import STALE_S, Operator
 from dpe_operator.world import Resource
 
 

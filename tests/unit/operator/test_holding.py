@@ -8,7 +8,7 @@ import pytest
 
 from dpe_api.names import Stage
 from dpe_api.status import Phase, StageProgress, StageState, StageStatus, Status
-from dpe_operator import reconcile
+from dpe_operator import holding
 from dpe_operator.loops import Loop
 from dpe_operator.plan import Child, Note, Plan
 
@@ -24,7 +24,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(reconcile.time, "monotonic", clock.monotonic)
+    monkeypatch.setattr(holding.time, "monotonic", clock.monotonic)
     return clock
 
 
@@ -42,11 +42,11 @@ WAITS = Plan(status=status(message="Unschedulable: pod p waits for a node"))
 
 
 def held_s(loop: Loop, plan: Plan) -> float:
-    return reconcile._held_s(loop, status(), plan)
+    return holding.held_s(loop, status(), plan)
 
 
 def test_a_new_message_of_a_stage_alone_waits_a_little_and_is_written_then(loop: Loop, clock: Clock) -> None:
-    whole = reconcile.HOLD_S
+    whole = holding.HOLD_S
     assert held_s(loop, WAITS) == whole
     clock.now += 0.4 * whole
     assert held_s(loop, WAITS) == pytest.approx(0.6 * whole)
@@ -63,7 +63,7 @@ def test_a_message_that_is_outdated_before_that_is_never_written(loop: Loop, clo
     clock.now += 0.4
     assert held_s(loop, Plan()) == 0
     clock.now += 0.9
-    assert held_s(loop, WAITS) == reconcile.HOLD_S
+    assert held_s(loop, WAITS) == holding.HOLD_S
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_an_iteration_is_left_alone_until_it_has_the_finalizer_but_not_for_ever(
     """A first look that is faster than kopf meets a conflict. Kopf in trouble tries again at the next event, which is
     none when nobody writes.
     """
-    assert reconcile._awaits_claim(loop, body())
-    clock.now += 0.9 * reconcile.CLAIM_S
-    assert reconcile._awaits_claim(loop, body("somebody/else"))
-    clock.now += 0.2 * reconcile.CLAIM_S
-    assert not reconcile._awaits_claim(loop, body())
-    assert not reconcile._awaits_claim(loop, body(reconcile.FINALIZER))
-    assert reconcile._awaits_claim(loop, body()), "taken away: waited for anew"
-    assert not reconcile._awaits_claim(loop, body(deletionTimestamp="2026-01-01T12:00:00Z"))
+    assert holding.awaits_claim(loop, body())
+    clock.now += 0.9 * holding.CLAIM_S
+    assert holding.awaits_claim(loop, body("somebody/else"))
+    clock.now += 0.2 * holding.CLAIM_S
+    assert not holding.awaits_claim(loop, body())
+    assert not holding.awaits_claim(loop, body(holding.FINALIZER))
+    assert holding.awaits_claim(loop, body()), "taken away: waited for anew"
+    assert not holding.awaits_claim(loop, body(deletionTimestamp="2026-01-01T12:00:00Z"))

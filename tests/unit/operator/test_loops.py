@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from kubernetes.client.exceptions import ApiException
 
+from dpe_api.trace import trace_id
 from dpe_operator import reconcile
 from dpe_operator.gateway import Conflict
 from dpe_operator.loops import Loop
@@ -96,6 +97,19 @@ def test_conflicts_that_do_not_end_are_not_tried_again_without_a_pause(monkeypat
     looking(looks, lambda: looks.until(reconcile.CONFLICTS + 3))
     assert pauses[: reconcile.CONFLICTS] == [0.0] * reconcile.CONFLICTS
     assert pauses[reconcile.CONFLICTS : reconcile.CONFLICTS + 3] == [*reconcile.RETRY_S[:2], None]
+
+
+@pytest.mark.parametrize(
+    "error", [ApiException(status=500, reason="no"), Conflict("changed"), ValueError("a status that nobody foresaw")]
+)
+def test_a_line_about_a_look_that_ended_in_an_error_leads_to_the_trace(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reconcile, "RETRY_S", (0.001,))
+    looks = Looks(*[error] * (reconcile.CONFLICTS + 1), None)
+    looking(looks, lambda: looks.until(reconcile.CONFLICTS + 2))
+    told = [(record.namespace, record.iteration, record.trace_id) for record in caplog.records]  # type: ignore[attr-defined]
+    assert set(told) == {("lab", "i0", trace_id("uid-of-i0"))}
 
 
 def test_what_an_api_server_in_trouble_has_refused_is_tried_again_with_the_next_look() -> None:

@@ -14,10 +14,11 @@ from dpe_api.run_status import RunPhase
 from dpe_api.status import Phase, QueueStatus, Resolved, StageStatus, Status
 from dpe_operator import reconcile as reconciling
 from dpe_operator.gateway import Listed
+from dpe_operator.holding import FINALIZER
 from dpe_operator.loops import Loop
 from dpe_operator.main import register
 from dpe_operator.queueing import Queue, Standing
-from dpe_operator.reconcile import FINALIZER, LOOKS_PER_S, SOON_S, Operator, reconcile
+from dpe_operator.reconcile import LOOKS_PER_S, SOON_S, Operator, reconcile
 from dpe_operator.runs.reconcile import reconcile_run
 from dpe_operator.world import Iteration, Observed, Run
 
