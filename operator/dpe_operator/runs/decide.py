@@ -244,7 +244,7 @@ def _begin(turn: _Turn, number: int, retry: int) -> None:
         turn.note("NameTaken", message, name, warning=True)
         return turn.wait(RunPhase.PENDING if not turn.status.rounds else RunPhase.RUNNING, message)
     if (why := turn.seen.not_admitted.get(name)) is not None:
-        message = f"the API server does not take DPEIteration {name}: {why}"
+        message = f"the API server does not take DPEIteration {name}: {why}{_no_change(turn)}"
         turn.note("NotAdmitted", message, name, warning=True)
         return turn.wait(RunPhase.PENDING if not turn.status.rounds else RunPhase.RUNNING, message)
     body, origin = next_iteration(turn.spec, turn.status, turn.seen, number, retry)
@@ -254,6 +254,15 @@ def _begin(turn: _Turn, number: int, retry: int) -> None:
         "RoundStarted", f"round {number}{tries}: {name} from {origin}", f"{number}/{retry}/{_count(turn, number)}"
     )
     return turn.wait(RunPhase.RUNNING, None)
+
+
+def _no_change(turn: _Turn) -> str:
+    """What to do where a template that was taken once is not taken any more, as after an upgrade of the definition."""
+    if turn.status.start_time is None:
+        return ""
+    return (
+        "; spec.template cannot be changed any more: where it is about that, create a new DPERun from status.model.uri"
+    )
 
 
 def _count(turn: _Turn, number: int) -> str:

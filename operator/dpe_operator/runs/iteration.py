@@ -34,7 +34,7 @@ def _science(spec: RunSpec, status: RunStatus, seen: RunSeen, number: int, retry
     # none: status and iterations are both gone, and with them what was accepted
     before = next((r for r in reversed(status.rounds) if r.round < number), None)
     stands = None if before is None else seen.named(before.iteration)
-    if stands is not None:
+    if stands is not None and not stands.deleting:  # it may be gone before the next one has read from it
         kept = stands.seed if retry == 0 and stands.seed is not None else seed
         return spec.after(stands.name, kept), stands.name
     uri = status.model.uri if status.model is not None else spec.model.uri

@@ -19,6 +19,7 @@ from dpe_operator.observe import identity as iteration_identity
 from dpe_operator.reconcile import Operator
 from dpe_operator.runs.decide import decide
 from dpe_operator.runs.iteration import ANNOTATION_SUSPENDED
+from dpe_operator.runs.table import is_settled
 from dpe_operator.runs.world import RoundSeen, RunPlan, RunSeen
 from dpe_operator.stored import read_spec, unreadable
 from dpe_operator.world import Iteration, Run, about
@@ -43,8 +44,12 @@ def identity(body: dict[str, Any]) -> Run:
     )
 
 
-def round_seen(body: dict[str, Any]) -> RoundSeen | None:
-    """One of the run's iterations; None when its labels do not tell its round. UnreadableRound."""
+def round_seen(body: dict[str, Any], known: RunStatus) -> RoundSeen | None:
+    """One of the run's iterations; None when its labels do not tell its round. UnreadableRound.
+
+    Where the table takes nothing more from it, its status does not matter: what a newer operator judged does not keep
+    an older one from the rounds after it.
+    """
     metadata, spec = body["metadata"], body["spec"]
     labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
     number, retry = labels.get(LABEL_ROUND, ""), labels.get(LABEL_RETRY, "0")
@@ -55,7 +60,9 @@ def round_seen(body: dict[str, Any]) -> RoundSeen | None:
     try:
         status = Status.model_validate(body.get("status") or {})
     except ValidationError as error:
-        raise UnreadableRound(f"DPEIteration {metadata['name']}: {unreadable(error)}") from error
+        if not is_settled(known.rounds, int(number), int(retry)):
+            raise UnreadableRound(f"DPEIteration {metadata['name']}: {unreadable(error)}") from error
+        status = Status()
     return RoundSeen(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -70,10 +77,10 @@ def round_seen(body: dict[str, Any]) -> RoundSeen | None:
     )
 
 
-async def observe(gateway: Gateway, memory: Memory, run: Run) -> RunSeen:
+async def observe(gateway: Gateway, memory: Memory, run: Run, known: RunStatus) -> RunSeen:
     """One look at the run's iterations. UnreadableRound."""
     listed = await gateway.iterations_of(run)
-    rounds = [round_seen(body) for body in listed if owned(body, run)]
+    rounds = [round_seen(body, known) for body in listed if owned(body, run)]
     foreign = {body["metadata"]["name"] for body in listed if not owned(body, run)}
     return RunSeen(
         run=run,
@@ -119,7 +126,7 @@ async def reconcile_run(operator: Operator, loop: Loop) -> float | None:
         )
         return resync_s
     try:
-        seen = await observe(gateway, loop.memory, run)
+        seen = await observe(gateway, loop.memory, run, status)
     except UnreadableRound as error:
         log.warning("%s/%s: %s", run.namespace, run.name, error, extra=about(run))
         waits = status.model_copy(update={"message": shorten(str(error))})

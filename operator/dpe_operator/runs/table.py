@@ -48,11 +48,17 @@ def row(seen: RoundSeen, earlier_cost: Cost | None) -> Round:
     )
 
 
+def is_settled(rounds: Iterable[Round], number: int, retry: int) -> bool:
+    """Whether nothing of a try of a round goes into the table any more: it is judged, or a further try has begun."""
+    known = next((r for r in rounds if r.round == number), None)
+    return known is not None and (retry < known.retry or (retry == known.retry and known.phase in JUDGED))
+
+
 def _updated(known: Round | None, seen: RoundSeen) -> Round:
     """The entry of a round after a look at one of its iterations."""
     if known is None:
         return row(seen, None)
-    if seen.retry < known.retry or (seen.retry == known.retry and known.phase in JUDGED):
+    if is_settled([known], seen.round, seen.retry):
         return known
     if seen.uid == known.uid:
         return row(seen, known.earlier_cost)

@@ -29,6 +29,8 @@ class Server:
     def __init__(self, *bodies: dict[str, Any]) -> None:
         self.bodies = {body["metadata"]["name"]: body for body in bodies}
         self.removed: list[str] = []
+        self.changed: dict[str, bool] = {}
+        """spec.suspend by name, where it was changed."""
 
     async def iteration(self, namespace: str, name: str) -> dict[str, Any] | None:
         return self.bodies.get(name)
@@ -55,6 +57,9 @@ class Server:
 
     async def remove(self, resource: Iteration | Run) -> None:
         self.removed.append(resource.name)
+
+    async def change(self, resource: Iteration | Run, patch: dict[str, Any]) -> None:
+        self.changed[resource.name] = patch["spec"]["suspend"]
 
     async def write_status(
         self, resource: Iteration | Run, version: str, old: dict[str, Any], new: dict[str, Any]
@@ -269,6 +274,22 @@ async def test_a_run_says_which_of_its_iterations_has_a_status_that_is_not_under
     await look(server)
     message = server.bodies[rounds.RUN.name]["status"]["message"]
     assert message.startswith("DPEIteration shapes-1: status.phase is 'Levitating': ")
+
+
+async def test_a_judged_round_whose_status_is_not_understood_does_not_keep_the_run_from_the_one_that_runs() -> None:
+    unread = round_body({"phase": "Levitating"})
+    labels = {LABEL_RUN: rounds.RUN.name, LABEL_ROUND: "2"}
+    runs = {"name": "shapes-2", "uid": "second", "labels": labels, "ownerReferences": [{"uid": rounds.RUN.uid}]}
+    second = body({"model": {"iterationRef": {"name": "shapes-1"}}}, rounds.status(Phase.TRAINING), **runs)
+    waiting = body({"model": {"iterationRef": {"name": "shapes-1"}}}, {}, **runs)
+    _, judged = rounds.look(rounds.spec(), None, rounds.seen(1, Phase.SUCCEEDED), rounds.seen(2, Phase.TRAINING))
+    for own in (second, waiting):
+        server = Server(run_body(judged.wire(), suspend=True), unread, own)
+        await look(server)
+        assert server.changed == {"shapes-2": True}
+        status = server.bodies[rounds.RUN.name]["status"]
+        assert status["rounds"][0]["phase"] == "Succeeded"
+        assert server.removed == [], "what it refers to is there, though nobody understands it"
 
 
 async def test_an_older_operator_leaves_out_what_a_newer_definition_puts_into_a_run() -> None:

@@ -196,6 +196,7 @@ def test_an_iteration_that_is_judged_counts_also_while_it_is_being_deleted():
     plan, after = look(spec(), known, seen(1, SUCCEEDED), seen(2, SUCCEEDED, deleting=True))
     assert [r.phase for r in after.rounds] == [SUCCEEDED, SUCCEEDED]
     assert created(plan) == "shapes-3"
+    assert model(plan) == {"uri": given.candidate("shapes-2")}, "it may be gone before the next one has read from it"
     plan, _ = look(spec(), after, seen(1, SUCCEEDED))
     assert created(plan) != "shapes-2", "it is not run again when it is gone"
 
@@ -265,6 +266,13 @@ def test_what_the_api_server_says_against_an_iteration_is_passed_on():
     assert (created(plan), reasons(plan)) == (None, ["NotAdmitted"])
     assert status.message == "the API server does not take DPEIteration shapes-1: exceeded quota"
     assert plan.look_again_in == given.RESYNC
+
+
+def test_a_template_that_is_not_taken_any_more_leads_to_a_new_run_because_it_cannot_be_changed():
+    _, known = look(spec(), None, seen(1, SUCCEEDED))
+    _, status = look(spec(), known, seen(1, SUCCEEDED), not_admitted={"shapes-2": "is invalid: merge them"})
+    assert "is invalid: merge them; spec.template cannot be changed any more" in status.message
+    assert status.message.endswith("create a new DPERun from status.model.uri")
 
 
 def test_suspension_is_passed_on_and_taken_back():
