@@ -95,7 +95,7 @@ def configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.label_selectors["", "v1", "pods"] = chosen
     settings.networking.request_timeout = 60
     settings.networking.connect_timeout = 10
-    settings.networking.error_backoffs = _Backoffs(0.2, 0.5, 1, 2, 3, 3, 3, 5, 10, 10, 10, 30)
+    settings.networking.error_backoffs = _Backoffs(0.2, 0.5, 1, 2, 3, 3, 3, 5, 10)
     settings.background.instant_exit_timeout = 3  # a daemon ends within milliseconds, but not at once
     settings.queueing.error_delays = (1, 2, 5, 10)
 

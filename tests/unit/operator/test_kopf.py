@@ -147,4 +147,4 @@ def test_kopf_never_stops_trying_and_never_waits_for_long() -> None:
     backoffs: Any = settings.networking.error_backoffs
     for _ in range(2):  # each request begins anew
         first = [pause for pause, _ in zip(backoffs, range(1000), strict=False)]
-        assert (len(first), first[0], max(first)) == (1000, 0.2, 30)
+        assert (len(first), first[0], max(first)) == (1000, 0.2, 10)
