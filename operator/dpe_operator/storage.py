@@ -101,7 +101,8 @@ class _Silence:
         """In a row."""
         self._why = ""
         self._next_try = 0.0
-        """time.monotonic(); infinite while one tries."""
+        """time.monotonic(). One that tries holds the others back for as long as one request may take, and no longer: it
+        may be at the many pages of a list, or wait for a name server."""
 
     def check(self) -> None:
         """StoreUnavailable while it is not worth to ask."""
@@ -112,7 +113,7 @@ class _Silence:
     async def request(self) -> AsyncIterator[None]:
         """Around one request: learns from its end."""
         self.check()
-        self._next_try, pause_s = float("inf"), 0.0
+        self._next_try, pause_s = time.monotonic() + CONNECT_S + READ_S + PROBE_S, 0.0
         try:
             yield
         except _NoAnswer as error:

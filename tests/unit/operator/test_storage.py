@@ -172,6 +172,28 @@ async def test_a_store_that_answers_again_is_found_out_by_one_that_tries(
     assert await all_ask(answers) == 50
 
 
+async def test_one_that_takes_its_time_does_not_keep_all_others_from_a_store_that_answers_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, lists, ends = Storage(store, StaticProvider("access", "secret")), threading.Event(), threading.Event()
+
+    def many_pages() -> str:
+        lists.set()
+        assert ends.wait(10)
+        return "all"
+
+    storage._silence._unanswered, storage._silence._why = module.IN_FLIGHT, "it was silent"
+    slow = asyncio.create_task(storage._ask(many_pages))
+    assert await asyncio.to_thread(lists.wait, 10)
+    with pytest.raises(StoreUnavailable, match="it was silent"):
+        await storage.etag("s3://dpe/x")
+    now = time.monotonic()
+    monkeypatch.setattr(module.time, "monotonic", lambda: now + module.CONNECT_S + module.READ_S + module.PROBE_S)
+    assert await storage.etag("s3://dpe/x") == "of-x"
+    ends.set()
+    assert await slow == "all"
+
+
 async def test_one_that_stops_trying_leaves_it_to_another(silent: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     storage = Storage(silent, StaticProvider("access", "secret"))
     await asyncio.gather(*(storage.manifest(f"s3://dpe/i{n}") for n in range(10)), return_exceptions=True)
