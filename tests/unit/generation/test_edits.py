@@ -96,7 +96,7 @@ async def test_an_original_that_the_probe_has_is_replaced_by_another_one_and_nev
     known, other = (photograph(random.Random(number)) for number in (1, 2))
     wanted = target(kind=SourceKind.EDIT, source="edit:flip", category="mirroring", knobs={"mirrored": "horizontally"})
     with Reserved() as reserved, Workbench() as workbench:
-        reserved.add("probe row 1", known.image, "what is it?")
+        reserved.add("probe row 1", [known.image], "what is it?")
         refuses = Inspector(Quality(), reserved, answer_tokens=4, max_pixels=1_003_520).original
         edited = await EditSupply(Flip(), [Given(known, other)], 1.0, workbench, refuses).select(wanted)
         assert [parent.id for parent in edited.origin.parents] == [other.origin.id]

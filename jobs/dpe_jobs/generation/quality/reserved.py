@@ -3,7 +3,7 @@
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -44,15 +44,19 @@ class Reserved:
     def __len__(self) -> int:
         return len(self._exact)
 
-    def add(self, name: str, image: Image.Image, question: str) -> None:
-        """Remember a row. `name` says where it is from, for the reason of a rejection."""
+    def add(self, name: str, images: Iterable[Image.Image], question: str) -> None:
+        """Remember a row: its picture in each way that a candidate may show it, and its question, once.
+
+        `name` says where it is from, for the reason of a rejection.
+        """
         if not self._questions.add(question) and not self._full:
             self._full = True
             log.warning("more than %d long questions are reserved: the words of further ones are not looked for", MOST)
-        digest = _short(pixel_digest(image))
-        if digest not in self._exact:
-            self._exact[digest] = name
-            self._near.add(name, image)
+        for image in images:
+            digest = _short(pixel_digest(image))
+            if digest not in self._exact:
+                self._exact[digest] = name
+                self._near.add(name, image)
 
     def picture(self, image: Image.Image) -> Rejection | None:
         """`Contaminated` when a picture is a reserved one, or nearly."""
@@ -85,8 +89,7 @@ def reserve(store: Store, sets: Sequence[str], beat: Callable[[], None]) -> Rese
         where = uri.rstrip("/").rsplit("/", 1)[-1]
         for question in read_questions(store, uri, categories=False):
             beat()
-            for image in _as_candidates(question.image):
-                reserved.add(f"{where} row {question.id}", image, question.question)
+            reserved.add(f"{where} row {question.id}", _as_candidates(question.image), question.question)
     log.info("%d pictures of %d question sets are reserved", len(reserved), len(sets))
     return reserved
 

@@ -117,6 +117,21 @@ def test_a_long_question_of_the_probe_contaminates_whatever_the_picture(photogra
         assert "17 sheep" in rejection.detail
 
 
+def test_a_long_question_of_a_few_transparent_pictures_stays_reserved(photographs):
+    """Each is compared in two ways, and was counted as two questions: so many of one making were a pattern."""
+    store = MemoryStore()
+    rows = [
+        replace(world.reserved_question(n), id=f"p-{n}", image=TRANSPARENT["RGBA"](image), question=PROBLEM)
+        for n, image in enumerate(photographs[:5])
+    ]
+    worlds.upload(store, worlds.PROBE_URI, rows)
+    with reserve(store, [worlds.PROBE_URI], no_beat) as reserved:
+        assert len(reserved) == 2 * len(rows)
+        rejection = reserved.question(PROBLEM)
+        assert rejection is not None
+        assert rejection.reason == "Contaminated"
+
+
 def test_samples_of_earlier_rounds_are_found_by_the_lineage_of_the_model(photographs):
     store = MemoryStore()
     samples, trained = "s3://dpe/runs/one/generation", "s3://dpe/runs/one/training/model"
