@@ -160,7 +160,7 @@ async def test_a_name_that_nobody_knows_is_a_connection_that_failed():
         raise OSError("Name or service not known")
 
     found, said = await reason("http://nowhere.example/a.jpg", resolver=unknown)
-    assert found is Reason.ROBOTS
+    assert found is Reason.HOST_IN_TROUBLE
     assert "robots.txt of nowhere.example cannot be read" in said
     assert await system_resolver("127.0.0.1", 80) == ["127.0.0.1"]
 
@@ -187,10 +187,11 @@ async def test_tls_verifies_the_name_although_the_connection_goes_to_a_number(tl
         return ["127.0.0.2"]
 
     untrusted = await reason(f"https://pictures.example:{tls_site.port}/a.jpg", resolver=here)
-    assert untrusted[0] is Reason.ROBOTS
+    assert untrusted[0] is Reason.HOST_IN_TROUBLE
     monkeypatch.setenv("SSL_CERT_FILE", certificate)
     assert (await get(f"https://pictures.example:{tls_site.port}/a.jpg", resolver=here)).data == PHOTO
-    assert (await reason(f"https://other.example:{tls_site.port}/a.jpg", resolver=here))[0] is Reason.ROBOTS
+    other = await reason(f"https://other.example:{tls_site.port}/a.jpg", resolver=here)
+    assert other[0] is Reason.HOST_IN_TROUBLE
     assert tls_site.paths() == ["/robots.txt", "/a.jpg"]
 
 
@@ -301,7 +302,7 @@ async def test_no_http_at_all_is_a_connection_that_failed():
 
     server = await asyncio.start_server(babble, "127.0.0.2", 0)
     port = server.sockets[0].getsockname()[1]
-    assert (await reason(f"http://127.0.0.2:{port}/a.jpg"))[0] is Reason.ROBOTS
+    assert (await reason(f"http://127.0.0.2:{port}/a.jpg"))[0] is Reason.HOST_IN_TROUBLE
     server.close()
 
 

@@ -51,9 +51,18 @@ async def test_without_robots_txt_all_is_allowed_and_while_the_host_is_in_troubl
             if allowed:
                 assert (await it.get(f"{web.url}/a.jpg")).data == PHOTO
             else:
-                with pytest.raises(NotFetched, match=r"Robots: .*left alone for a while"):
+                with pytest.raises(NotFetched, match=r"HostInTrouble: .*left alone for a while") as caught:
                     await it.get(f"{web.url}/a.jpg")
+                assert caught.value.outage
                 assert "/a.jpg" not in web.paths()
+
+
+async def test_a_robots_txt_that_leads_nowhere_is_an_answer_and_no_outage():
+    with site({"/robots.txt": redirect("/robots.txt"), "/a.jpg": Answer(PHOTO)}) as web:
+        async with downloader() as it:
+            with pytest.raises(NotFetched, match=r"Robots: .*left alone for a while") as caught:
+                await it.get(f"{web.url}/a.jpg")
+        assert not caught.value.outage
 
 
 async def test_a_redirect_is_judged_by_the_robots_txt_of_where_it_leads():
@@ -83,8 +92,9 @@ async def test_a_robots_txt_whose_rules_would_fill_the_memory_is_not_parsed_and_
     text = agents + "".join(f"Disallow: /{n}\n" for n in range(1001))
     with site(robots(text)) as web:
         async with downloader() as it:
-            with pytest.raises(NotFetched, match=r"Robots: .*left alone for a while"):
+            with pytest.raises(NotFetched, match=r"Robots: .*left alone for a while") as caught:
                 await it.get(f"{web.url}/a.jpg")
+        assert not caught.value.outage, "it has answered"
         assert web.paths() == ["/robots.txt"]
 
 

@@ -1,6 +1,6 @@
 """A search as a source: which result a target gets, and what a model that selects is shown."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -14,16 +14,24 @@ from dpe_api.endpoints import source_key_variable
 from dpe_api.generation_spec import Provider, Source, SourceKind
 from dpe_api.launch import Downloads, GenerationLaunch
 from dpe_api.names import DRAFT
+from dpe_api.quality_spec import Quality
+from dpe_jobs.generation.candidates import Team, make
 from dpe_jobs.generation.fetching.addresses import Allowed
 from dpe_jobs.generation.fetching.download import Downloader
 from dpe_jobs.generation.fetching.manners import Manners
+from dpe_jobs.generation.findings import Findings
 from dpe_jobs.generation.images import NoImage
-from dpe_jobs.generation.roles import Aim, Target
+from dpe_jobs.generation.planner import RulePlanner
+from dpe_jobs.generation.quality.inspector import Inspector
+from dpe_jobs.generation.quality.reserved import Reserved
+from dpe_jobs.generation.roles import Aim, Rejection, Target
 from dpe_jobs.generation.search.images import ImageSearch
 from dpe_jobs.generation.search.supply import SearchSupply, names, open_searches
-from dpe_jobs.generation.sources import Supply
+from dpe_jobs.generation.sources import BySource, Supply
 from dpe_jobs.generation.team import supplies_of
+from dpe_jobs.generation.validator import RuleValidator
 from dpe_jobs.generation.workbench import Workbench
+from dpe_jobs.generation.writer import RuleWriter
 from dpe_jobs.runtime import BadConfig
 
 PROVIDER = Provider.OPENVERSE
@@ -37,8 +45,8 @@ def target(ordinal: int = 0, query: str = "", **knobs: str) -> Target:
 
 
 @asynccontextmanager
-async def supply(api: Site, found: int = 45) -> AsyncIterator[SearchSupply]:
-    with site(IMAGES, host="127.0.0.3") as web:
+async def supply(api: Site, found: int = 45, images: Mapping[str, Answer] = IMAGES) -> AsyncIterator[SearchSupply]:
+    with site(images, host="127.0.0.3") as web:
         api.pages[PATHS[PROVIDER]] = PROVIDERS[PROVIDER](Catalogue(web.url, found))
         manners = Manners(at_once=8, interval_s=0.0)
         async with (
@@ -92,6 +100,24 @@ async def test_a_model_leafs_through_all_results_ten_at_a_time(api):
         assert (picture.origin.image_url or "").endswith("/32.jpg")
         with pytest.raises(NoImage, match="NotFound"):
             await pages[0][7].load()
+
+
+async def test_a_host_that_does_not_even_say_its_robots_txt_has_failed_and_says_nothing_about_the_source(api):
+    in_trouble = {**IMAGES, "/robots.txt": Answer(status=503)}
+    wanted = target(0, "red car")
+    async with supply(api, images=in_trouble) as it:
+        for remembered in (False, True):
+            with pytest.raises(NoImage, match="HostInTrouble") as caught:
+                await it.select(wanted)
+            assert (caught.value.outage, "(remembered)" in str(caught.value)) == (True, remembered)
+        with Workbench() as workbench, Reserved() as reserved:
+            inspector = Inspector(Quality(), reserved, answer_tokens=4, max_pixels=1_003_520)
+            planner = RulePlanner(Findings([], {}, {}), [it], 1)
+            writer, validator = RuleWriter({}, workbench), RuleValidator({}, workbench)
+            team = Team(planner, BySource([it]), writer, validator, workbench, inspector, 1_003_520)
+            made = await make(team, wanted, "r0")
+    assert isinstance(made, Rejection)
+    assert made.reason == "SourceFailed"
 
 
 def launched(sources: list[Source], **changes: object) -> GenerationLaunch:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import httpx
 from protego import Protego
 
-from dpe_jobs.generation.fetching.reasons import NotFetched, Reason
+from dpe_jobs.generation.fetching.reasons import OUTAGES, NotFetched, Reason
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class _Robots:
     until: float  # time.monotonic()
     rules: Protego | None
     """None: nobody may."""
+    why_none: Reason = Reason.ROBOTS
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -117,7 +118,7 @@ class RobotsRules:
             if time.monotonic() >= robots.until:
                 await self._learn(robots, url)
         if robots.rules is None:
-            raise NotFetched(Reason.ROBOTS, f"robots.txt of {url.host} cannot be read: it is left alone for a while")
+            raise NotFetched(robots.why_none, f"robots.txt of {url.host} cannot be read: it is left alone for a while")
         if not robots.rules.can_fetch(str(url), self._name):
             raise NotFetched(Reason.ROBOTS, f"robots.txt of {url.host} disallows it for {self._name}")
         delay_s = robots.rules.crawl_delay(self._name) or 0.0
@@ -134,10 +135,12 @@ class RobotsRules:
             if error.reason not in (Reason.NOT_FOUND, Reason.REFUSED):
                 log.info("robots.txt of %s: %s", url.host, error)
                 robots.rules, robots.until = None, time.monotonic() + TROUBLE_S
+                robots.why_none = Reason.HOST_IN_TROUBLE if error.reason in OUTAGES else Reason.ROBOTS
                 return
             text = b""
         robots.rules = await asyncio.to_thread(_parsed, text.decode(errors="replace"))
         if robots.rules is None:
+            robots.why_none = Reason.ROBOTS
             log.info("robots.txt of %s has more than %d rules for its agents", url.host, MOST_RULES)
         robots.until = time.monotonic() + (TROUBLE_S if robots.rules is None else ROBOTS_S)
 

@@ -14,7 +14,9 @@ class Reason(StrEnum):
     """The host's address belongs to a private or special network."""
     TOO_MANY_REDIRECTS = "TooManyRedirects"
     ROBOTS = "Robots"
-    """The host's robots.txt forbids it, or cannot be read because the host is in trouble (RFC 9309, 2.3.1.4)."""
+    """The host's robots.txt forbids it, or is none that can be read."""
+    HOST_IN_TROUBLE = "HostInTrouble"
+    """The host's robots.txt did not come, so that nothing else is asked of it (RFC 9309, 2.3.1.4)."""
     NOT_FOUND = "NotFound"
     REFUSED = "Refused"
     """Another status from 400 to 499."""
@@ -36,13 +38,13 @@ class Reason(StrEnum):
     """Truncated or corrupt."""
 
 
-PASSING = frozenset(
-    {Reason.ROBOTS, Reason.RATE_LIMITED, Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION, Reason.REFUSED}
+OUTAGES = frozenset(
+    {Reason.HOST_IN_TROUBLE, Reason.RATE_LIMITED, Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION}
 )
-"""May be different in an hour."""
-
-OUTAGES = frozenset({Reason.RATE_LIMITED, Reason.SERVER_ERROR, Reason.TIMEOUT, Reason.CONNECTION})
 """The host gave no answer. What it forbids or refuses is an answer."""
+
+PASSING = OUTAGES | {Reason.ROBOTS, Reason.REFUSED}
+"""May be different in an hour."""
 
 
 class NotFetched(NoImage):
