@@ -5,7 +5,7 @@ A block follows from the report, from what became of the targets before it, and 
 
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from dpe_api.artifacts import Quota, Slice
@@ -16,6 +16,7 @@ from dpe_jobs.seeds import derive
 
 MOST_REPEATS = 3  # of a weak value, for each time that another one comes
 BARREN = 12  # candidates without one that was kept, after which a value or a source is given up for another one
+SILENT = 12  # targets in a row without an answer of their source, after which it gets one a block
 
 
 def repeats(weak: Slice) -> int:
@@ -120,11 +121,14 @@ class RulePlanner:
 
     async def plan(self, order: Order) -> list[Target]:
         """The next block of a category."""
-        return [self._target(order, order.first + i) for i in range(order.count)]
+        asked: set[str] = set()
+        return [self._target(order, order.first + i, asked) for i in range(order.count)]
 
-    def _target(self, order: Order, number: int) -> Target:
+    def _target(self, order: Order, number: int, asked: set[str]) -> Target:
+        """`asked`: the sources that have a target of this block."""
         own = self._categories[order.category]
-        supply = self._source(own, order.feedback)
+        supply = self._source(own, order.feedback, asked)
+        asked.add(supply.name)
         knobs = self._knobs(own, supply, order.feedback)
         target = Target(
             category=order.category,
@@ -143,12 +147,16 @@ class RulePlanner:
         return target
 
     @staticmethod
-    def _source(own: _Category, feedback: Feedback) -> Supply:
-        """The source that is furthest behind its share; one that brings nothing, or no more, is passed over."""
+    def _source(own: _Category, feedback: Feedback, asked: Collection[str]) -> Supply:
+        """The source that is furthest behind its share; one that brings nothing, or no more, is passed over.
+
+        So is one that gave no answer so often, but for one target of each block, which asks whether it is back.
+        """
         good = [
             s
             for s in own.supplies
             if not barren(feedback.by_source.get(s.name, Counter()))
+            and (feedback.unanswered[s.name] < SILENT or s.name not in asked)
             and ((limit := s.limit(own.quota.name)) is None or own.taken[s.name] < limit)
         ]
         among = good or own.supplies

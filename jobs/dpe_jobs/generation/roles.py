@@ -110,6 +110,8 @@ class Feedback:
     """Reasons by `Target.source`, without errors of a service; the empty reason counts those that were kept."""
     by_knob: dict[tuple[str, str], Counter[str]] = field(default_factory=dict)
     """Reasons by knob and value, without errors of a service."""
+    unanswered: Counter[str] = field(default_factory=Counter)
+    """How many of the newest targets in a row ended with SourceFailed, by `Target.source`."""
     examples: list[tuple[Target, Rejection]] = field(default_factory=list)
     """The newest few."""
 
@@ -121,8 +123,11 @@ class Feedback:
         else:
             self.rejected[reason] += 1
             self.examples = [*self.examples, (target, rejection)][-MOST_EXAMPLES:]
+        if reason == SOURCE_FAILED:
+            self.unanswered[target.source] += 1
         if reason in (REQUEST_FAILED, SOURCE_FAILED):
-            return  # it says nothing about the source, nor about what was looked for
+            return  # it says nothing about the source's pictures, nor about what was looked for
+        self.unanswered[target.source] = 0
         self.by_source.setdefault(target.source, Counter())[reason] += 1
         for knob in target.knobs.items():
             self.by_knob.setdefault(knob, Counter())[reason] += 1

@@ -8,11 +8,23 @@ from tests.unit.generation import world
 
 from dpe_api.artifacts import AttributionReport, Interval, Slice, Weakness
 from dpe_api.generation_spec import Source, SourceKind
+from dpe_api.quality_spec import Quality
+from dpe_jobs.generation.candidates import Team, make
 from dpe_jobs.generation.findings import Findings
-from dpe_jobs.generation.planner import BARREN, RulePlanner, choose_knobs, repeats
+from dpe_jobs.generation.images import NoImage, Picture
+from dpe_jobs.generation.planner import BARREN, SILENT, RulePlanner, choose_knobs, repeats
+from dpe_jobs.generation.quality.inspector import Inspector
+from dpe_jobs.generation.quality.reserved import Reserved
+from dpe_jobs.generation.render import Program
+from dpe_jobs.generation.render.shapes import Shapes
 from dpe_jobs.generation.roles import Aim, Difficulty, Feedback, Order, Rejection, Target
+from dpe_jobs.generation.schedule import Schedule
+from dpe_jobs.generation.search.supply import SearchSupply
+from dpe_jobs.generation.sources import BySource, RenderSupply
 from dpe_jobs.generation.team import check_supply, supplies_of
+from dpe_jobs.generation.validator import RuleValidator
 from dpe_jobs.generation.workbench import Workbench
+from dpe_jobs.generation.writer import RuleWriter
 from dpe_jobs.runtime import BadConfig
 
 RENDER = Source(kind=SourceKind.RENDER, program="shapes")
@@ -117,14 +129,72 @@ def test_a_source_that_brought_nothing_is_passed_over_and_a_value_that_brought_n
     assert target.knobs["color"] not in {t.knobs["color"] for t in again}
 
 
-@pytest.mark.parametrize("reason", ["RequestFailed", "SourceFailed"])
-def test_an_outage_of_a_service_is_held_against_no_source_and_no_value(reason):
+@pytest.mark.parametrize(("reason", "times"), [("RequestFailed", BARREN), ("SourceFailed", SILENT - 1)])
+def test_an_outage_of_a_service_is_held_against_no_source_and_no_value(reason, times):
     feedback = Feedback()
     target = next(t for t in plan(findings(), RENDER, RECOLOUR) if t.source == "edit:recolour")
-    for _ in range(BARREN):
+    for _ in range(times):
         feedback.add(target, Rejection(reason, "HTTP 503"))
-    assert feedback.rejected[reason] == BARREN
+    assert feedback.rejected[reason] == times
     assert plan(findings(), RENDER, RECOLOUR, feedback=feedback) == plan(findings(), RENDER, RECOLOUR)
+
+
+def test_a_source_that_does_not_answer_gets_one_target_a_block_until_one_is_answered():
+    feedback = Feedback()
+    target = next(t for t in plan(findings(), RENDER, RECOLOUR) if t.source == "edit:recolour")
+    for _ in range(SILENT):
+        feedback.add(target, Rejection("SourceFailed", "HTTP 503"))
+    silent = plan(findings(), RENDER, RECOLOUR, feedback=feedback)
+    assert [t.source for t in silent].count("edit:recolour") == 1
+    assert {t.knobs["color"] for t in silent} == {t.knobs["color"] for t in plan(findings())}, "no value is to blame"
+    feedback.add(target, Rejection("NoImage", "the shape is teal already"))
+    assert plan(findings(), RENDER, RECOLOUR, feedback=feedback) == plan(findings(), RENDER, RECOLOUR)
+
+
+class Unreachable(SearchSupply):
+    """A search whose images are on hosts that nobody reaches."""
+
+    asked = 0
+
+    async def select(self, target: Target) -> Picture:
+        self.asked += 1
+        raise NoImage("HostInTrouble: robots.txt of pictures.example cannot be read", outage=True)
+
+
+def test_a_source_that_never_answers_costs_few_targets_and_the_others_meet_the_quota():
+    quota = 100
+    dead = Unreachable(0, Source(kind=SourceKind.SEARCH, provider="wikimedia"), "search:wikimedia")
+    schedule = Schedule(world.quotas({"shape": quota}), ["shape"], 2 * quota)
+    line = schedule.lines["shape"]
+    with Workbench() as workbench, Reserved() as reserved:
+        drawn = RenderSupply(Shapes(), 1.0, workbench)
+        programs: dict[str, Program] = {drawn.name: drawn.program}
+        planner = RulePlanner(findings(wanted={"shape": quota}), [dead, drawn], 1)
+        team = Team(
+            planner=planner,
+            selector=BySource([dead, drawn]),
+            writer=RuleWriter(programs, workbench),
+            validator=RuleValidator(programs, workbench),
+            workbench=workbench,
+            inspector=Inspector(Quality(), reserved, answer_tokens=4, max_pixels=1_003_520),
+            max_pixels=1_003_520,
+        )
+
+        async def run() -> None:
+            while not schedule.done:
+                for order in list(schedule.orders()):
+                    line.plan(await planner.plan(order))
+                target = schedule.begin()
+                assert target is not None
+                made = await make(team, target, "r0")
+                rejection = made if isinstance(made, Rejection) else made.rejection
+                line.judge(target.number, passed=rejection is None)
+                line.settle(target, rejection)
+
+        asyncio.run(run())
+    assert line.met
+    assert line.rejected == {"SourceFailed": dead.asked}
+    assert dead.asked <= line.block + 4, "its share of the two blocks that were planned before anybody knew, then one"
 
 
 def test_an_edit_by_a_model_has_the_categories_of_its_originals_and_no_others():
