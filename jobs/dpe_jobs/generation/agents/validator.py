@@ -16,6 +16,7 @@ from dpe_jobs.generation.agents.seen import encoded
 from dpe_jobs.generation.agents.words import Answer, Text
 from dpe_jobs.generation.agents.writer import without_code
 from dpe_jobs.generation.images import Picture
+from dpe_jobs.generation.quality.wording import LONGEST_ANSWER
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.roles import Rejection, Target
 from dpe_jobs.generation.validator import malformed
@@ -78,6 +79,9 @@ class EndpointValidator:
         said, _ = await self._blind.ask(text, image=image, system=template.system, seed=derive(target.seed, "answer"))
         if not said.answerable or not said.answer:
             return Rejection("Unanswerable", f"a blind answer: {said.thoughts or 'it cannot be answered'}")
+        if len(said.answer) > LONGEST_ANSWER:
+            cut = f"more than {LONGEST_ANSWER} characters: {said.answer[:80]!r}"
+            return Rejection("WrongAnswer", f"proposed {written.answer!r}, a blind answer has {cut}")
         if not grade(said.answer, written.answer, written.answer_type, written.choices):
             return Rejection("WrongAnswer", f"proposed {written.answer!r}, a blind answer says {said.answer!r}")
         return None

@@ -10,6 +10,7 @@ from dpe_jobs.generation.roles import Target
 
 LONGEST_WORD = 80  # characters of a facet's name or value
 LONGEST_SENTENCE = 300
+LONGEST_OPTION = 300  # there are several: a weak model that runs on in each of them would not end within maxTokens
 LONGEST_TEXT = 2000
 MOST_HITS = 10  # of a search, that a model is told of
 
@@ -20,18 +21,19 @@ def _cut(longest: int) -> AfterValidator:
     return AfterValidator(lambda text: " ".join(text.split())[:longest])
 
 
-def _whole(text: str) -> str:
-    text = " ".join(text.split())
-    if len(text) > LONGEST_ANSWER:
-        raise ValueError(f"has more than {LONGEST_ANSWER} characters: be brief")
-    return text
+def _marked(longest: int) -> AfterValidator:
+    """On one line; a longer one is cut one character later, by which it is known."""
+    return AfterValidator(lambda text: text[: longest + 1] if len(text) > longest else " ".join(text.split()))
 
 
 Word = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_WORD}), _cut(LONGEST_WORD)]
 """A few words; may be empty, too long ones are cut."""
-# a server that constrains replies ends them at the bound: one more than is taken, so that what it cut off is not taken
-Answer = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_ANSWER + 1}), AfterValidator(_whole)]
-"""An answer or an option on one line; may be empty. A too long one is asked for again: cut, it would be another one."""
+# A server that constrains replies ends a text at the schema's bound, which is one more than may be used: what is longer
+# than that is told from what is whole. It is no reason to pay for the reply again: who asks rejects the candidate.
+Answer = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_ANSWER + 1}), _marked(LONGEST_ANSWER)]
+"""An answer on one line; may be empty. One of more than LONGEST_ANSWER characters is not whole, and not to be used."""
+Option = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_OPTION + 1}), _marked(LONGEST_OPTION)]
+"""An option on one line; may be empty. One of more than LONGEST_OPTION characters is not whole, and not to be used."""
 Sentence = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_SENTENCE}), _cut(LONGEST_SENTENCE)]
 """One sentence; may be empty, a too long one is cut."""
 Text = Annotated[str, Field(json_schema_extra={"maxLength": LONGEST_TEXT}), _cut(LONGEST_TEXT)]

@@ -1,6 +1,7 @@
 """The writer by an endpoint: it describes the picture first, in a question of its own, and only then asks about it."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, create_model
@@ -13,8 +14,9 @@ from dpe_jobs.endpoints.structured import Asker, Declined, Reply
 from dpe_jobs.endpoints.texts import marked
 from dpe_jobs.generation.agents.examples import Examples
 from dpe_jobs.generation.agents.seen import encoded
-from dpe_jobs.generation.agents.words import Answer, Sentence, Text, listed, wanted_type
+from dpe_jobs.generation.agents.words import LONGEST_OPTION, Answer, Option, Sentence, Text, listed, wanted_type
 from dpe_jobs.generation.images import Picture
+from dpe_jobs.generation.quality.wording import LONGEST_ANSWER
 from dpe_jobs.generation.render import Written
 from dpe_jobs.generation.roles import Rejected, Target
 from dpe_jobs.graders import is_programmatic
@@ -41,7 +43,7 @@ class Question(Reply):
     rationale: Text
     question: Text
     answer_type: AnswerType
-    choices: Annotated[list[Answer], Field(json_schema_extra={"maxItems": MOST_CHOICES})]
+    choices: Annotated[list[Option], Field(json_schema_extra={"maxItems": MOST_CHOICES})]
     answer: Answer
 
 
@@ -73,6 +75,8 @@ class EndpointWriter:
         if not found.possible:
             raise Rejected("NoQuestion", found.why_not or "the writer gives no reason")
         choices = found.choices[:MOST_CHOICES] if found.answer_type is AnswerType.CHOICE else []
+        if trouble := _too_long(found.answer, choices):
+            raise Rejected("AnswerType", trouble)
         return Written(
             question=found.question,
             answer=found.answer,
@@ -108,6 +112,14 @@ class EndpointWriter:
         writer = self._writers.get(target.question_type, self._writers[None])
         found, _ = await writer.ask(text, image=image, system=template.system, seed=derive(target.seed, "write"))
         return found
+
+
+def _too_long(answer: str, choices: Sequence[str]) -> str | None:
+    """Which text is not whole, if any: cut, it would be another answer."""
+    if len(answer) > LONGEST_ANSWER:
+        return f"the answer has more than {LONGEST_ANSWER} characters: {answer[:80]!r}"
+    option = next((choice for choice in choices if len(choice) > LONGEST_OPTION), None)
+    return None if option is None else f"an option has more than {LONGEST_OPTION} characters: {option[:80]!r}"
 
 
 def without_code(blocks: dict[str, str]) -> dict[str, str]:

@@ -105,6 +105,16 @@ async def test_long_answers_are_compared_to_their_ends(end, reason):
     assert (rejection and rejection.reason) == reason
 
 
+async def test_a_blind_answer_that_is_an_essay_is_a_wrong_one_and_is_asked_for_once():
+    essay = "One on the left, one in the middle. " * 40
+    with serving(Cast(answer=ANSWER | {"answer": f"{essay}3"})) as model:
+        rejection = await validate(model)
+        assert [role(a) for a in model.requests] == ["answer"]
+    assert rejection is not None
+    assert rejection.reason == "WrongAnswer"
+    assert "a blind answer has more than 1000 characters" in rejection.detail
+
+
 async def test_options_are_shown_as_the_trained_model_will_see_them():
     written = Written("Which?", "two birds", AnswerType.CHOICE, ("one bird", "two birds"))
     with serving(Cast(answer=ANSWER | {"answer": "two birds"})) as model:

@@ -19,6 +19,7 @@ from dpe_api.agents_spec import WriterAgent
 from dpe_api.artifacts import AnswerType
 from dpe_jobs.client import RequestFailed
 from dpe_jobs.endpoints.structured import ASKS, MalformedReply
+from dpe_jobs.generation.agents.words import LONGEST_OPTION
 from dpe_jobs.generation.agents.writer import TYPES, EndpointWriter
 from dpe_jobs.generation.images import Picture
 from dpe_jobs.generation.quality.wording import LONGEST_ANSWER
@@ -119,16 +120,28 @@ async def test_long_answers_and_options_are_taken_whole(said):
     assert list(written.choices) == said.get("choices", [])
 
 
-@pytest.mark.parametrize("field", ["answer", "choices"])
-async def test_an_answer_or_option_that_nobody_could_check_is_asked_for_again_and_never_cut(field):
-    endless = "x" * (LONGEST_ANSWER + 1)
+@pytest.mark.parametrize(
+    ("field", "what"), [("answer", "the answer has more than 1000"), ("choices", "an option has more than 300")]
+)
+@pytest.mark.parametrize("end", ["x", " "], ids=["letters", "white space"])
+async def test_an_answer_or_option_that_is_too_long_is_never_cut_and_rejects_the_target_at_once(field, what, end):
+    """A server that constrains replies ends each text at the schema's bound, in the middle of a word or not."""
     said = QUESTION | {"answer_type": "choice", "choices": ["2", "3"], "answer": "3"}
-    first = said | {field: [endless, "3"] if field == "choices" else endless}
-    replies = iter([first])
-    with serving(Cast(write=lambda asked: next(replies, said))) as model:
+    endless = "x" * (LONGEST_ANSWER if field == "answer" else LONGEST_OPTION) + end
+    said |= {field: [endless, "3"] if field == "choices" else endless}
+    with serving(Cast(write=said)) as model:
+        with pytest.raises(Rejected) as caught:
+            await write(model)
+        assert [role(a) for a in model.requests] == ["observe", "write"], "nothing is paid for twice"
+    assert caught.value.rejection.reason == "AnswerType"
+    assert what in caught.value.rejection.detail
+
+
+async def test_a_long_option_of_a_question_that_has_none_is_passed_over():
+    with serving(Cast(write=QUESTION | {"answer_type": "exact", "choices": ["x" * (LONGEST_ANSWER + 1)]})) as model:
         written = await write(model)
-        assert "has more than 1000 characters" in model.requests[-1].question
-    assert (written.answer, written.choices) == ("3", ("2", "3"))
+        assert [role(a) for a in model.requests] == ["observe", "write"]
+    assert (written.answer, written.choices) == ("3", ())
 
 
 async def test_options_belong_to_multiple_choice_only():
