@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from dpe_api.generation_spec import SourceKind
 from dpe_api.launch import GenerationLaunch
 from dpe_api.quality_spec import Quality
 from dpe_jobs.client import ModelClient
-from dpe_jobs.generation.candidates import Team
+from dpe_jobs.generation.candidates import Candidate, Team, make
 from dpe_jobs.generation.dedup import Seen
 from dpe_jobs.generation.gallery import Gallery
 from dpe_jobs.generation.images import Origin, Picture
@@ -25,7 +26,7 @@ from dpe_jobs.generation.judge import Judge
 from dpe_jobs.generation.quality.inspector import Inspector
 from dpe_jobs.generation.quality.reserved import Reserved
 from dpe_jobs.generation.render import Written
-from dpe_jobs.generation.roles import Aim, Order, Rejection, Target
+from dpe_jobs.generation.roles import Aim, Feedback, Order, Rejection, Target
 from dpe_jobs.generation.samples import SampleFiles
 from dpe_jobs.generation.schedule import Schedule
 from dpe_jobs.generation.stream import Flow, Spool, Stream
@@ -94,3 +95,26 @@ def test_what_is_a_repeat_does_not_depend_on_who_was_made_last(last, tmp_path):
         first, second = asyncio.run(rejected(world.launch(model.url), agents, tmp_path))
     assert (first["reason"], first["pass_rate"]) == ("TooHard", 0.0)
     assert (second["reason"], second["pass_rate"], second["rollouts"]) == ("Duplicate", None, [])
+
+
+class Wide(Twins):
+    """Large enough as it was found, and not as a model is shown it."""
+
+    async def select(self, target: Target) -> Picture:
+        found = await super().select(target)
+        return replace(found, image=found.image.resize((4000, 800)))
+
+    async def write(self, target: Target, picture: Picture) -> Written:
+        raise AssertionError("a writer is paid for a picture that cannot be used")
+
+
+async def test_nobody_is_asked_about_a_picture_that_is_too_small_once_it_is_scaled_down():
+    agents = Wide(())
+    with Workbench() as workbench, Reserved() as reserved:
+        inspector = Inspector(Quality(min_side=512), reserved, answer_tokens=4, max_pixels=1_003_520)
+        team = Team(agents, agents, agents, agents, workbench, inspector, 1_003_520)
+        (target, *_) = await agents.plan(Order("shape", 0, 1, Feedback()))
+        made = await make(team, target, "r0")
+    assert isinstance(made, Candidate)
+    small = "2239x447 pixels: a side is shorter than minSide 512"
+    assert made.rejection == ("ImageSize", f"4000x800 pixels, scaled down to diagnosis.maxPixels: {small}")

@@ -66,9 +66,12 @@ class Inspector:
     def picture(self, picture: Picture) -> Rejection | None:
         """The first reason against a picture, as it came from its source, whatever will be asked about it."""
         quality, size = self._quality, picture.image.size
+        asked = asking.fitting(*size, self._max_pixels)
         rejection = pictures.usable(*size, quality.min_side, quality.max_pixels)
+        if rejection is None and (small := pictures.usable(*asked, quality.min_side, quality.max_pixels)):
+            detail = f"{size[0]}x{size[1]} pixels, scaled down to diagnosis.maxPixels: {small.detail}"
+            rejection = Rejection(small.reason, detail)
         if rejection is None and self._processor is not None:
-            asked = asking.fitting(*size, self._max_pixels)
             rejection = self._processor.fits(asked, "", self._answer_tokens)
         return rejection or self.original(picture)
 
