@@ -260,6 +260,7 @@ class Hands:
         return found
 
     def _keep(self, load: Load, picture: Picture) -> int:
+        self.outage = False
         self._numbered.append(load)
         tool = "edit_image" if picture.origin.kind is SourceKind.EDIT else "render"
         self._did(tool, {}, f"picture {len(self._numbered)}: {picture.origin.id}")

@@ -232,17 +232,19 @@ async def test_misuse_of_tools_is_told_to_the_model_which_may_go_on(calls):
 
 async def test_a_selector_that_gives_up_because_nobody_answered_tells_of_an_outage():
     broken, give_up = [("search_images", {"query": "broken"})], [("give_up", {"reason": "no"})]
+    edited = target(kind=SourceKind.EDIT, source="edit:editor", knobs={"colour": "lime"})
     outages = []
-    for said in (
-        [broken, give_up],
-        [broken],
-        [SEARCH, give_up],
-        [broken, SEARCH, [("look_at", {"number": 1})], give_up],
+    for wanted, said in (
+        (target(), [broken, give_up]),
+        (target(), [broken]),
+        (target(), [SEARCH, give_up]),
+        (target(), [broken, SEARCH, [("look_at", {"number": 1})], give_up]),
+        (edited, [broken, [("render", {"knobs": {}})], give_up]),
     ):
         with serving(steps(*said)) as model, pytest.raises(NoImage) as caught:
-            await select(model)
+            await select(model, wanted)
         outages.append(caught.value.outage)
-    assert outages == [True, True, False, False]
+    assert outages == [True, True, False, False, False]
 
 
 async def test_pictures_that_were_looked_at_are_brought_again_and_not_kept_in_memory():
