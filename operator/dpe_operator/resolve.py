@@ -104,19 +104,20 @@ def length_problems(resolved: ResolvedSpec) -> list[Problem]:
 
 
 def original_problems(resolved: ResolvedSpec) -> list[Problem]:
-    """Edits of nothing: a program edits what another source draws or reads, an endpoint any picture of another one."""
+    """Edits of nothing: a program edits what another source draws or reads, an endpoint what a selector looks for."""
     sources = resolved.generation.sources
-    others = [s for s in sources if s.kind is not SourceKind.EDIT]
-    read = [s for s in others if s.kind is SourceKind.RENDER or (s.kind is SourceKind.POOL and s.program is not None)]
-    return [
-        Problem(
-            "NothingToEdit",
-            f"spec.generation.sources[{number}] edits pictures, but no other source has any that it could take: add "
-            f"one of {'kind render, or of kind pool with a program' if source.program else 'another kind'}",
-        )
-        for number, source in enumerate(sources)
-        if source.kind is SourceKind.EDIT and not (read if source.program is not None else others)
-    ]
+    read = [s for s in sources if s.kind is SourceKind.RENDER or (s.kind is SourceKind.POOL and s.program is not None)]
+    looked_for = [s for s in sources if s.kind in (SourceKind.RENDER, SourceKind.SEARCH)]
+    looked_for += [s for s in sources if s.kind is SourceKind.POOL and s.program is None]
+    found = []
+    for number, source in enumerate(sources):
+        usable, kinds = read, "render, or pool with a program"
+        if source.program is None:
+            usable, kinds = looked_for, "render, search, or pool without a program"
+        if source.kind is SourceKind.EDIT and not usable:
+            message = f"spec.generation.sources[{number}] edits pictures, but no other source has any for it"
+            found.append(Problem("NothingToEdit", f"{message}: add one of kind {kinds}"))
+    return found
 
 
 def resolve(spec: Spec, previous: Previous | None) -> Resolved:

@@ -59,9 +59,11 @@ def supplies_of(sources: Sequence[Source], workbench: Workbench, refuses: Refuse
                 raise _nothing_to_edit(place, "render, or pool with a program")
             found.append(EditSupply(next(edits), bases, source.share, workbench, refuses))
         elif source.kind is SourceKind.EDIT and source.endpoint is not None:
-            if not bases and not unread:
-                raise _nothing_to_edit(place, "render, pool or search")
-            found.append(ModelEdits(source.endpoint, source.share, [*bases, *unread]))
+            # a selector says what to edit, and has no tool for a pool that only a program reads
+            reached = [*(base for base in bases if isinstance(base, RenderSupply)), *unread]
+            if not reached:
+                raise _nothing_to_edit(place, "render, search, or pool without a program")
+            found.append(ModelEdits(source.endpoint, source.share, reached))
     return found
 
 

@@ -206,6 +206,18 @@ def test_an_edit_by_a_model_has_the_categories_of_its_originals_and_no_others():
     assert found.supplies("reading"), "nobody knows what the web has"
 
 
+def test_an_edit_by_a_model_has_nothing_of_a_pool_that_only_a_program_reads():
+    edits = Source(kind=SourceKind.EDIT, endpoint="editor")
+    pool = Source(kind=SourceKind.POOL, uri="s3://dpe/data/pool", program="shapes")
+    charts = Source(kind=SourceKind.RENDER, program="charts")
+    with Workbench() as workbench:
+        with pytest.raises(BadConfig, match="no other source has pictures") as caught:
+            supplies_of([pool, edits], workbench)
+        beside = supplies_of([pool, charts, edits], workbench)[-1]
+    assert "render, search, or pool without a program" in str(caught.value)
+    assert (beside.supplies("chart_graph"), beside.supplies("shape")) == (True, False)
+
+
 def test_when_nothing_brought_anything_all_is_tried_on():
     feedback = Feedback()
     for target in plan(findings(), count=BARREN * 8 * 3):

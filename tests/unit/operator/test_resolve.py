@@ -14,6 +14,7 @@ from dpe_operator.resolve import problems
 SHAPES = {"kind": "render", "program": "shapes"}
 POOL = {"kind": "pool", "uri": "s3://dpe/data/pool"}
 RECOLOUR = {"kind": "edit", "program": "recolour"}
+MODEL_EDIT = {"kind": "edit", "endpoint": "e"}
 
 
 def said(**changes: Any) -> list[str]:
@@ -41,10 +42,14 @@ def test_answers_must_leave_room_for_a_question(changes, reasons):
         ([RECOLOUR, POOL], ["NothingToEdit"]),
         ([RECOLOUR, POOL | {"program": "shapes"}], []),
         ([RECOLOUR, RECOLOUR], ["NothingToEdit", "NothingToEdit"]),
+        ([MODEL_EDIT, SHAPES], []),
+        ([MODEL_EDIT, POOL], []),
+        ([MODEL_EDIT, {"kind": "search", "provider": "wikimedia"}], []),
+        ([MODEL_EDIT, POOL | {"program": "shapes"}], ["NothingToEdit"]),
     ],
 )
 def test_an_edit_needs_a_source_of_what_it_edits(sources, reasons):
-    agents = {"writer": {"endpoint": "e"}, "validator": {"endpoint": "e"}}
+    agents = {name: {"endpoint": "e"} for name in ("selector", "writer", "validator")}
     endpoints = [{"name": "e", "url": "https://e.example.org/v1", "model": "m"}]
     generation = {"targetSamples": 4, "maxCandidates": 8, "sources": sources, **agents}
     assert said(generation=generation, endpoints=endpoints) == reasons
