@@ -6,7 +6,7 @@ eyesight. Responses are data (prompts/judge.md). A verdict that cannot be had is
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dpe_api.endpoints import Endpoint
@@ -77,27 +77,43 @@ def _cases(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger) -> Iter
     return found.values()
 
 
-async def grade_all(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger, *, max_error_rate: float) -> Graded:
+async def grade_all(
+    endpoint: Endpoint,
+    items: Sequence[ToGrade],
+    ledger: Ledger,
+    *,
+    total: int,
+    max_error_rate: float,
+    broken: dict[str, RequestFailed],
+) -> Graded:
     """Grade every response; an empty one is wrong without asking. The ledger holds verdicts by content.
 
-    Transient "ErrorRate" when more than `max_error_rate` of the items fail, "EndpointDown" when the judge is dead;
+    `total` rows are in the set, with those that need no judge. `broken` has what got no verdict earlier, by content: it
+    is not asked for again, and gets what fails now.
+
+    Transient "ErrorRate" when more than `max_error_rate` of `total` fail, "EndpointDown" when the judge is dead;
     BadConfig when it takes neither key nor address.
     """
     template = prompt("judge")
-    failed = Failures("rows were not judged", len(items), math.floor(max_error_rate * len(items)))
-    broken: dict[str, str] = {}
+    failed = Failures("rows were not judged", total, math.floor(max_error_rate * total))
+
+    def fail(case: _Case, error: RequestFailed) -> None:
+        broken[case.id] = error
+        for key in sorted(case.keys):
+            failed.add(key, error)
 
     async with ModelClient.of(endpoint) as client:
         asker = Asker(client, Verdict, max_tokens=endpoint.max_tokens)
 
         async def judge(case: _Case) -> None:
+            if case.id in broken:
+                fail(case, broken[case.id])
+                return
             texts = marked(question=case.item.question, reference=case.item.reference, response=case.response)
             try:
                 verdict, cost = await asker.ask(template.fill(**texts), system=template.system)
             except RequestFailed as error:
-                broken[case.id] = str(error)
-                for key in sorted(case.keys):
-                    failed.add(key, error)
+                fail(case, error)
             else:
                 row = {"id": case.id, "correct": verdict.correct, "reason": verdict.reason, **cost.columns()}
                 await asyncio.to_thread(ledger.append, row)  # may flush to the store, for as long as an outage lasts
@@ -106,7 +122,9 @@ async def grade_all(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger
     return _collect(endpoint, items, ledger, broken)
 
 
-def _collect(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger, broken: dict[str, str]) -> Graded:
+def _collect(
+    endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger, broken: Mapping[str, RequestFailed]
+) -> Graded:
     correct: dict[str, tuple[bool, ...]] = {}
     errors: dict[str, str] = {}
     for item in items:

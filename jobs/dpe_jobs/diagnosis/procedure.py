@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from dpe_api.artifacts import AnswerType, DiagnosisReport, InputRef, Manifest, Q
 from dpe_api.endpoints import Endpoint
 from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch
 from dpe_jobs import asking, prompts
-from dpe_jobs.client import ModelClient
+from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.diagnosis import page
 from dpe_jobs.diagnosis.adaptive import Answered, allocate
 from dpe_jobs.diagnosis.ask import amount, ask_sets, paid
@@ -162,6 +162,8 @@ class _Grading:
     answers: Ledger
     verdicts: Ledger | None
     """None: no row needs a judge."""
+    broken: dict[str, RequestFailed] = field(default_factory=dict)
+    """What the judge failed on in this attempt: an answer may be in several sets, and is graded more than once."""
 
     async def judged(self, sets: Sequence[QuestionSet]) -> Graded:
         """Verdicts on all answers that need one; those of earlier calls are in the ledger."""
@@ -173,12 +175,14 @@ class _Grading:
         report_progress(self.launch, self.store, self.verdicts, responses, "verdicts")
         correct: dict[str, tuple[bool, ...]] = {}
         errors: dict[str, str] = {}
-        for of_set in cases:  # each set has its own bound of errors
+        for questions, of_set in zip(sets, cases, strict=True):  # each set has its own bound of errors
             graded_set = await grade_all(
                 endpoint(self.launch, judge.endpoint),
                 of_set,
                 self.verdicts,
+                total=questions.size,
                 max_error_rate=self.launch.diagnosis.max_error_rate,
+                broken=self.broken,
             )
             correct |= graded_set.correct
             errors |= graded_set.errors

@@ -32,7 +32,8 @@ def item(key: str, *responses: str, reference: str = "a blue heron") -> ToGrade:
 
 def grade(model: FakeModel, items: list[ToGrade], store: MemoryStore | None = None, *, limit: float = 0.5) -> Graded:
     with Ledger(store or MemoryStore(), LEDGER) as ledger:
-        return asyncio.run(grade_all(endpoint(model, name="judge"), items, ledger, max_error_rate=limit))
+        how = {"total": len(items), "max_error_rate": limit, "broken": {}}
+        return asyncio.run(grade_all(endpoint(model, name="judge"), items, ledger, **how))
 
 
 def test_greedy_and_sampled_answers_are_graded_in_their_order():
@@ -170,8 +171,9 @@ def test_a_judge_that_refuses_the_key_ends_the_stage_at_once(monkeypatch):
     give_key(monkeypatch, "judge", "sk-wrong")
     with serving(locked(fair, "sk-right")) as model, Ledger(MemoryStore(), LEDGER) as ledger:
         chosen = endpoint(model, name="judge", keyed=True)
+        how = {"total": 50, "max_error_rate": 1, "broken": {}}
         with pytest.raises(BadConfig, match=r"endpoint judge .*HTTP 401"):
-            asyncio.run(grade_all(chosen, [item(str(n), f"{n}") for n in range(50)], ledger, max_error_rate=1))
+            asyncio.run(grade_all(chosen, [item(str(n), f"{n}") for n in range(50)], ledger, **how))
         assert len(model.requests) <= chosen.max_concurrency
 
 

@@ -170,6 +170,38 @@ def test_a_judge_that_fails_on_a_row_is_an_error_and_not_a_wrong_answer(store, t
     assert "no comment" in row["error"]
 
 
+def declines(asked: Asked) -> list[str] | Reply:
+    """A judge that says nothing about one question, whatever the answer to it is."""
+    return ["I would rather not say."] if "hue 3:" in asked.question else teacher(asked)
+
+
+def test_one_row_that_its_judge_declines_is_one_error_of_all_rows_of_its_set(store):
+    rows = [worlds.question(n, "color") for n in range(39)]
+    worlds.upload(store, worlds.PROBE_URI, [*rows, replace(worlds.question(3, "hue"), answer_type=AnswerType.JUDGE)])
+    settings = worlds.settings(judge=Judge(endpoint="teacher"), max_error_rate=0.05)
+    probe = Probe(uri=worlds.PROBE_URI, sample_size=40)
+    with serving(declines) as helper, serving(worlds.knows("color")) as model:
+        diagnose(launched(worlds.diagnosis, model.url, helper, diagnosis=settings, probe=probe), store)
+    said = report(store, OUT).of("probe")
+    assert (said.n, said.errors) == (39, 1)
+
+
+def test_an_answer_that_its_judge_declines_is_shown_to_it_once_whatever_sets_it_is_in(store):
+    rows = [replace(q, answer_type=AnswerType.JUDGE) if q.category == "hue" else q for q in worlds.questions(10)]
+    worlds.upload(store, worlds.PROBE_URI, rows)
+    # all rows are drawn again, and some of them only after the answers to the others were judged
+    probe = Probe(uri=worlds.PROBE_URI, sample_size=30, adaptive_share=0.2)
+    how = {"diagnosis": worlds.settings(judge=Judge(endpoint="teacher"), max_error_rate=0.1), "probe": probe}
+    with serving(declines) as helper, serving(worlds.knows("color", "hue")) as model:
+        diagnose(launched(worlds.diagnosis, model.url, helper, **how), store)
+        helper.requests.clear()
+        evaluate(launched(worlds.evaluation, model.url, helper, **how, evaluation={"benchmarks": []}), store)
+        shown = [a.question for a in helper.requests if "hue 3:" in a.question]
+    assert sum("An earlier reply" not in text for text in shown) == 1, "the others remind it of the form"
+    said = report(store, EVALUATION)
+    assert [(s.name, s.errors) for s in said.sets] == [("probe", 1), ("probe_paired", 1)]
+
+
 def test_rows_for_a_judge_without_a_judge_are_refused_before_anything_is_asked(store):
     with serving(teacher) as helper, serving(worlds.knows("color")) as model:
         with pytest.raises(BadConfig, match=r"spec\.diagnosis\.judge\.endpoint"):
