@@ -4,12 +4,13 @@ On where the environment names a collector (OTEL_EXPORTER_OTLP_ENDPOINT, as the 
 A span has neither headers nor a body, a query or the words of an error: there keys may stand.
 """
 
+import logging
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
@@ -20,6 +21,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from dpe_api.launch import Launch
 from dpe_api.names import Exit
 from dpe_api.trace import trace_id, traceparent
+
+log = logging.getLogger(__name__)
 
 FLUSH_S = 3.0
 """Longest wait for the collector at the end of a process: it must not cost a stage its flush within the pod's grace."""
@@ -79,15 +82,24 @@ def _export(launch: Launch, address: str) -> Callable[[], None]:
     return finish
 
 
+def _try_export(launch: Launch, address: str) -> Callable[[], None] | None:
+    """As `_export`; None when OpenTelemetry takes no such settings: a stage's work is worth more than its trace."""
+    try:
+        return _export(launch, address)
+    except Exception as error:  # noqa: BLE001 - it reads many variables, and each has errors of its own
+        log.warning("this process sends no traces: %s: correct the OTEL_ variables of its environment", error)
+        return None
+
+
 @contextmanager
 def process(launch: Launch, name: str) -> Iterator[Callable[[Exit], None]]:
     """A process of a stage as one span; to be told with which exit code it ends. Nothing where tracing is off."""
     global _above
     address = collector()
-    if address is None:
+    finish = None if address is None else _try_export(launch, address)
+    if finish is None:
         yield lambda _: None
         return
-    finish = _export(launch, address)
     with _tracer().start_as_current_span(
         name, _parent(launch), record_exception=False, set_status_on_exception=False
     ) as span:
@@ -113,11 +125,16 @@ def _tracer() -> trace.Tracer:
 
 @contextmanager
 def request(name: str, method: str, url: str, **attributes: str | int) -> Iterator[Span]:
-    """The span of one HTTP request; `answered` adds its status. Of `url` only host and path are told."""
-    parts = urlsplit(url)
-    told: dict[str, str | int] = {"http.request.method": method, "url.path": parts.path, **attributes}
-    if parts.hostname:
-        told["server.address"] = parts.hostname
+    """The span of one HTTP request; `answered` adds its status. Of `url` only host and path are told.
+
+    Nothing of a `url` that is none: what is wrong with it the client says that is given it next.
+    """
+    told: dict[str, str | int] = {"http.request.method": method, **attributes}
+    with suppress(ValueError):
+        parts = urlsplit(url)
+        told["url.path"] = parts.path
+        if parts.hostname:
+            told["server.address"] = parts.hostname
     parent = None if trace.get_current_span().get_span_context().is_valid else _above
     with _tracer().start_as_current_span(
         name, parent, SpanKind.CLIENT, told, record_exception=False, set_status_on_exception=False

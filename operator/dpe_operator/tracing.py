@@ -4,6 +4,7 @@ Their ids come from the resource's uid (dpe_api.trace), so that pods put their o
 has ended, and an operator that is started anew goes on with the same trace.
 """
 
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from dpe_api.status import Status as IterationStatus
 from dpe_api.trace import attempt_span_id, root_span_id, trace_id
 from dpe_operator.plan import Note
 from dpe_operator.world import Iteration, Observed
+
+log = logging.getLogger(__name__)
 
 EXPORT_S = 5.0
 FLUSH_S = 3.0
@@ -200,5 +203,11 @@ def _ends(stage: Stage, number: int) -> tuple[str, str]:
 
 
 def tracer(endpoint: str) -> Tracer:
-    """By the platform's `tracing.endpoint`: empty, none is sent."""
-    return On(endpoint) if endpoint else Off()
+    """By the platform's `tracing.endpoint`: empty, none is sent; nor when OpenTelemetry takes no such settings."""
+    if not endpoint:
+        return Off()
+    try:
+        return On(endpoint)
+    except Exception as error:  # noqa: BLE001 - it reads many variables, and each has errors of its own
+        log.warning("the operator sends no traces: %s: correct the OTEL_ variables of operator.env", error)
+        return Off()

@@ -188,6 +188,14 @@ def test_a_collector_that_is_away_holds_nothing_up():
     assert time.monotonic() - began < tracing.FLUSH_S + 1
 
 
+def test_a_setting_that_opentelemetry_refuses_costs_the_operator_its_traces_and_nothing_else(monkeypatch, caplog):
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "256")
+    own = world(tracing.tracer("http://127.0.0.1:9"))
+    own.behave()
+    assert own.status.phase is Phase.SUCCEEDED
+    assert "no traces: max_export_batch_size must be less than or equal to max_queue_size" in caplog.text
+
+
 def test_no_two_spans_share_an_id():
     spans = [(uid, stage, number) for uid in (UID, "another") for stage in Stage for number in (1, 2, 12)]
     ids = [attempt_span_id(*one) for one in spans] + [root_span_id(UID), root_span_id("another")]

@@ -157,6 +157,14 @@ def test_a_collector_that_is_away_costs_a_stage_seconds_and_nothing_else():
         assert time.monotonic() - began < 3 * usual + 10
 
 
+def test_a_setting_that_opentelemetry_refuses_costs_a_stage_its_trace_and_nothing_else():
+    with site() as web, collecting() as collector:
+        done = run(web, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_BSP_MAX_QUEUE_SIZE="256")
+        assert done.returncode == 0, done.stderr
+        assert "no traces: max_export_batch_size must be less than or equal to max_queue_size" in done.stderr
+        assert collector.spans == []
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "address"),
     [

@@ -212,6 +212,12 @@ async def test_a_wrong_address_ends_the_stage(page):
         assert "WrongAddress: correct its url" in str(failed)
 
 
+async def test_an_address_that_nothing_can_be_sent_to_ends_the_stage():
+    with pytest.raises(BadConfig, match=r"sources\[1\] \(searxng\): its url is no address") as failed:
+        await search(Provider.SEARXNG, "https://[searx.example.org]")
+    assert failed.value.reason == "SearchAddress"
+
+
 @pytest.mark.parametrize("provider", ALL)
 @pytest.mark.parametrize(
     ("body", "reason"),
