@@ -14,10 +14,10 @@ from dpe_api.launch import DiagnosisLaunch, EvaluationLaunch
 from dpe_jobs.diagnosis.report import served_as
 from dpe_jobs.lmms_eval import program, results
 from dpe_jobs.lmms_eval.compare import compare
-from dpe_jobs.outputs import check_unpublished, download_output
+from dpe_jobs.outputs import check_unpublished, download_output, read_output
 from dpe_jobs.runtime import BadConfig, ProgressReporter
 from dpe_jobs.seeds import derive
-from dpe_jobs.store import Store, join
+from dpe_jobs.store import ChecksumMismatch, NotFound, Store, join
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,18 @@ class _Asking:
     def fetch(self, task: LmmsEvalTask, where: str) -> TaskResult | None:
         """What a folder of the store has about the task, with its files; None when it has not just this."""
         raw, samples, own = file_names(task.task)
-        data = self.store.find(join(where, own))
-        if data is None:
+        try:
+            found = TaskResult.model_validate_json(read_output(self.store, where, own))
+            if found.fingerprint != self.fingerprint(task):
+                log.info("%s is about another model, other questions or another lmms-eval: asking afresh", where)
+                return None
+            for name in (raw, samples):
+                download_output(self.store, where, name, self.folder / name)
+        except NotFound:
             return None
-        found = TaskResult.model_validate_json(data)
-        if found.fingerprint != self.fingerprint(task):
-            log.info("%s is about another model, other questions or another lmms-eval: asking afresh", where)
+        except ChecksumMismatch as error:
+            log.warning("asking afresh: %s", error)
             return None
-        for name in (raw, samples):
-            self.store.download(join(where, name), self.folder / name)
         return found
 
     def ask(self, task: LmmsEvalTask) -> None:

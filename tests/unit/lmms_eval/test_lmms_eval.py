@@ -2,6 +2,7 @@
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from dpe_api.artifacts import (
     EvaluationSummary,
     InputRef,
     Interval,
+    Manifest,
     TaskComparison,
     TaskResult,
 )
@@ -145,6 +147,29 @@ def test_a_diagnosis_takes_what_the_evaluation_before_found_about_the_same_model
     assert len(installed.calls) == 1
     assert (reused[0].value, reused[0].tokens.prompt, asked[0].tokens.prompt) == (0.25, 0, 240)
     assert store.find(f"{worlds.ROOT}/diagnosis/lmms-eval-ai2d-results.json") is not None
+
+
+def publish(store: MemoryStore, folder: str, scratch: Path) -> None:
+    """Put the manifest of an artifact that has what was found about AI2D."""
+    outputs = []
+    for name in file_names(AI2D.task):
+        store.download(f"{folder}/{name}", scratch / name)
+        outputs.append(store.upload(scratch / name, f"{folder}/{name}"))
+    manifest = Manifest(stage="diagnosis", created_at=datetime(2026, 1, 1, tzinfo=UTC), outputs=outputs)
+    store.publish(folder, manifest)
+
+
+@pytest.mark.parametrize("written_again", [None, *file_names(AI2D.task)])
+def test_what_a_late_attempt_wrote_over_a_published_diagnosis_is_asked_afresh(installed, ask, tmp_path, written_again):
+    store, before = MemoryStore(), "s3://dpe/before/diagnosis"
+    ask(store, AI2D, output=before)
+    publish(store, before, tmp_path)
+    if written_again:
+        store.put(f"{before}/{written_again}", store.get(f"{before}/{written_again}") + b"\n")
+    ask(store, AI2D, reuse=before)
+    assert len(installed.calls) == (2 if written_again else 1)
+    kept = store.get(f"{worlds.ROOT}/diagnosis/lmms-eval-ai2d-samples.jsonl")
+    assert kept == (RECORDED / "base" / "ai2d_samples.jsonl").read_bytes()
 
 
 def test_a_server_that_does_not_answer_is_an_error_and_no_score_of_0(installed, ask):
