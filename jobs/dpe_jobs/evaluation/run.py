@@ -9,13 +9,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from dpe_api.artifacts import Comparison, EvaluationSummary, InputRef, Manifest, TaskComparison
+from dpe_api.artifacts import Comparison, DiagnosisSummary, EvaluationSummary, InputRef, Manifest, TaskComparison
 from dpe_api.launch import EvaluationLaunch, Launch
 from dpe_api.names import Exit, Stage
 from dpe_jobs.diagnosis.attribution import attribute_by_rules
 from dpe_jobs.diagnosis.items import ASKED, ITEMS, Items, as_asked, read_rows, regrade
 from dpe_jobs.diagnosis.procedure import add, ask, draw_probe, publish
-from dpe_jobs.diagnosis.report import describe
+from dpe_jobs.diagnosis.report import describe, fingerprint
 from dpe_jobs.diagnosis.sample import PAIRED, PROBE, QuestionSet, take
 from dpe_jobs.diagnosis.trained import Trained, trained_on
 from dpe_jobs.evaluation.compare import compare, judge
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 
 COMPARISON = "comparison.json"
 BEFORE = f"before-{ITEMS}"
+OTHERWISE = (
+    "the base model was diagnosed under another serving, judge or release: compare with care, or start a new iteration"
+)
 _COMPARISONS = TypeAdapter(list[Comparison])
 
 
@@ -62,6 +65,9 @@ def run(launch: Launch, store: Store) -> None:
         compared = compare_tasks(launch, store, answered, folder)
         measured = describe(after, asked.sets, model, launch.model, launch.probe, launch.diagnosis, launch.endpoints)
         said = verdict(launch, before, after, compared)
+        if diagnosed_otherwise(launch, store, before):
+            log.warning("%s: %s", launch.diagnosis_artifact, OTHERWISE)
+            said["reason"] = f"{said['reason']}; {OTHERWISE}"
         summary = EvaluationSummary(
             report=measured, tokens=add(asked.tokens, tokens, *(t.tokens for t in answered)), **said
         )
@@ -155,6 +161,25 @@ def graded_alike(launch: EvaluationLaunch, folder: Path) -> Items:
     path = folder / f"regraded-{BEFORE}"
     regrade(folder / BEFORE, [PROBE, *(b.name for b in launch.benchmarks)], path)
     return Items(path)
+
+
+def diagnosed_otherwise(launch: EvaluationLaunch, store: Store, before: Items) -> bool:
+    """Whether the diagnosis would have another fingerprint now: the system may have been upgraded since.
+
+    Of the rows and files that it asked, which `check_unchanged` looks at. Its graders do not matter either.
+    """
+    manifest = store.manifest(launch.diagnosis_artifact)
+    if manifest is None:
+        return False
+    report = DiagnosisSummary.model_validate(manifest.summary).report
+    read = {i.uri: i for i in manifest.inputs}
+    rollouts = {PROBE: launch.diagnosis.rollouts_per_item}
+    sets = [
+        QuestionSet(s.name, read[s.uri], before.ids(s.name), (), Path(), rollouts.get(s.name, 0)) for s in report.sets
+    ]
+    base = InputRef(uri=report.model_uri, sha256=report.model_sha256)
+    now = fingerprint(base, launch.model, sets, launch.probe, launch.diagnosis, launch.endpoints)
+    return report.fingerprint != now
 
 
 def nothing_to_compare(before: Items, after: Items, name: str) -> StageError:

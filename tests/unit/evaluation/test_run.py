@@ -14,6 +14,7 @@ from tests.fakes.openai_server import Asked, Reply, Script, serving
 from dpe_api.artifacts import AnswerType, Comparison, DiagnosisReport, EvaluationSummary
 from dpe_api.diagnosis_spec import Judge, Probe
 from dpe_api.evaluation_spec import Benchmark, Evaluation
+from dpe_jobs.diagnosis import report
 from dpe_jobs.diagnosis.items import SCHEMA
 from dpe_jobs.diagnosis.run import run as diagnose
 from dpe_jobs.evaluation.run import run
@@ -147,6 +148,32 @@ def test_rows_that_trained_the_candidate_are_neither_compared_nor_diagnosed(stor
     # a picture is in three rows of these worlds
     assert sets["probe"].excluded == 6 >= sets["probe_paired"].excluded >= 2
     assert summary(store).comparisons[0].n == 15 - sets["probe_paired"].excluded
+
+
+def run_as_served(store: MemoryStore, *arguments: str) -> None:
+    """Evaluate a candidate whose server was started with these arguments."""
+    with serving(worlds.knows("color", "hue")) as model:
+        launch = worlds.evaluation(model.url)
+        served = launch.model.model_copy(update={"extra_args": list(arguments)})
+        run(launch.model_copy(update={"model": served}), store)
+
+
+@pytest.mark.parametrize("what", ["release", "arguments"])
+def test_a_verdict_on_a_base_that_was_diagnosed_under_another_serving_says_so(store, monkeypatch, caplog, what):
+    if what == "release":
+        monkeypatch.setattr(report, "SERVED_SINCE", report.SERVED_SINCE + 1)
+    run_as_served(store, *(["--quantization", "fp8"] if what == "arguments" else []))
+    said = summary(store)
+    assert said.accepted, "an upgrade in the middle of an iteration ends it no less well"
+    assert said.reason.startswith("accepted: change in macro accuracy test +0.333")
+    assert "under another serving, judge or release: compare with care, or start a new iteration" in said.reason
+    assert "compare with care" in caplog.text
+
+
+def test_a_verdict_on_a_base_that_was_diagnosed_alike_says_nothing_of_serving(store):
+    worlds.upload(store, worlds.TEST_URI, worlds.questions(11))  # rows that were added change nothing of it
+    run_as_served(store)
+    assert "serving" not in summary(store).reason
 
 
 def test_a_worse_candidate_is_rejected_with_the_numbers(store):
