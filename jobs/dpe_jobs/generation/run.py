@@ -17,6 +17,7 @@ from dpe_api.names import DRAFT, REVIEW, Exit
 from dpe_jobs import prompts
 from dpe_jobs.client import ModelClient, RequestFailed
 from dpe_jobs.diagnosis.ask import paid
+from dpe_jobs.diagnosis.report import served_as
 from dpe_jobs.generation import card, page, review
 from dpe_jobs.generation.agents.staff import Staff
 from dpe_jobs.generation.dedup import Seen
@@ -124,9 +125,10 @@ def inspector(launch: GenerationLaunch, processor: Processor | None, reserved: R
 
 
 def solver_fingerprint(launch: GenerationLaunch, model: InputRef) -> str:
-    """Names the ledger: answers of other weights, or sampled otherwise, must not be found."""
+    """Names the ledger: answers of other weights, or served or sampled otherwise, must not be found."""
     band = launch.generation.filter
     asked = [model.sha256, launch.seed, band.rollouts, band.temperature, band.top_k, launch.max_tokens]
+    asked += served_as(launch.model)
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 

@@ -17,9 +17,11 @@ from tests.fakes.memory_store import MemoryStore
 from tests.fakes.openai_server import Asked, Reply, serving
 from tests.unit.generation import world
 
+from dpe_api.artifacts import InputRef
+from dpe_jobs.diagnosis import report
 from dpe_jobs.diagnosis.items import ITEMS
 from dpe_jobs.generation import samples as sample_files
-from dpe_jobs.generation.run import run
+from dpe_jobs.generation.run import run, solver_fingerprint
 from dpe_jobs.generation.samples import SAMPLE_SCHEMA
 from dpe_jobs.questions import read_questions
 from dpe_jobs.runtime import BadConfig, BadData, Stopped, Transient
@@ -162,6 +164,28 @@ def test_answers_of_other_weights_are_not_found_in_the_ledger(store):
     with serving(world.solves(0.5)) as model:
         run(world.launch(model.url, attempt=2), store)
         assert first <= {a.body["seed"] for a in model.requests}
+
+
+def test_answers_of_a_server_that_was_started_otherwise_are_not_found_in_the_ledger(store, monkeypatch):
+    """As when the release is upgraded while a generation is away: all of it ends as one that was never interrupted."""
+    with serving(lambda asked: Reply(status=400) if asked.number > 9 else world.solves(0.5)(asked)) as model:
+        with pytest.raises(Transient):
+            run(world.launch(model.url), store)
+        first = {a.body["seed"] for a in model.requests[:10]}
+    monkeypatch.setattr(report, "SERVED_SINCE", report.SERVED_SINCE + 1)
+    with serving(world.solves(0.5)) as model:
+        run(world.launch(model.url, attempt=2), store)
+        assert first <= {a.body["seed"] for a in model.requests}
+    assert published(store) == published(reference())
+
+
+def test_ledgers_of_rollouts_tell_apart_what_decides_a_servers_answers():
+    launch, base = world.launch("http://model"), InputRef(uri=worlds.BASE_URI, sha256="0")
+    served = [launch.model.model_copy(update=u) for u in ({}, {"extra_args": ["--seed", "3"]}, {"max_model_len": 512})]
+    names = {solver_fingerprint(launch.model_copy(update={"model": model}), base) for model in served}
+    assert len(names) == len(served)
+    elsewhere = launch.model_copy(update={"model": launch.model.model_copy(update={"url": "http://another"})})
+    assert solver_fingerprint(elsewhere, base) in names
 
 
 def test_no_more_requests_are_in_flight_than_allowed(store):
