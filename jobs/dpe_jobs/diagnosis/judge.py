@@ -6,7 +6,7 @@ eyesight. Responses are data (prompts/judge.md). A verdict that cannot be had is
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dpe_api.endpoints import Endpoint
@@ -122,9 +122,7 @@ async def grade_all(
     return _collect(endpoint, items, ledger, broken)
 
 
-def _collect(
-    endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger, broken: Mapping[str, RequestFailed]
-) -> Graded:
+def _collect(endpoint: Endpoint, items: Sequence[ToGrade], ledger: Ledger, broken: dict[str, RequestFailed]) -> Graded:
     correct: dict[str, tuple[bool, ...]] = {}
     errors: dict[str, str] = {}
     for item in items:
