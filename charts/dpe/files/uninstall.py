@@ -18,7 +18,6 @@ from dpe_operator.observe import identity
 from dpe_operator.runs import reconcile as runs
 from dpe_operator.world import Resource
 
-
 # An API server that is just starting answers 403 to what it will allow.
 REFUSED_S = 30.0
 

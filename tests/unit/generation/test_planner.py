@@ -129,21 +129,24 @@ def test_a_source_that_brought_nothing_is_passed_over_and_a_value_that_brought_n
     assert target.knobs["color"] not in {t.knobs["color"] for t in again}
 
 
-@pytest.mark.parametrize(("reason", "times"), [("RequestFailed", BARREN), ("SourceFailed", SILENT - 1)])
-def test_an_outage_of_a_service_is_held_against_no_source_and_no_value(reason, times):
+def outage(reason: str, times: int) -> tuple[Feedback, Target]:
+    """What is known after so many targets of the recolouring in a row met it, and the last of them."""
     feedback = Feedback()
     target = next(t for t in plan(findings(), RENDER, RECOLOUR) if t.source == "edit:recolour")
     for _ in range(times):
         feedback.add(target, Rejection(reason, "HTTP 503"))
+    return feedback, target
+
+
+@pytest.mark.parametrize(("reason", "times"), [("RequestFailed", BARREN), ("SourceFailed", SILENT - 1)])
+def test_an_outage_of_a_service_is_held_against_no_source_and_no_value(reason, times):
+    feedback, _ = outage(reason, times)
     assert feedback.rejected[reason] == times
     assert plan(findings(), RENDER, RECOLOUR, feedback=feedback) == plan(findings(), RENDER, RECOLOUR)
 
 
 def test_a_source_that_does_not_answer_gets_one_target_a_block_until_one_is_answered():
-    feedback = Feedback()
-    target = next(t for t in plan(findings(), RENDER, RECOLOUR) if t.source == "edit:recolour")
-    for _ in range(SILENT):
-        feedback.add(target, Rejection("SourceFailed", "HTTP 503"))
+    feedback, target = outage("SourceFailed", SILENT)
     silent = plan(findings(), RENDER, RECOLOUR, feedback=feedback)
     assert [t.source for t in silent].count("edit:recolour") == 1
     assert {t.knobs["color"] for t in silent} == {t.knobs["color"] for t in plan(findings())}, "no value is to blame"
